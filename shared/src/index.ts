@@ -1,0 +1,18 @@
+export { type BackoffOptions, cappedExponentialMs, fullJitterMs } from './backoff.ts';
+export { HarrierError, type HarrierErrorCode, type HarrierErrorOptions, messageOf } from './errors.ts';
+export { canMove, isFinal } from './execution-state.ts';
+export {
+  formatRequirement,
+  type LabelRequirement,
+  type LabelSelector,
+  matchesLabels,
+  matchesRequirement,
+  parseLabelSelector,
+} from './label-selector.ts';
+export { BatchSender } from './link/batch-sender.ts';
+export { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec, type LinkSide, MAX_FRAME_BYTES } from './link/frame-codec.ts';
+export { LinkProtocolError } from './link/protocol-error.ts';
+export { signedBytes } from './link/signature.ts';
+export { createLogger, type Logger, type LoggerOptions } from './logger.ts';
+export { formatHostPort, type HostPort, parseHostPort, SettingsReader } from './settings.ts';
+export { VERSION } from './version.ts';
