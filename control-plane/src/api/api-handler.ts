@@ -1,0 +1,111 @@
+import { Code, ConnectError, type ConnectRouter, createConnectRouter, type ServiceImpl } from '@connectrpc/connect';
+import { compressionBrotli, compressionGzip } from '@connectrpc/connect-node';
+import type { Logger } from '@harrier/shared';
+import { AgentService } from '@harrier/shared/gen/agent';
+import { ExecutionService } from '@harrier/shared/gen/execution';
+import { Health } from '@harrier/shared/gen/grpc/health/v1/health';
+import { ServerReflection } from '@harrier/shared/gen/grpc/reflection/v1/reflection';
+import { ServerReflection as ServerReflectionV1Alpha } from '@harrier/shared/gen/grpc/reflection/v1alpha/reflection';
+import { ModuleService } from '@harrier/shared/gen/module';
+import { Access_Role } from '@harrier/shared/gen/options';
+import { createConnectAdapter } from './connect/connect-adapter.ts';
+import { sendError } from './error-response.ts';
+import { createHealth } from './grpc/health.ts';
+import { createReflection } from './grpc/reflection.ts';
+import { type HttpHandler, pathOf } from './http-types.ts';
+import { createAccessGate } from './interceptors/auth.ts';
+import { createErrorMapping } from './interceptors/errors.ts';
+import type { Authenticate } from './interceptors/principal.ts';
+import { createRpcMetrics, type Observe } from './interceptors/rpc-metrics.ts';
+import { createValidation } from './interceptors/validate.ts';
+import { type ApiLimits, DEFAULT_API_LIMITS } from './limits.ts';
+import { createReadiness, createReadyz, healthz, type Ready } from './probes/probes.ts';
+import { createRestHandler } from './rest/rest-handler.ts';
+
+export interface ApiServices {
+  execution: ServiceImpl<typeof ExecutionService>;
+  module: ServiceImpl<typeof ModuleService>;
+  agent: ServiceImpl<typeof AgentService>;
+}
+
+export interface ApiHandlerOptions {
+  services: ApiServices;
+  authenticate: Authenticate;
+  observe: Observe;
+  /** Whether calls can be served now. */
+  ready: Ready;
+  logger: Logger;
+  limits?: Partial<ApiLimits> | undefined;
+  /** Aborted when the process begins to stop: not ready from then on, and the signal of every call is aborted with its reason. */
+  shutdownSignal?: AbortSignal | undefined;
+  /** Paths that are neither an RPC, nor annotated in the schema, nor a probe; absent: 404. */
+  fallback?: HttpHandler | undefined;
+}
+
+/**
+ * Everything that is served over plain HTTP requests: gRPC, gRPC-Web and Connect, the REST paths of the schema, gRPC health
+ * and reflection, `/healthz` and `/readyz`. Only health, `/healthz` and `/readyz` answer without a credential.
+ */
+export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
+  const { services, logger, observe, shutdownSignal } = options;
+  const limits = { ...DEFAULT_API_LIMITS, ...options.limits };
+  const ready = createReadiness(options.ready, logger, shutdownSignal);
+  const gate = createAccessGate({ authenticate: options.authenticate, observe, logger });
+  const interceptors = [createRpcMetrics(observe), createErrorMapping(logger), createValidation()];
+
+  const implemented = [
+    { service: ExecutionService, implementation: services.execution },
+    { service: ModuleService, implementation: services.module },
+    { service: AgentService, implementation: services.agent },
+  ] as const;
+  const reflected = [...implemented.map(({ service }) => service), Health, ServerReflection, ServerReflectionV1Alpha];
+
+  const router = createConnectRouter({
+    readMaxBytes: limits.maxRequestBytes,
+    maxTimeoutMs: limits.maxTimeoutMs,
+    acceptCompression: [compressionGzip, compressionBrotli],
+    // A misspelt field is an error, not a default.
+    jsonOptions: { ignoreUnknownFields: false },
+    interceptors,
+    requestGate: gate,
+    ...(shutdownSignal === undefined ? {} : { shutdownSignal }),
+  });
+  router.service(ExecutionService, services.execution);
+  router.service(ModuleService, services.module);
+  router.service(AgentService, services.agent);
+  addHealth(router);
+  addReflection(router);
+
+  const rpc = createConnectAdapter(router.handlers, logger);
+  const rest = createRestHandler({ implemented, interceptors, gate, limits, logger, shutdownSignal });
+  const readyz = createReadyz(ready);
+  const fallback = options.fallback ?? notFound;
+
+  return (request, response) => {
+    const path = pathOf(request);
+    if (path === '/healthz') healthz(request, response);
+    else if (path === '/readyz') readyz(request, response);
+    else {
+      const serveRpc = rpc(path);
+      if (serveRpc !== undefined) serveRpc(request, response);
+      else if (!rest(request, response)) fallback(request, response);
+    }
+  };
+
+  function addHealth(to: ConnectRouter): void {
+    const serviceNames = reflected.map((service) => service.typeName);
+    to.service(Health, createHealth({ ready, serviceNames }), { requestGate: async () => {} });
+  }
+
+  function addReflection(to: ConnectRouter): void {
+    const reflection = createReflection(reflected);
+    // Not our schema, so no role is declared in it: any valid credential may look.
+    const requestGate = createAccessGate({ ...options, requiredRole: Access_Role.VIEWER });
+    to.service(ServerReflection, reflection, { requestGate });
+    to.service(ServerReflectionV1Alpha, reflection, { requestGate });
+  }
+}
+
+const notFound: HttpHandler = (request, response) => {
+  sendError(response, new ConnectError(`nothing is served at ${request.method} ${pathOf(request)}`, Code.NotFound));
+};

@@ -1,0 +1,74 @@
+import { create } from '@bufbuild/protobuf';
+import { ViolationsSchema } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
+import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
+import { HarrierError, type HarrierErrorCode, type Logger } from '@harrier/shared';
+import { mapStreamErrors } from './map-stream-errors.ts';
+import { methodNameOf } from './method-name.ts';
+
+const CODES: Record<HarrierErrorCode, Code> = {
+  invalid_argument: Code.InvalidArgument,
+  not_found: Code.NotFound,
+  already_exists: Code.AlreadyExists,
+  failed_precondition: Code.FailedPrecondition,
+  resource_exhausted: Code.ResourceExhausted,
+  unavailable: Code.Unavailable,
+  unauthenticated: Code.Unauthenticated,
+  permission_denied: Code.PermissionDenied,
+  aborted: Code.Aborted,
+  deadline_exceeded: Code.DeadlineExceeded,
+  canceled: Code.Canceled,
+  internal: Code.Internal,
+};
+
+export interface CallFacts {
+  /** For the log: `harrier.v1.ExecutionService/Execute`. */
+  method: string;
+  /** The call's signal: an error that it caused is the caller's doing, not a defect. */
+  signal: AbortSignal;
+}
+
+/** The error that a caller sees for anything that was thrown. What is not meant for callers is logged and answered as `internal error`. */
+export function toConnectError(thrown: unknown, call: CallFacts, logger: Logger): ConnectError {
+  if (thrown instanceof ConnectError) return thrown;
+  if (thrown instanceof HarrierError) {
+    if (thrown.code === 'internal') logger.error({ err: thrown, method: call.method }, 'call failed');
+    return fromHarrierError(thrown);
+  }
+  if (call.signal.aborted && (thrown === call.signal.reason || isAbortError(thrown))) {
+    return call.signal.reason instanceof ConnectError
+      ? call.signal.reason
+      : new ConnectError('the caller went away', Code.Canceled);
+  }
+  logger.error({ err: thrown, method: call.method }, 'call failed unexpectedly');
+  return new ConnectError('internal error', Code.Internal);
+}
+
+/** Maps what services throw, also in the middle of a stream, to errors of the protocol. */
+export function createErrorMapping(logger: Logger): Interceptor {
+  return (next) => async (request) => {
+    const mapped = (thrown: unknown) =>
+      toConnectError(thrown, { method: methodNameOf(request.method), signal: request.signal }, logger);
+    try {
+      const response = await next(request);
+      return response.stream ? { ...response, message: mapStreamErrors(response.message, mapped) } : response;
+    } catch (error) {
+      throw mapped(error);
+    }
+  };
+}
+
+function fromHarrierError(error: HarrierError): ConnectError {
+  const { field } = error;
+  const message = field === undefined || error.message.startsWith(field) ? error.message : `${field}: ${error.message}`;
+  const connectError = new ConnectError(message, CODES[error.code], undefined, undefined, error.cause);
+  if (field !== undefined) {
+    const path = { elements: field.split('.').map((fieldName) => ({ fieldName })) };
+    const value = create(ViolationsSchema, { violations: [{ field: path, message: error.message }] });
+    connectError.details.push({ desc: ViolationsSchema, value });
+  }
+  return connectError;
+}
+
+function isAbortError(thrown: unknown): boolean {
+  return thrown instanceof Error && thrown.name === 'AbortError';
+}

@@ -1,0 +1,43 @@
+import { once } from 'node:events';
+import type { OutgoingHttpHeaders } from 'node:http';
+import { constants } from 'node:http2';
+import type { HttpResponse } from './http-types.ts';
+
+/** Headers that the service set; what describes the body is the renderer's. */
+export function headersOf(responseHeader: Headers): OutgoingHttpHeaders {
+  const headers: OutgoingHttpHeaders = {};
+  for (const [name, value] of responseHeader) headers[name] = value;
+  return headers;
+}
+
+/** Answers at once with a body of known length. */
+export function sendText(
+  response: HttpResponse,
+  status: number,
+  contentType: string,
+  headers: OutgoingHttpHeaders,
+  text: string,
+): void {
+  response.writeHead(status, {
+    ...headers,
+    'content-type': contentType,
+    'content-length': Buffer.byteLength(text),
+  });
+  response.end(text);
+}
+
+/** Writes and, when the reader is slower than the writer, waits until it has caught up or `signal` aborts. */
+export async function writeChunk(
+  response: HttpResponse,
+  chunk: string | Uint8Array,
+  signal: AbortSignal,
+): Promise<void> {
+  if (response.write(chunk)) return;
+  await once(response as NodeJS.EventEmitter, 'drain', { signal });
+}
+
+/** Ends a response so that the reader can tell that it is not complete. */
+export function breakOff(response: HttpResponse): void {
+  if ('stream' in response) response.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+  else response.destroy();
+}

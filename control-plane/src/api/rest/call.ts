@@ -1,0 +1,72 @@
+import type { DescMethod, Message } from '@bufbuild/protobuf';
+import { createHandlerContext, createMethodImplSpec, type Interceptor, type MethodImpl } from '@connectrpc/connect';
+import {
+  createAsyncIterable,
+  invokeUnaryImplementation,
+  transformInvokeImplementation,
+} from '@connectrpc/connect/protocol';
+import { parseTimeout } from '@connectrpc/connect/protocol-connect';
+import type { HttpRequest, HttpResponse } from '../http-types.ts';
+
+export type CallContext = ReturnType<typeof createHandlerContext>;
+
+/** One method, called in the process through the interceptors that gRPC and Connect calls go through. */
+export interface RestCall {
+  unary(request: Message, context: CallContext): Promise<Message>;
+  stream(request: Message, context: CallContext): AsyncIterable<Message>;
+}
+
+export function createRestCall(
+  method: DescMethod,
+  implementation: MethodImpl<DescMethod>,
+  interceptors: Interceptor[],
+): RestCall {
+  const spec = createMethodImplSpec(method, implementation);
+  return {
+    unary(request, context) {
+      if (spec.kind !== 'unary') throw new Error(`${method.name} is not unary`);
+      return invokeUnaryImplementation(spec, context, request, interceptors);
+    },
+    stream: (request, context) =>
+      transformInvokeImplementation(spec, context, interceptors)(createAsyncIterable([request])),
+  };
+}
+
+/**
+ * The context of one call. Its signal aborts when the deadline of `Connect-Timeout-Ms` passes, the caller goes away, or
+ * the process stops. Throws `invalid_argument` on a deadline that cannot be had. The owner must call its `abort`.
+ */
+export function createCallContext(
+  method: DescMethod,
+  request: HttpRequest,
+  response: HttpResponse,
+  options: { maxTimeoutMs: number; shutdownSignal: AbortSignal | undefined },
+): CallContext {
+  const requestHeader = headersOf(request);
+  const timeout = parseTimeout(requestHeader.get('connect-timeout-ms'), options.maxTimeoutMs);
+  if (timeout.error !== undefined) throw timeout.error;
+  const gone = new AbortController();
+  response.once('close', () => {
+    if (!response.writableFinished) gone.abort();
+  });
+  return createHandlerContext({
+    service: method.parent,
+    method,
+    protocolName: 'rest',
+    requestMethod: request.method ?? '',
+    url: request.url ?? '',
+    requestHeader,
+    requestSignal: gone.signal,
+    ...(timeout.timeoutMs === undefined ? {} : { timeoutMs: timeout.timeoutMs }),
+    ...(options.shutdownSignal === undefined ? {} : { shutdownSignal: options.shutdownSignal }),
+  });
+}
+
+function headersOf(request: HttpRequest): Headers {
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (value === undefined || name.startsWith(':')) continue;
+    for (const each of Array.isArray(value) ? value : [value]) headers.append(name, each);
+  }
+  return headers;
+}

@@ -1,0 +1,168 @@
+import { type DescMethod, type DescService, getOption, type Message } from '@bufbuild/protobuf';
+import { Code, ConnectError, type Interceptor, type MethodImpl } from '@connectrpc/connect';
+import type { Logger } from '@harrier/shared';
+import { Rest_Rendering, rest_rendering } from '@harrier/shared/gen/options';
+import { sendError } from '../error-response.ts';
+import { type HttpRequest, type HttpResponse, pathOf, queryOf } from '../http-types.ts';
+import type { AccessGate } from '../interceptors/auth.ts';
+import { toConnectError } from '../interceptors/errors.ts';
+import { methodNameOf } from '../interceptors/method-name.ts';
+import type { ApiLimits } from '../limits.ts';
+import { breakOff } from '../response-writer.ts';
+import { type CallContext, createCallContext, createRestCall, type RestCall } from './call.ts';
+import { createRequestDecoder, type RequestDecoder } from './decode-request.ts';
+import { cursorOf, isResumable, resumeAfter } from './log-cursor.ts';
+import { RestRefusal } from './refusal.ts';
+import { createUnaryRenderer, type UnaryRenderer } from './render-unary.ts';
+import { readBody, requireJsonContent } from './request-body.ts';
+import { createRouteTable, type RestRoute, routesOf } from './route-table.ts';
+import { serveStream } from './serve-stream.ts';
+import {
+  createEventStreamFormat,
+  createLogTextFormat,
+  createNdjsonFormat,
+  type StreamFormat,
+} from './stream-format.ts';
+
+export interface RestHandlerOptions {
+  implemented: readonly { service: DescService; implementation: object }[];
+  interceptors: Interceptor[];
+  gate: AccessGate;
+  limits: ApiLimits;
+  logger: Logger;
+  shutdownSignal: AbortSignal | undefined;
+}
+
+interface PreparedRoute extends RestRoute {
+  call: RestCall;
+  decode: RequestDecoder;
+  /** Undefined: the method streams. */
+  render: UnaryRenderer | undefined;
+  rendering: Rest_Rendering;
+}
+
+/**
+ * Serves the paths that the schema's google.api.http annotations declare, for every service alike; answers false, and
+ * leaves the request alone, for other paths. Each call goes through the gate and the interceptors of gRPC and Connect calls
+ * and ends in the same code.
+ */
+export function createRestHandler(
+  options: RestHandlerOptions,
+): (request: HttpRequest, response: HttpResponse) => boolean {
+  const { gate, limits, logger, shutdownSignal } = options;
+  const table = createRouteTable(
+    options.implemented.flatMap(({ service, implementation }) =>
+      service.methods.flatMap((method) => prepare(method, implementation, options.interceptors)),
+    ),
+  );
+
+  return (request, response) => {
+    const path = pathOf(request);
+    const match = table.find(request.method ?? '', path);
+    if (match === undefined) return false;
+    if ('allowed' in match) {
+      const refusal = new ConnectError(`${path} does not take ${request.method}`, Code.Unimplemented);
+      sendError(response, refusal, { status: 405, headers: { allow: match.allowed.join(', ') } });
+    } else void serve(match.route, match.pathValues, request, response);
+    return true;
+  };
+
+  async function serve(
+    route: PreparedRoute,
+    pathValues: Map<string, string>,
+    request: HttpRequest,
+    response: HttpResponse,
+  ): Promise<void> {
+    let context: CallContext | undefined;
+    try {
+      context = createCallContext(route.method, request, response, {
+        maxTimeoutMs: limits.maxTimeoutMs,
+        shutdownSignal,
+      });
+      await gate(context);
+      const body = route.body === '' ? NO_BODY : await readJsonBody(request);
+      const message = route.decode({ pathValues, query: queryOf(request), body });
+      await answer(route, message, request, response, context);
+    } catch (error) {
+      refuse(error, route, response, context);
+    } finally {
+      context?.abort();
+    }
+  }
+
+  async function readJsonBody(request: HttpRequest): Promise<Buffer> {
+    const body = await readBody(request, limits.maxRequestBytes);
+    // `curl -X POST` without data declares a form.
+    if (body.length > 0) requireJsonContent(request);
+    return body;
+  }
+
+  async function answer(
+    route: PreparedRoute,
+    message: Message,
+    request: HttpRequest,
+    response: HttpResponse,
+    context: CallContext,
+  ): Promise<void> {
+    if (route.render !== undefined) {
+      route.render(await route.call.unary(message, context), response, context);
+      return;
+    }
+    const lastEventId = context.requestHeader.get('last-event-id');
+    if (lastEventId !== null && isResumable(route.method.input)) resumeAfter(message, lastEventId);
+    const format = chooseFormat(route, message, request);
+    await serveStream(response, route.call.stream(message, context), format, context);
+  }
+
+  function refuse(
+    error: unknown,
+    route: PreparedRoute,
+    response: HttpResponse,
+    context: CallContext | undefined,
+  ): void {
+    const method = methodNameOf(route.method);
+    // Too late to say anything, or nobody to say it to.
+    if (response.headersSent || response.destroyed) {
+      logger.debug({ err: error, method }, 'response was not delivered');
+      breakOff(response);
+    } else if (error instanceof RestRefusal) {
+      sendError(response, error.connectError, { status: error.status });
+    } else {
+      const signal = context?.signal ?? NEVER;
+      sendError(response, toConnectError(error, { method, signal }, logger));
+    }
+  }
+}
+
+const NEVER = new AbortController().signal;
+const NO_BODY = Buffer.alloc(0);
+
+/** Which of the four kinds of method it is the descriptor says. */
+type UnknownImpl = (...args: unknown[]) => unknown;
+
+function prepare(method: DescMethod, implementation: object, interceptors: Interceptor[]): PreparedRoute[] {
+  const routes = routesOf(method);
+  if (routes.length === 0) return [];
+  if (method.methodKind !== 'unary' && method.methodKind !== 'server_streaming') {
+    throw new Error(`${method.name}: a ${method.methodKind} method has no REST form`);
+  }
+  const implemented = (implementation as Record<string, UnknownImpl | undefined>)[method.localName];
+  if (implemented === undefined) throw new Error(`${method.name} is not implemented`);
+  const call = createRestCall(method, implemented.bind(implementation) as MethodImpl<DescMethod>, interceptors);
+  const rendering = getOption(method, rest_rendering);
+  return routes.map((route) => ({
+    ...route,
+    call,
+    rendering,
+    decode: createRequestDecoder(route),
+    render: method.methodKind === 'unary' ? createUnaryRenderer(route, rendering) : undefined,
+  }));
+}
+
+function chooseFormat(route: PreparedRoute, message: Message, request: HttpRequest): StreamFormat {
+  const schema = route.method.output;
+  if (request.headers.accept?.includes('text/event-stream')) {
+    return createEventStreamFormat(schema, isResumable(route.method.input) ? cursorOf(message) : undefined);
+  }
+  return route.rendering === Rest_Rendering.LOG_TEXT ? createLogTextFormat(schema) : createNdjsonFormat(schema);
+}
