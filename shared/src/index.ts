@@ -1,4 +1,5 @@
 export { type BackoffOptions, cappedExponentialMs, fullJitterMs } from './backoff.ts';
+export { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 export { HarrierError, type HarrierErrorCode, type HarrierErrorOptions, messageOf } from './errors.ts';
 export { canMove, isFinal } from './execution-state.ts';
 export {

@@ -1,0 +1,96 @@
+import { HarrierError, type Logger, messageOf } from '@harrier/shared';
+import postgres from 'postgres';
+import { startEmbeddedPostgres } from './embedded-postgres.ts';
+import { migrateDatabase } from './migrate.ts';
+
+export type Sql = postgres.Sql<{ bigint: number }>;
+
+/** Connections of the hot path: more would only take turns on the same disk. */
+const HOT_CONNECTIONS = 4;
+const COLD_CONNECTIONS = 6;
+const OLDEST_SERVER_VERSION = 15;
+
+/**
+ * The hot path joins a handful of known keys. A plan that was made while a table was small would scan it for ever, since
+ * prepared plans are kept; so these connections may only use indexes.
+ */
+const HOT_SETTINGS = {
+  enable_seqscan: 'off',
+  enable_hashjoin: 'off',
+  enable_mergejoin: 'off',
+  enable_bitmapscan: 'off',
+};
+
+export interface Database {
+  /** For the statements of every execution: one row or batch by key. */
+  hot: Sql;
+  /** For everything else. */
+  cold: Sql;
+  /** Tells whether the database answers. */
+  ping(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface DatabaseOptions {
+  /** postgres:// URL; absent: embedded PostgreSQL in the data directory. */
+  url: string | undefined;
+  dataDirectory: string;
+  logger: Logger;
+  /** The database is gone for good: the process must end. */
+  onLost: (reason: string) => void;
+}
+
+/** Connects, starting the embedded PostgreSQL when there is no URL, and brings the schema up to date. */
+export async function openDatabase(options: DatabaseOptions): Promise<Database> {
+  const embedded =
+    options.url === undefined
+      ? await startEmbeddedPostgres(options.dataDirectory, options.logger, options.onLost)
+      : undefined;
+  const connect = (max: number, settings: Record<string, string>): Sql =>
+    embedded === undefined
+      ? postgres(options.url ?? '', { ...COMMON, max, connection: { application_name: 'harrier', ...settings } })
+      : postgres({
+          ...COMMON,
+          max,
+          path: `${embedded.socketDirectory}/.s.PGSQL.5432`,
+          user: embedded.user,
+          database: 'postgres',
+          connection: { application_name: 'harrier', ...settings },
+        });
+  const hot = connect(HOT_CONNECTIONS, HOT_SETTINGS);
+  const cold = connect(COLD_CONNECTIONS, {});
+  const close = async () => {
+    await Promise.all([hot.end({ timeout: 5 }), cold.end({ timeout: 5 })]);
+    await embedded?.stop();
+  };
+  try {
+    await checkServer(cold);
+    await migrateDatabase(cold);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  return { hot, cold, ping: async () => void (await cold`SELECT 1`), close };
+}
+
+const COMMON = {
+  onnotice: () => undefined,
+  // Numbers up to 2^53 are all that we store in bigint columns.
+  types: { bigint: { to: 20, from: [20], serialize: String, parse: Number } },
+};
+
+async function checkServer(sql: Sql): Promise<void> {
+  let version: number;
+  try {
+    const [row] = await sql<{ version: number }[]>`SELECT current_setting('server_version_num')::int AS version`;
+    version = row?.version ?? 0;
+  } catch (cause) {
+    throw new HarrierError('unavailable', `the database cannot be reached: ${messageOf(cause)}`, { cause });
+  }
+  if (version < OLDEST_SERVER_VERSION * 10_000) {
+    throw new HarrierError(
+      'failed_precondition',
+      `the database is PostgreSQL ${Math.floor(version / 10_000)}; Harrier needs ${OLDEST_SERVER_VERSION} or newer`,
+    );
+  }
+}

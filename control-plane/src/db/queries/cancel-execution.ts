@@ -1,0 +1,28 @@
+import type { Sql } from '../database.ts';
+
+/**
+ * Ends a waiting execution as cancelled, or marks one that runs.
+ * @returns `ended`, `requested` (its attempt must be told), `finished` (nothing changed), undefined when there is none.
+ */
+export async function cancelExecution(
+  sql: Sql,
+  options: { tenantId: string; id: string; message: string; cancelled: number; errorCode: number },
+): Promise<'ended' | 'requested' | 'finished' | undefined> {
+  const { tenantId, id } = options;
+  return await sql.begin(async (transaction) => {
+    // The queue entry is locked first, as by a claim: the two take turns.
+    const [entry] = await transaction`DELETE FROM execution_queue WHERE execution_id = ${id} AND tenant_id = ${tenantId}
+      RETURNING execution_id`;
+    if (entry !== undefined) {
+      await transaction`UPDATE executions SET state = ${options.cancelled}, error_code = ${options.errorCode},
+        error_message = ${options.message}, end_time = now(), stdout_bytes = 0, stderr_bytes = 0
+        WHERE tenant_id = ${tenantId} AND id = ${id}`;
+      return 'ended';
+    }
+    const [row] = await transaction<{ ended: boolean }[]>`
+      UPDATE executions SET cancel_reason = CASE WHEN end_time IS NULL THEN coalesce(cancel_reason, ${options.message}) END
+      WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING end_time IS NOT NULL AS ended`;
+    if (row === undefined) return undefined;
+    return row.ended ? 'finished' : 'requested';
+  });
+}

@@ -1,0 +1,64 @@
+import type { Sql } from '../database.ts';
+
+/** How the current attempt of an execution ended, for good. */
+export interface FinishedExecution {
+  id: string;
+  tenant_id: string;
+  attempt: number;
+  agent_id: string | null;
+  state: number;
+  output_json: string | null;
+  error_code: number | null;
+  error_message: string | null;
+  error_details: string | null;
+  exit_code: number | null;
+  stdout_tail: string | null;
+  stderr_tail: string | null;
+  stdout_bytes: number;
+  stderr_bytes: number;
+  stdout_truncated: boolean;
+  stderr_truncated: boolean;
+  cpu_ms: number | null;
+  max_rss_bytes: number | null;
+  prepare_ms: number | null;
+  run_ms: number | null;
+}
+
+/** Database times of an execution that has ended. */
+export interface FinishTimes {
+  queue_time: Date;
+  assign_time: Date | null;
+  start_time: Date | null;
+  end_time: Date;
+}
+
+/**
+ * Accepts results, each exactly once: only while the attempt is the current one and not yet in a final state.
+ * The start is told by the duration of the run, so that no clock but the database's is used.
+ * @returns for each, in order, its times; undefined when the result was not wanted any more.
+ */
+export async function finishExecutions(sql: Sql, rows: FinishedExecution[]): Promise<(FinishTimes | undefined)[]> {
+  const finished = await sql<(FinishTimes & { id: string })[]>`
+    WITH input AS MATERIALIZED (
+      SELECT * FROM json_to_recordset(${JSON.stringify(rows)}::text::json) AS input(
+        id uuid, tenant_id uuid, attempt int, agent_id uuid, state smallint, output_json text, error_code smallint,
+        error_message text, error_details text, exit_code int, stdout_tail text, stderr_tail text, stdout_bytes bigint,
+        stderr_bytes bigint, stdout_truncated boolean, stderr_truncated boolean, cpu_ms float8, max_rss_bytes bigint,
+        prepare_ms float8, run_ms float8)
+    )
+    UPDATE executions AS e SET
+      state = input.state, output_json = input.output_json, error_code = input.error_code,
+      error_message = input.error_message, error_details = input.error_details, exit_code = input.exit_code,
+      stdout_tail = input.stdout_tail, stderr_tail = input.stderr_tail, stdout_bytes = input.stdout_bytes,
+      stderr_bytes = input.stderr_bytes, stdout_truncated = input.stdout_truncated,
+      stderr_truncated = input.stderr_truncated, cpu_ms = input.cpu_ms, max_rss_bytes = input.max_rss_bytes,
+      prepare_ms = input.prepare_ms, run_ms = input.run_ms, end_time = now(),
+      start_time = now() - input.run_ms * interval '1 millisecond'
+    FROM input
+    WHERE e.tenant_id = input.tenant_id AND e.id = input.id AND e.attempt = input.attempt
+      AND e.agent_id IS NOT DISTINCT FROM input.agent_id AND e.end_time IS NULL
+    RETURNING e.id, e.queue_time, e.assign_time, e.start_time, e.end_time`;
+  if (rows.length === 1) return [finished[0]];
+  const times = new Map(finished.map((row) => [row.id, row]));
+  return rows.map((row) => times.get(row.id));
+}

@@ -1,0 +1,50 @@
+import type { Sql } from '../database.ts';
+
+/** A new execution, assigned at once or put into the queue. Bytes are base64, since they travel in a JSON document. */
+export interface NewExecution {
+  id: string;
+  tenant_id: string;
+  state: number;
+  attempt: number;
+  agent_id: string | null;
+  module_id: string | null;
+  module: string | null;
+  version: string | null;
+  task_class: string;
+  labels: Record<string, string> | null;
+  priority: number;
+  request: string;
+  input_json: string;
+  json_text: boolean;
+  idempotency_key: string | null;
+}
+
+/**
+ * Inserts executions, and queue entries for those without an agent, in one statement.
+ * @returns for each, in order, when it was created; undefined when its idempotency key was taken and nothing was written.
+ */
+export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<(Date | undefined)[]> {
+  const inserted = await sql<{ id: string; create_time: Date }[]>`
+    WITH input AS MATERIALIZED (
+      SELECT * FROM json_to_recordset(${JSON.stringify(rows)}::text::json) AS input(
+        id uuid, tenant_id uuid, state smallint, attempt int, agent_id uuid, module_id uuid, module text, version text,
+        task_class text, labels jsonb, priority int, request text, input_json text, json_text boolean,
+        idempotency_key text)
+    ), inserted AS (
+      INSERT INTO executions (id, tenant_id, state, attempt, agent_id, module_id, module, version, task_class, labels,
+        priority, request, input_json, json_text, idempotency_key, assign_time)
+      SELECT id, tenant_id, state, attempt, agent_id, module_id, module, version, task_class, labels,
+        priority, decode(request, 'base64'), input_json, json_text, idempotency_key,
+        CASE WHEN agent_id IS NOT NULL THEN now() END
+      FROM input
+      ON CONFLICT DO NOTHING
+      RETURNING id, tenant_id, agent_id, task_class, priority, create_time
+    ), queued AS (
+      INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority)
+      SELECT id, tenant_id, task_class, priority FROM inserted WHERE agent_id IS NULL
+    )
+    SELECT id, create_time FROM inserted`;
+  if (rows.length === 1) return [inserted[0]?.create_time];
+  const times = new Map(inserted.map((row) => [row.id, row.create_time]));
+  return rows.map((row) => times.get(row.id));
+}

@@ -1,0 +1,75 @@
+import type { Sql } from '../database.ts';
+
+export interface NewLogChunk {
+  tenantId: string;
+  executionId: string;
+  attempt: number;
+  /** LogChunk.Stream */
+  stream: number;
+  offset: number;
+  data: Uint8Array;
+}
+
+/**
+ * Stores chunks of any executions in one statement; those that are stored already are left alone. All bytes travel as one
+ * parameter that the server cuts up, which is faster than one parameter a chunk. (postgres.js also has COPY, but when a COPY
+ * fails at its end the driver never tells.)
+ */
+export async function storeLogChunks(sql: Sql, chunks: NewLogChunk[]): Promise<void> {
+  let start = 1;
+  const rows = chunks.map((chunk) => {
+    const row = {
+      t: chunk.tenantId,
+      e: chunk.executionId,
+      a: chunk.attempt,
+      s: chunk.stream,
+      o: chunk.offset,
+      p: start,
+      l: chunk.data.length,
+    };
+    start += chunk.data.length;
+    return row;
+  });
+  const bytes = chunks.length === 1 ? chunks[0]?.data : Buffer.concat(chunks.map((chunk) => chunk.data));
+  await sql`
+    INSERT INTO log_chunks (tenant_id, execution_id, attempt, stream, byte_offset, data)
+    SELECT t, e, a, s, o, substring(${bytes ?? Buffer.alloc(0)}::bytea FROM p FOR l)
+    FROM json_to_recordset(${JSON.stringify(rows)}::text::json)
+      AS input(t uuid, e uuid, a int, s smallint, o bigint, p int, l int)
+    ON CONFLICT DO NOTHING`;
+}
+
+export interface LogRange {
+  tenantId: string;
+  executionId: string;
+  attempt: number;
+  stream: number;
+}
+
+/** Stored chunks of a stream from the one that holds `offset` on, in order, about `maxBytes` of them. */
+export async function readLogChunks(
+  sql: Sql,
+  range: LogRange,
+  offset: number,
+  maxChunks: number,
+): Promise<{ offset: number; data: Uint8Array }[]> {
+  return await sql<{ offset: number; data: Uint8Array }[]>`
+    SELECT byte_offset AS "offset", data FROM log_chunks
+    WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
+      AND tenant_id = ${range.tenantId}
+      AND byte_offset >= coalesce((
+        SELECT max(byte_offset) FROM log_chunks
+        WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
+          AND byte_offset <= ${offset}), 0)
+    ORDER BY byte_offset LIMIT ${maxChunks}`;
+}
+
+/** How many bytes of a stream are stored. */
+export async function storedLogBytes(sql: Sql, range: LogRange): Promise<number> {
+  const [row] = await sql<{ stored: number }[]>`
+    SELECT byte_offset + octet_length(data) AS stored FROM log_chunks
+    WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
+      AND tenant_id = ${range.tenantId}
+    ORDER BY byte_offset DESC LIMIT 1`;
+  return row?.stored ?? 0;
+}

@@ -1,0 +1,139 @@
+import type { Sql } from '../database.ts';
+
+/** A row of `executions` as callers see it. */
+export interface ExecutionRow {
+  id: string;
+  state: number;
+  attempt: number;
+  failures: number;
+  agent_id: string | null;
+  module_id: string | null;
+  module: string | null;
+  version: string | null;
+  task_class: string;
+  labels: Record<string, string> | null;
+  priority: number;
+  json_text: boolean;
+  output_json: string | null;
+  error_code: number | null;
+  error_message: string | null;
+  error_details: string | null;
+  exit_code: number | null;
+  stdout_tail: string | null;
+  stderr_tail: string | null;
+  stdout_bytes: number | null;
+  stderr_bytes: number | null;
+  stdout_truncated: boolean | null;
+  stderr_truncated: boolean | null;
+  cpu_ms: number | null;
+  max_rss_bytes: number | null;
+  create_time: Date;
+  queue_time: Date;
+  assign_time: Date | null;
+  start_time: Date | null;
+  end_time: Date | null;
+  prepare_ms: number | null;
+  run_ms: number | null;
+  cancel_reason: string | null;
+  request?: Uint8Array;
+  input_json?: string;
+}
+
+/** All but the large ones. */
+const COLUMNS = `id, state, attempt, failures, agent_id, module_id, module, version, task_class, labels, priority, json_text,
+  error_code, error_message, error_details, exit_code, stdout_tail, stderr_tail, stdout_bytes, stderr_bytes,
+  stdout_truncated, stderr_truncated, cpu_ms, max_rss_bytes, create_time, queue_time, assign_time, start_time, end_time,
+  prepare_ms, run_ms, cancel_reason`;
+
+export async function readExecution(sql: Sql, tenantId: string, id: string): Promise<ExecutionRow | undefined> {
+  const [row] = await sql<ExecutionRow[]>`
+    SELECT ${sql.unsafe(COLUMNS)}, output_json, request, input_json FROM executions
+    WHERE tenant_id = ${tenantId} AND id = ${id}`;
+  return row;
+}
+
+export async function findExecutionByKey(sql: Sql, tenantId: string, key: string): Promise<string | undefined> {
+  const [row] = await sql<{ id: string }[]>`
+    SELECT id FROM executions WHERE tenant_id = ${tenantId} AND idempotency_key = ${key}`;
+  return row?.id;
+}
+
+export interface ExecutionFilter {
+  tenantId: string;
+  limit: number;
+  /** Only ids before this one. */
+  before: string | undefined;
+  state: number | undefined;
+  module: string | undefined;
+  createTimeFrom: Date | undefined;
+  createTimeTo: Date | undefined;
+}
+
+/** Newest first. Inputs, outputs and requests are left out. */
+export async function listExecutions(sql: Sql, filter: ExecutionFilter): Promise<ExecutionRow[]> {
+  return await sql<ExecutionRow[]>`
+    SELECT ${sql.unsafe(COLUMNS)}, NULL AS output_json FROM executions
+    WHERE tenant_id = ${filter.tenantId}
+      ${filter.before === undefined ? sql`` : sql`AND id < ${filter.before}`}
+      ${filter.state === undefined ? sql`` : sql`AND state = ${filter.state}`}
+      ${filter.module === undefined ? sql`` : sql`AND module = ${filter.module}`}
+      ${filter.createTimeFrom === undefined ? sql`` : sql`AND create_time >= ${filter.createTimeFrom}`}
+      ${filter.createTimeTo === undefined ? sql`` : sql`AND create_time < ${filter.createTimeTo}`}
+    ORDER BY id DESC LIMIT ${filter.limit}`;
+}
+
+export interface AttemptRow {
+  attempt: number;
+  agent_id: string | null;
+  state: number;
+  error_code: number | null;
+  error_message: string | null;
+  error_details: string | null;
+  exit_code: number | null;
+  assign_time: Date | null;
+  start_time: Date | null;
+  end_time: Date;
+}
+
+/** Attempts that were followed by another one, oldest first. */
+export async function listAttempts(sql: Sql, tenantId: string, id: string): Promise<AttemptRow[]> {
+  return await sql<AttemptRow[]>`
+    SELECT attempt, agent_id, state, error_code, error_message, error_details, exit_code, assign_time, start_time, end_time
+    FROM attempts WHERE tenant_id = ${tenantId} AND execution_id = ${id} ORDER BY attempt`;
+}
+
+/** What an agent should be running. */
+export interface ActiveRow {
+  id: string;
+  tenant_id: string;
+  state: number;
+  attempt: number;
+  failures: number;
+  module_id: string | null;
+  module: string | null;
+  version: string | null;
+  task_class: string;
+  labels: Record<string, string> | null;
+  priority: number;
+  request: Uint8Array;
+  input_json: string;
+  json_text: boolean;
+  create_time: Date;
+  queue_time: Date;
+  assign_time: Date | null;
+  cancel_reason: string | null;
+}
+
+export async function listActiveOfAgent(sql: Sql, agentId: string): Promise<ActiveRow[]> {
+  return await sql<ActiveRow[]>`
+    SELECT id, tenant_id, state, attempt, failures, module_id, module, version, task_class, labels, priority, request,
+      input_json, json_text, create_time, queue_time, assign_time, cancel_reason
+    FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL`;
+}
+
+/** Agents that have attempts. */
+export async function listBusyAgents(sql: Sql): Promise<string[]> {
+  const rows = await sql<{ agent_id: string }[]>`
+    SELECT DISTINCT agent_id FROM executions WHERE agent_id IS NOT NULL AND end_time IS NULL`;
+  return rows.map((row) => row.agent_id);
+}

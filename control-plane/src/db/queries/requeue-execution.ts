@@ -1,0 +1,52 @@
+import type { Sql } from '../database.ts';
+
+export interface EndedAttempt {
+  id: string;
+  tenantId: string;
+  attempt: number;
+  agentId: string | null;
+  /** Final state of the attempt. */
+  state: number;
+  errorCode: number | null;
+  errorMessage: string | null;
+  errorDetails: string | null;
+  exitCode: number | null;
+  stdoutBytes: number | null;
+  stderrBytes: number | null;
+  /** Whether the retry policy counts it. */
+  failure: boolean;
+  /** Wait before the next attempt. */
+  backoffMs: number;
+  /** Number of PENDING. */
+  pending: number;
+}
+
+/**
+ * Ends an attempt and puts its execution back into the queue, in one transaction.
+ * @returns when the next attempt is due; undefined when the attempt was not the current one any more.
+ */
+export async function requeueExecution(sql: Sql, ended: EndedAttempt): Promise<Date | undefined> {
+  const [row] = await sql<{ not_before: Date }[]>`
+    WITH current AS (
+      UPDATE executions
+      SET state = ${ended.pending}, agent_id = NULL, assign_time = NULL, start_time = NULL,
+        failures = failures + ${ended.failure ? 1 : 0},
+        queue_time = now() + ${ended.backoffMs}::float8 * interval '1 millisecond'
+      WHERE tenant_id = ${ended.tenantId} AND id = ${ended.id} AND attempt = ${ended.attempt}
+        AND agent_id IS NOT DISTINCT FROM ${ended.agentId}::uuid AND end_time IS NULL AND cancel_reason IS NULL
+      RETURNING id, tenant_id, attempt, task_class, priority, queue_time
+    ), before AS (
+      SELECT assign_time, start_time FROM executions WHERE tenant_id = ${ended.tenantId} AND id = ${ended.id}
+    ), kept AS (
+      INSERT INTO attempts (tenant_id, execution_id, attempt, agent_id, state, error_code, error_message, error_details,
+        exit_code, stdout_bytes, stderr_bytes, assign_time, start_time)
+      SELECT tenant_id, id, attempt, ${ended.agentId}::uuid, ${ended.state}, ${ended.errorCode}::smallint,
+        ${ended.errorMessage}, ${ended.errorDetails}, ${ended.exitCode}::int, ${ended.stdoutBytes}::bigint,
+        ${ended.stderrBytes}::bigint, before.assign_time, before.start_time
+      FROM current, before
+    )
+    INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, not_before)
+    SELECT id, tenant_id, task_class, priority, queue_time FROM current
+    RETURNING not_before`;
+  return row?.not_before;
+}

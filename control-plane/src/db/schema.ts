@@ -1,0 +1,221 @@
+import { sql } from 'drizzle-orm';
+import {
+  bigint,
+  boolean,
+  customType,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  smallint,
+  text,
+  timestamp,
+  uniqueIndex,
+  uuid,
+} from 'drizzle-orm/pg-core';
+
+// Every table but `tenants` carries the tenant, and every query is scoped by it. Enum columns hold the numbers of the
+// protobuf enums, which never change their meaning.
+
+const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' });
+const time = (name: string) => timestamp(name, { withTimezone: true });
+const tenantId = () =>
+  uuid('tenant_id')
+    .notNull()
+    .references(() => tenants.id);
+/** Without a foreign key: its check would lock the tenant's row on every insert of the hot path. */
+const hotTenantId = () => uuid('tenant_id').notNull();
+
+export const tenants = pgTable('tenants', {
+  id: uuid('id').primaryKey(),
+  name: text('name').notNull().unique(),
+  createTime: time('create_time').notNull().defaultNow(),
+});
+
+export const apiKeys = pgTable('api_keys', {
+  id: uuid('id').primaryKey(),
+  tenantId: tenantId(),
+  name: text('name').notNull(),
+  /** Access.Role */
+  role: smallint('role').notNull(),
+  /** SHA-256 of the whole key: keys are long and random, so no slow hash is needed. */
+  secretHash: bytea('secret_hash').notNull().unique(),
+  createTime: time('create_time').notNull().defaultNow(),
+  expireTime: time('expire_time'),
+});
+
+export const joinTokens = pgTable('join_tokens', {
+  id: uuid('id').primaryKey(),
+  tenantId: tenantId(),
+  secretHash: bytea('secret_hash').notNull().unique(),
+  createTime: time('create_time').notNull().defaultNow(),
+  expireTime: time('expire_time').notNull(),
+  /** Set once: by the agent that joined with it. */
+  agentId: uuid('agent_id'),
+});
+
+export const agents = pgTable(
+  'agents',
+  {
+    id: uuid('id').primaryKey(),
+    tenantId: tenantId(),
+    name: text('name').notNull(),
+    /** Raw Ed25519 public key. */
+    publicKey: bytea('public_key').notNull().unique(),
+    labels: jsonb('labels').$type<Record<string, string>>().notNull().default({}),
+    version: text('version').notNull(),
+    /** harrier.v1.Hardware, encoded. */
+    hardware: bytea('hardware').notNull(),
+    /** Isolation.Level */
+    isolation: smallint('isolation').notNull(),
+    slots: integer('slots').notNull(),
+    drainRequested: boolean('drain_requested').notNull().default(false),
+    instanceId: text('instance_id').notNull().default(''),
+    createTime: time('create_time').notNull().defaultNow(),
+    linkTime: time('link_time'),
+    /** Written when a link opens and closes, not on heartbeats. */
+    lastSeenTime: time('last_seen_time'),
+  },
+  (table) => [index('agents_by_name').on(table.tenantId, table.name, table.id)],
+);
+
+export const modules = pgTable(
+  'modules',
+  {
+    id: uuid('id').primaryKey(),
+    tenantId: tenantId(),
+    name: text('name').notNull(),
+    version: text('version').notNull(),
+    environment: text('environment').notNull(),
+    tags: text('tags').array().notNull(),
+    digest: text('digest').notNull(),
+    /** Module.Source */
+    source: smallint('source').notNull(),
+    /** harrier.v1.Module, encoded. */
+    definition: bytea('definition').notNull(),
+    /** The greatest semantic version of its name. */
+    latest: boolean('latest').notNull(),
+    createTime: time('create_time').notNull().defaultNow(),
+    /** Deleted versions stay for the executions that were accepted with them. */
+    deleteTime: time('delete_time'),
+  },
+  (table) => [
+    uniqueIndex('modules_by_version').on(table.tenantId, table.name, table.version).where(sql`delete_time IS NULL`),
+    uniqueIndex('modules_latest').on(table.tenantId, table.name).where(sql`delete_time IS NULL AND latest`),
+  ],
+);
+
+export const executions = pgTable(
+  'executions',
+  {
+    id: uuid('id').notNull(),
+    tenantId: hotTenantId(),
+    /** Execution.State */
+    state: smallint('state').notNull(),
+    /** Number of the current or last attempt: the fencing token. */
+    attempt: integer('attempt').notNull().default(0),
+    /** Attempts that failed, which the retry policy counts; attempts that were only put back do not. */
+    failures: integer('failures').notNull().default(0),
+    agentId: uuid('agent_id'),
+    moduleId: uuid('module_id'),
+    module: text('module'),
+    version: text('version'),
+    taskClass: text('task_class').notNull(),
+    labels: jsonb('labels').$type<Record<string, string>>(),
+    priority: integer('priority').notNull(),
+    /** harrier.v1.CreateExecutionRequest without its input, encoded. */
+    request: bytea('request').notNull(),
+    inputJson: text('input_json').notNull(),
+    /** The caller gave `input_json` and is answered with `output_json`. */
+    jsonText: boolean('json_text').notNull(),
+    idempotencyKey: text('idempotency_key'),
+    outputJson: text('output_json'),
+    /** ExecutionError.Code */
+    errorCode: smallint('error_code'),
+    errorMessage: text('error_message'),
+    /** JSON text. */
+    errorDetails: text('error_details'),
+    exitCode: integer('exit_code'),
+    stdoutTail: text('stdout_tail'),
+    stderrTail: text('stderr_tail'),
+    stdoutBytes: bigint('stdout_bytes', { mode: 'number' }),
+    stderrBytes: bigint('stderr_bytes', { mode: 'number' }),
+    stdoutTruncated: boolean('stdout_truncated'),
+    stderrTruncated: boolean('stderr_truncated'),
+    cpuMs: doublePrecision('cpu_ms'),
+    maxRssBytes: bigint('max_rss_bytes', { mode: 'number' }),
+    createTime: time('create_time').notNull().defaultNow(),
+    /** When it last began to wait: accepted, or a retry became due. */
+    queueTime: time('queue_time').notNull().defaultNow(),
+    assignTime: time('assign_time'),
+    startTime: time('start_time'),
+    endTime: time('end_time'),
+    prepareMs: doublePrecision('prepare_ms'),
+    runMs: doublePrecision('run_ms'),
+    /** Set when a caller asked to cancel what already runs; becomes the error's message. */
+    cancelReason: text('cancel_reason'),
+  },
+  (table) => [
+    // Ids are UUIDv7, so the key is also the order of creation.
+    primaryKey({ columns: [table.tenantId, table.id] }),
+    uniqueIndex('executions_idempotency')
+      .on(table.tenantId, table.idempotencyKey)
+      .where(sql`idempotency_key IS NOT NULL`),
+    index('executions_active').on(table.agentId).where(sql`agent_id IS NOT NULL AND end_time IS NULL`),
+  ],
+);
+
+/** What waits for an agent. Small: rows leave when they are assigned, so that finished executions never slow the claim. */
+export const executionQueue = pgTable(
+  'execution_queue',
+  {
+    executionId: uuid('execution_id').primaryKey(),
+    tenantId: hotTenantId(),
+    taskClass: text('task_class').notNull(),
+    priority: integer('priority').notNull(),
+    notBefore: time('not_before').notNull().defaultNow(),
+  },
+  (table) => [
+    index('execution_queue_order').on(table.priority.desc().nullsFirst(), table.executionId),
+    index('execution_queue_due').on(table.notBefore),
+  ],
+);
+
+/** Attempts that ended and were followed by another one; the current or last one stands in `executions`. */
+export const attempts = pgTable(
+  'attempts',
+  {
+    tenantId: hotTenantId(),
+    executionId: uuid('execution_id').notNull(),
+    attempt: integer('attempt').notNull(),
+    agentId: uuid('agent_id'),
+    state: smallint('state').notNull(),
+    errorCode: smallint('error_code'),
+    errorMessage: text('error_message'),
+    errorDetails: text('error_details'),
+    exitCode: integer('exit_code'),
+    stdoutBytes: bigint('stdout_bytes', { mode: 'number' }),
+    stderrBytes: bigint('stderr_bytes', { mode: 'number' }),
+    assignTime: time('assign_time'),
+    startTime: time('start_time'),
+    endTime: time('end_time').notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.tenantId, table.executionId, table.attempt] })],
+);
+
+/** Log bytes as they came; the key makes a chunk that is sent twice harmless. */
+export const logChunks = pgTable(
+  'log_chunks',
+  {
+    tenantId: hotTenantId(),
+    executionId: uuid('execution_id').notNull(),
+    attempt: integer('attempt').notNull(),
+    /** LogChunk.Stream */
+    stream: smallint('stream').notNull(),
+    byteOffset: bigint('byte_offset', { mode: 'number' }).notNull(),
+    data: bytea('data').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.executionId, table.attempt, table.stream, table.byteOffset] })],
+);
