@@ -1,0 +1,108 @@
+"""What the launcher knows about one attempt: its streams, its state, how it ended."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import frames
+
+# States, in their only order: pending (no process yet), running, finished (final, not yet acknowledged).
+PENDING, RUNNING, FINISHED = "pending", "running", "finished"
+
+STREAM_NAMES = ("stdout", "stderr")
+
+
+class Stream:
+    """One output stream. ``acked <= sent <= length``, in bytes from the start of the stream."""
+
+    __slots__ = ("acked", "chunks", "last_read", "length", "limit", "name", "pause", "prefix", "sent", "truncated")
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        self.length = 0
+        self.sent = 0
+        self.acked = 0
+        self.truncated = False
+        self.chunks: deque[tuple[int, int, object, int]] = deque()  # (offset, length, segment, position)
+        self.last_read = 0.0
+        self.pause = None  # the timer after which it is read again
+        self.prefix = ""  # the constant part of its output header
+
+
+class Attempt:
+    """One attempt. ``final`` is the header of its `finished` frame, ``result`` that frame's body or where it lies."""
+
+    __slots__ = (
+        "attempt",
+        "cancel_reason",
+        "execution",
+        "final",
+        "final_sent",
+        "frame",
+        "header",
+        "ids",
+        "killed",
+        "killing",
+        "number",
+        "progress",
+        "result",
+        "reuse_key",
+        "segments",
+        "started_at",
+        "state",
+        "stderr",
+        "stdout",
+        "streams",
+        "tenant",
+        "timed_out",
+        "timer",
+        "worker",
+    )
+
+    def __init__(self, execution: str, attempt: int, number: int, stdout_limit: int, stderr_limit: int) -> None:
+        self.execution = execution
+        self.attempt = attempt
+        self.number = number  # its name in the spool
+        self.ids = frames.dump_header({"execution": execution, "attempt": attempt})[1:-1].decode()
+        self.stdout = Stream("stdout", stdout_limit)
+        self.stderr = Stream("stderr", stderr_limit)
+        self.streams = (self.stdout, self.stderr)
+        for stream in self.streams:
+            stream.prefix = '{"type":"output",%s,"stream":"%s","offset":' % (self.ids, stream.name)
+        self.state = PENDING
+        self.tenant = ""
+        self.reuse_key: str | None = None
+        self.header: dict = {}
+        self.frame: bytes | None = None  # the start frame, kept while no worker has it
+        self.worker = None
+        self.timer = None  # its timeout, later the end of its grace
+        self.started_at = 0.0
+        self.cancel_reason: str | None = None
+        self.timed_out = False
+        self.killing = False  # SIGTERM was sent, SIGKILL follows after the grace
+        self.killed = False
+        self.progress: bytes | None = None  # the newest report, not yet sent
+        self.final: bytes | None = None
+        self.final_sent = False
+        self.result: bytes | tuple[object, int, int] = b""  # bytes, or (segment, position, length)
+        self.segments: dict[object, int] = {}  # spool segment: how many of its records are still needed
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.execution, self.attempt
+
+    def unacked(self) -> int:
+        """Bytes sent and not acknowledged, both streams together."""
+        out, err = self.stdout, self.stderr
+        return out.sent - out.acked + err.sent - err.acked
+
+    def summary(self) -> dict:
+        """Its line in `welcome`."""
+        return {
+            "execution": self.execution,
+            "attempt": self.attempt,
+            "state": "finished" if self.state == FINISHED else "running",
+            "stdout": self.stdout.length,
+            "stderr": self.stderr.length,
+        }

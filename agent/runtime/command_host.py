@@ -1,0 +1,68 @@
+"""Runs a command inside a worker. The worker stays PID 1: it forwards SIGTERM, reaps orphans, reports the status.
+
+The command is a child and not PID 1 itself because the kernel keeps signals without a handler from PID 1, so a command
+could not even abort.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def run(header: dict, input_bytes: bytes) -> tuple[dict, bytes]:
+    """Starts ``argv`` with the input on stdin and waits for it. Returns the reply's header and an empty body."""
+    argv = header["argv"]
+    stdin = _stdin_of(input_bytes)
+    try:
+        pid = os.posix_spawnp(
+            argv[0],
+            argv,
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, stdin, 0)],
+            setpgroup=0,
+            setsigmask=[],
+            setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ],
+        )
+    except OSError as error:
+        found = not isinstance(error, FileNotFoundError)
+        why = os.strerror(error.errno) if found else "not found"
+        return _exited(126 if found else 127, f"Command {argv[0]!r}: {why}"), b""
+    signal.signal(signal.SIGTERM, lambda number, frame: _forward(pid, number))
+    return _told(_wait_for(pid)), b""
+
+
+def _stdin_of(data: bytes) -> int:
+    """A descriptor that reads those bytes and then ends: memory, so that no thread has to feed a pipe."""
+    fd = os.memfd_create("stdin")
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _forward(pid: int, number: int) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        pass  # it has ended; its status is about to be read
+
+
+def _wait_for(pid: int) -> int:
+    """The wait status of ``pid``; orphans that end meanwhile are reaped."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return status
+
+
+def _told(status: int) -> dict:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return {"type": "exit", "exit_code": None, "signal": number, "message": ""}
+    return _exited(os.WEXITSTATUS(status), "")
+
+
+def _exited(code: int, message: str) -> dict:
+    return {"type": "exit", "exit_code": code, "signal": None, "message": message}

@@ -1,0 +1,130 @@
+"""Brings output and results to the agent: straight from the pipe while it keeps up, from the spool when it does not."""
+
+from __future__ import annotations
+
+from agent_link import AgentLink
+from attempt import FINISHED, STREAM_NAMES, Attempt, Stream
+from frames import PREFIX
+from spool import Spool
+
+WINDOW_BYTES = 1 << 20
+_FRAME_BYTES = 64 * 1024
+_COPY_BYTES = 4096  # a body up to this size is queued with the turn's other frames
+
+
+class Delivery:
+    """Holds no state of its own but which attempts wait for the link; offsets are in the attempts."""
+
+    def __init__(self, link: AgentLink, spool: Spool) -> None:
+        self._link, self._spool = link, spool
+        self._waiting: dict[Attempt, None] = {}  # has something to send that the link did not take
+
+    def offer(self, attempt: Attempt, stream: Stream, data: memoryview) -> None:
+        """Output that was just appended to the spool, its bytes still at hand. Sends it if nothing is ahead of it."""
+        size = len(data)
+        if stream.sent + size != stream.length or attempt in self._waiting:
+            self.pump(attempt)
+        elif self._link.open_for_data and attempt.unacked() + size <= WINDOW_BYTES:
+            self._send_output(stream, data)
+        else:
+            self._wait(attempt)
+
+    def pump(self, attempt: Attempt) -> None:
+        """Sends what the window and the link allow: progress, output, and after all of that the end."""
+        link = self._link
+        if not link.greeted:
+            return
+        if attempt.progress:
+            link.send(attempt.progress)
+            attempt.progress = None
+        for stream in attempt.streams:
+            if stream.sent < stream.length and not self._send_chunks(attempt, stream):
+                return
+        self._waiting.pop(attempt, None)
+        if attempt.state == FINISHED and not attempt.final_sent:
+            if link.open_for_data:
+                self._send_final(attempt)
+            else:
+                self._wait(attempt)
+
+    def pump_waiting(self) -> None:
+        """The link takes data again."""
+        for attempt in list(self._waiting):
+            if not self._link.open_for_data:
+                return
+            self.pump(attempt)
+
+    def acknowledge(self, attempt: Attempt, stdout: int, stderr: int) -> None:
+        """The agent has stored that much of each stream; it need not be sent again, nor kept."""
+        released = False
+        for stream, acked in zip(attempt.streams, (stdout, stderr)):
+            acked = min(acked, stream.length)
+            if acked <= stream.acked:
+                continue
+            stream.acked = acked
+            stream.sent = max(stream.sent, acked)
+            chunks = stream.chunks
+            while chunks and chunks[0][0] + chunks[0][1] <= acked:
+                segment = chunks.popleft()[2]
+                if attempt.segments[segment] == 1:
+                    released = True
+                self._spool.release(attempt, segment)
+        if released:
+            self._spool.append_ack(attempt, final=False)
+        if stream_waits(attempt):
+            self.pump(attempt)
+
+    def forget(self, attempt: Attempt) -> None:
+        self._waiting.pop(attempt, None)
+
+    def restart(self, attempt: Attempt) -> None:
+        """A new connection: whatever is not acknowledged is sent again."""
+        for stream in attempt.streams:
+            stream.sent = stream.acked
+        attempt.final_sent = False
+        self._waiting.pop(attempt, None)
+        self.pump(attempt)
+
+    def _wait(self, attempt: Attempt) -> None:
+        if self._link.greeted:
+            self._waiting[attempt] = None
+
+    def _send_chunks(self, attempt: Attempt, stream: Stream) -> bool:
+        """Reads unsent output again from the spool. False when the window or the link is full."""
+        self._spool.commit()
+        for offset, length, segment, position in stream.chunks:
+            end = offset + length
+            while stream.sent < end:
+                if not self._link.open_for_data:
+                    self._wait(attempt)
+                    return False
+                size = min(end - stream.sent, _FRAME_BYTES, WINDOW_BYTES - attempt.unacked())
+                if size <= 0:
+                    self._waiting.pop(attempt, None)  # an acknowledgement will pump it
+                    return False
+                data = self._spool.read(segment, position + stream.sent - offset, size)
+                self._send_output(stream, memoryview(data))
+        return True
+
+    def _send_output(self, stream: Stream, data: memoryview) -> None:
+        head = ("%s%d}" % (stream.prefix, stream.sent)).encode()
+        stream.sent += len(data)
+        prefix = PREFIX.pack(len(head), len(data)) + head
+        if len(data) <= _COPY_BYTES:
+            self._link.send(prefix + bytes(data))
+        else:
+            self._spool.commit()  # what is sent is on disk
+            self._link.send_now(prefix, data)
+
+    def _send_final(self, attempt: Attempt) -> None:
+        result = attempt.result
+        if isinstance(result, tuple):
+            result = self._spool.read(*result)
+        self._link.send(PREFIX.pack(len(attempt.final), len(result)) + attempt.final + result)
+        attempt.final_sent = True
+
+
+def stream_waits(attempt: Attempt) -> bool:
+    """True when something of the attempt is not sent yet."""
+    unsent = any(getattr(attempt, name).sent < getattr(attempt, name).length for name in STREAM_NAMES)
+    return unsent or (attempt.state == FINISHED and not attempt.final_sent)

@@ -1,0 +1,49 @@
+"""The launcher's command line: the only place that reads it."""
+
+from __future__ import annotations
+
+import argparse
+
+from sandbox import DEFAULT_UID
+
+VERSION = "0.1.0"
+_MIB = 1 << 20
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Exits with a message on options that are not valid."""
+    parser = argparse.ArgumentParser("launcher.py", description="Owns the running processes of a Harrier agent.")
+    add = parser.add_argument
+    add("--socket", required=True, help="unix socket that the agent connects to")
+    add("--spool", required=True, help="directory of output and results not yet acknowledged; made if missing")
+    add("--log", help="file that the log is appended to (default: stderr)")
+    add("--foreground", action="store_true", help="do not detach")
+    add("--allow-unsandboxed", action="store_true", help="run jobs without a sandbox when none can be started")
+    add("--python", help="interpreter of the jobs (default: the launcher's own if the sandbox's user can reach it)")
+    add("--sandbox-uid", type=_positive, default=DEFAULT_UID, help="user of the sandboxes when this is root")
+    add("--sandbox-gid", type=_positive, help="its group (default: the same number)")
+    add("--max-zygotes", type=_positive, default=16, help="sandboxes kept warm, one for each tenant")
+    add("--fork-ahead", type=_positive, default=4, help="processes kept ready in each sandbox")
+    add("--reuse-workers", type=_positive, default=8, help="processes kept for one reuse key at most")
+    add("--tmp-bytes", type=_positive, default=256 * _MIB, help="size of /tmp where a start gives none")
+    add("--spool-bytes", type=_positive, default=2048 * _MIB, help="size of the spool at most")
+    add("--zygote-idle-s", type=_positive, default=900, help="seconds without a call after which a sandbox ends")
+    add("--idle-exit-s", type=_not_negative, default=600, help="seconds without agent and work to exit after; 0: never")
+    options = parser.parse_args(arguments)
+    if options.sandbox_gid is None:
+        options.sandbox_gid = options.sandbox_uid
+    return options
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value

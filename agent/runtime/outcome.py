@@ -1,0 +1,129 @@
+"""How an attempt ends, as data: what the worker's last words and its exit status mean in the execution model."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from attempt import Attempt
+
+# JSON may need 6 bytes for a character; a header is at most 1 MiB.
+_MAX_MESSAGE_CHARS = 16 * 1024
+_MAX_DETAIL_CHARS = 64 * 1024
+
+SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
+
+
+class Outcome:
+    """``error`` is None or {code, message, details}; ``healthy`` says that the worker may serve another call."""
+
+    __slots__ = ("error", "exit_code", "healthy", "kind", "result", "signal", "usage")
+
+    def __init__(self, kind: str, error: dict | None = None, result: bytes = b"", healthy: bool = False) -> None:
+        self.kind, self.error, self.result, self.healthy = kind, error, result, healthy
+        self.exit_code: int | None = None
+        self.signal: int | None = None
+        self.usage = {"cpu_ms": 0, "max_rss_bytes": 0}
+
+
+def failed(code: str, message: str, details: dict | None = None, healthy: bool = False) -> Outcome:
+    return Outcome(FAILED, {"code": code, "message": message, "details": details or {}}, healthy=healthy)
+
+
+def from_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
+    """The outcome that a worker reported. The reply was written by a process that runs job code: nothing is assumed."""
+    outcome = stopped(attempt) or _from_checked_reply(attempt, reply, body)
+    usage = reply.get("usage")
+    if isinstance(usage, dict):
+        outcome.usage = {name: _number(usage.get(name)) for name in ("cpu_ms", "max_rss_bytes")}
+    return outcome
+
+
+def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
+    kind = reply["type"]
+    if kind == "result" and attempt.header["kind"] == "python":
+        return Outcome(SUCCEEDED, result=body, healthy=True)
+    if kind == "error":
+        code = reply.get("code")
+        if code not in ("HANDLER_ERROR", "HANDLER_NOT_FOUND", "OUTPUT_INVALID", "OUTPUT_TOO_LARGE", "INPUT_INVALID"):
+            code = "OUT_OF_MEMORY" if code == "OUT_OF_MEMORY" else "INTERNAL"
+        healthy = code not in ("OUT_OF_MEMORY", "INTERNAL")
+        return failed(code, str(reply.get("message"))[:_MAX_MESSAGE_CHARS], _details(reply), healthy)
+    if kind == "exit":
+        number, code = reply.get("signal"), reply.get("exit_code")
+        return from_exit(number if _is_small(number) else None, code if _is_small(code) else None, reply)
+    if kind == "stopped":
+        outcome = failed("KILLED", "Killed by SIGTERM, which it sent itself")
+        outcome.signal = signal.SIGTERM.value
+        return outcome
+    if kind == "setup_failed":
+        return failed("INTERNAL", f"the sandbox could not be set up: {str(reply.get('message'))[:_MAX_MESSAGE_CHARS]}")
+    told = str(reply.get("message", kind))[:_MAX_MESSAGE_CHARS]
+    return failed("INTERNAL", f"the process broke its result channel: {told}")
+
+
+def _details(reply: dict) -> dict:
+    """An exception's type and traceback, cut so that the header stays well below its bound."""
+    details = reply.get("details")
+    if not isinstance(details, dict):
+        return {}
+    return {
+        name: details[name][:_MAX_DETAIL_CHARS] for name in ("type", "traceback") if isinstance(details.get(name), str)
+    }
+
+
+def from_exit(number: int | None, code: int | None, reply: dict) -> Outcome:
+    """The end of a command, or of a handler's process that signalled itself."""
+    if number is not None:
+        outcome = failed("KILLED", f"Killed by {signal_name(number)}")
+    elif code:
+        outcome = failed("EXIT_NONZERO", str(reply.get("message") or f"Exited with code {code}")[:_MAX_MESSAGE_CHARS])
+    else:
+        outcome = Outcome(SUCCEEDED)
+    outcome.exit_code, outcome.signal = code, number
+    return outcome
+
+
+def from_status(attempt: Attempt, status: int | None) -> Outcome:
+    """The outcome of an attempt whose process ended without a reply; None is a status that nobody could read."""
+    outcome = stopped(attempt)
+    if outcome is None and status is None:
+        outcome = failed("KILLED", "The sandbox of the process was killed")
+    elif outcome is None and os.WIFSIGNALED(status):
+        outcome = failed("KILLED", f"The process was killed by {signal_name(os.WTERMSIG(status))}")
+    elif outcome is None:
+        code = os.WEXITSTATUS(status)
+        outcome = failed("HANDLER_ERROR", f"The process exited with code {code} before the handler returned")
+    if status is not None and os.WIFSIGNALED(status):
+        outcome.signal = os.WTERMSIG(status)
+    elif status is not None:
+        outcome.exit_code = os.WEXITSTATUS(status)
+    return outcome
+
+
+def stopped(attempt: Attempt) -> Outcome | None:
+    """The outcome of an attempt that was told to stop, whatever its process made of that; None when it was not."""
+    if attempt.timed_out:
+        limit = attempt.header["timeout_ms"]
+        error = {"code": "TIMEOUT", "message": f"Did not end within {limit} ms", "details": {}}
+        return Outcome(TIMED_OUT, error)
+    if attempt.cancel_reason:
+        why = "The agent stopped it" if attempt.cancel_reason == "shutdown" else "Cancelled"
+        return Outcome(CANCELLED, {"code": "CANCELLED", "message": why, "details": {}})
+    return None
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _number(value: object) -> float:
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1 << 53
+    return value if ok else 0
+
+
+def _is_small(value: object) -> bool:
+    return type(value) is int and 0 <= value < 256

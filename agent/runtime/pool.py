@@ -1,0 +1,293 @@
+"""One tenant's workers: a zygote, a few workers forked ahead of calls, and workers kept for calls of the same key."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import loop as event_loop
+from attempt import Attempt
+from worker import Worker
+from zygote_process import ZygoteProcess
+
+# Forks asked for and not yet answered: enough to keep the zygote busy, few enough that a burst ends soon.
+_FORKING_AT_ONCE = 4
+_FORK_AHEAD_MAX = 16
+_STARTS_BEFORE_GIVING_UP = 3
+_REUSE_IDLE_S = 60.0
+
+
+class PoolSettings:
+    """Bounds of every tenant's pool."""
+
+    __slots__ = ("fork_ahead", "reuse_workers", "tmp_bytes")
+
+    def __init__(self, fork_ahead: int, reuse_workers: int, tmp_bytes: int) -> None:
+        self.fork_ahead, self.reuse_workers, self.tmp_bytes = fork_ahead, reuse_workers, tmp_bytes
+
+
+class _Group:
+    """Workers kept for one reuse key: idle ones (the last used first), how many there are, and calls that wait."""
+
+    __slots__ = ("count", "idle", "waiting")
+
+    def __init__(self) -> None:
+        self.idle: list[Worker] = []
+        self.count = 0
+        self.waiting: deque[Attempt] = deque()
+
+
+class Pool:
+    """Gives each attempt a worker as soon as there is one; order of arrival within a key, and among fresh calls.
+
+    ``on_assigned(attempt, worker)`` when an attempt gets its worker, ``on_ended(attempt, worker, status)`` when a
+    worker's process has ended (also after its call), ``on_failed(attempt, reason)`` when none can be had.
+    """
+
+    def __init__(
+        self,
+        loop: event_loop.Loop,
+        log: object,
+        tenant: str,
+        settings: PoolSettings,
+        start_zygote: Callable[[Pool], ZygoteProcess | None],
+        on_assigned: Callable[[Attempt, Worker], None],
+        on_ended: Callable[[Attempt, Worker, int | None], None],
+        on_failed: Callable[[Attempt, str], None],
+    ) -> None:
+        self._loop, self._log, self.tenant, self._settings = loop, log, tenant, settings
+        self._start_zygote = start_zygote
+        self._on_assigned, self._on_ended, self._on_failed = on_assigned, on_ended, on_failed
+        self.zygote: ZygoteProcess | None = None
+        self._failed_starts = 0
+        self._waiting: deque[Attempt] = deque()
+        self._parked: deque[Worker] = deque()
+        self._forking = 0
+        self._groups: dict[str, _Group] = {}
+        self._ahead = settings.fork_ahead
+        self._tmp_bytes = settings.tmp_bytes
+        self.busy = 0
+        self.last_used = 0.0
+        self._asyncio = False
+
+    @property
+    def idle(self) -> bool:
+        """True when no attempt runs or waits here, so that its zygote may be given up."""
+        return not self.busy and not self._waiting and not any(group.waiting for group in self._groups.values())
+
+    @property
+    def worker_count(self) -> int:
+        return len(self.zygote.workers) if self.zygote else 0
+
+    def adopt(self, zygote: ZygoteProcess) -> None:
+        """Takes a zygote that is ready and has served nobody."""
+        self.zygote, zygote.owner = zygote, self
+        self._refill()
+
+    def submit(self, attempt: Attempt) -> None:
+        """The attempt's start frame must be kept by the caller when this returns without on_assigned."""
+        wanted = attempt.header["limits"]["tmp_bytes"] or self._settings.tmp_bytes
+        self._tmp_bytes = wanted
+        if attempt.reuse_key is not None and self._submit_to_group(attempt):
+            return
+        worker = self._take_parked(wanted)
+        if worker:
+            self._assign(attempt, worker)
+            if len(self._parked) * 2 < self._ahead:
+                self._refill()
+        else:
+            self._ahead = min(_FORK_AHEAD_MAX, max(self._ahead, self._settings.fork_ahead) + 1)
+            self._waiting.append(attempt)
+            self._refill()
+
+    def warm(self) -> None:
+        """Keeps a zygote and parked workers ready."""
+        self._refill()
+
+    def withdraw(self, attempt: Attempt) -> None:
+        """An attempt that has no worker yet is cancelled."""
+        if attempt in self._waiting:
+            self._waiting.remove(attempt)
+            self._drop_empty_place(attempt)
+        elif attempt.reuse_key is not None:
+            self._groups[attempt.reuse_key].waiting.remove(attempt)
+
+    def release(self, worker: Worker, healthy: bool) -> None:
+        """A call has ended. A worker with a reuse key serves the next one if it is healthy; others are killed."""
+        self.busy -= 1
+        if worker.reuse_key is None or not healthy or worker.dead:
+            self._give_up(worker)
+        else:
+            worker.rest()
+            self._next_of_group(worker)
+        self._refill()
+
+    def close(self) -> None:
+        """Kills the zygote and with it every worker."""
+        if self.zygote:
+            self.zygote.kill()
+
+    # What the zygote tells.
+
+    def on_ready(self, zygote: ZygoteProcess) -> None:
+        self._failed_starts = 0
+        if self._asyncio:
+            zygote.preload_asyncio()
+        self._refill()
+
+    def on_forked(self, worker: Worker) -> None:
+        self._forking -= 1
+        attempt = self._next_waiting(worker.tmp_bytes)
+        if attempt:
+            self._assign(attempt, worker)
+        else:
+            self._parked.append(worker)
+        self._refill()
+
+    def on_fork_failed(self, worker: Worker, text: str) -> None:
+        self._forking -= 1
+        worker.close()
+        self._log.warn("a worker could not be forked", tenant=self.tenant, error=text)
+        if self._waiting:
+            attempt = self._waiting.popleft()
+            self._drop_empty_place(attempt)
+            self._on_failed(attempt, f"no process could be forked: {text}")
+        self._refill()
+
+    def on_ended(self, worker: Worker, status: int | None) -> None:
+        attempt = worker.attempt
+        if attempt is not None:
+            worker.dead = True  # whatever it still said, it serves no other call
+            self._on_ended(attempt, worker, status)
+            return
+        if worker.dead:
+            return
+        if worker in self._parked:
+            self._parked.remove(worker)
+        elif worker.pidfd < 0:
+            self._forking -= 1
+        self._give_up(worker)
+
+    def on_dead(self, zygote: ZygoteProcess, reason: str) -> None:
+        """The zygote has ended; every worker was reported before. A new one is started if somebody waits."""
+        self.zygote = None
+        self._forking = 0
+        self._parked.clear()
+        if self.idle:
+            return
+        self._failed_starts += 1
+        self._log.error("a zygote ended", tenant=self.tenant, reason=reason)
+        if self._failed_starts >= _STARTS_BEFORE_GIVING_UP:
+            self._failed_starts = 0
+            self._fail_waiting(f"the sandbox does not start: {reason}")
+        else:
+            self._refill()
+
+    def preload_asyncio(self) -> None:
+        """An asynchronous handler was seen: there will be more."""
+        if not self._asyncio and self.zygote:
+            self._asyncio = True
+            self.zygote.preload_asyncio()
+
+    def shrink(self) -> None:
+        """After a while without calls one parked worker is enough."""
+        self._ahead = 1
+        while len(self._parked) > 1:
+            self._give_up(self._parked.pop())
+
+    # How workers come and go.
+
+    def _refill(self) -> None:
+        if self.zygote is None:
+            self.zygote = self._start_zygote(self)
+            return
+        if not self.zygote.ready:
+            return
+        while self._parked and self._parked[0].tmp_bytes != self._tmp_bytes:
+            self._give_up(self._parked.popleft())
+        wanted = self._ahead + len(self._waiting)
+        while self._forking < _FORKING_AT_ONCE and len(self._parked) + self._forking < wanted:
+            tmp_bytes = self._tmp_of(self._waiting[0]) if self._waiting else self._tmp_bytes
+            if self.zygote.fork(tmp_bytes) is None:
+                break
+            self._forking += 1
+
+    def _tmp_of(self, attempt: Attempt) -> int:
+        return attempt.header["limits"]["tmp_bytes"] or self._settings.tmp_bytes
+
+    def _take_parked(self, tmp_bytes: int) -> Worker | None:
+        """The oldest parked worker, the one most likely to have finished its set-up."""
+        if self._parked and self._parked[0].tmp_bytes == tmp_bytes:
+            return self._parked.popleft()
+        return None
+
+    def _next_waiting(self, tmp_bytes: int) -> Attempt | None:
+        if self._waiting and self._tmp_of(self._waiting[0]) == tmp_bytes:
+            return self._waiting.popleft()
+        return None
+
+    def _assign(self, attempt: Attempt, worker: Worker) -> None:
+        self.busy += 1
+        if attempt.reuse_key is not None and worker.reuse_key is None:
+            worker.reuse_key = attempt.reuse_key
+        if worker.idle_timer:
+            worker.idle_timer.cancel()
+            worker.idle_timer = None
+        self._on_assigned(attempt, worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        """Kills the worker; a kept one leaves its place in its group to a call that waits."""
+        key = worker.reuse_key
+        worker.close()
+        if key is not None:
+            group = self._groups[key]
+            if worker in group.idle:
+                group.idle.remove(worker)
+            group.count -= 1
+            worker.reuse_key = None
+            if group.waiting:
+                group.count += 1
+                self._waiting.append(group.waiting.popleft())
+                self._refill()
+            elif not group.count:
+                del self._groups[key]
+
+    # Kept workers.
+
+    def _submit_to_group(self, attempt: Attempt) -> bool:
+        """True when a kept worker takes the call or the call waits for one; False when it needs a new worker."""
+        group = self._groups.setdefault(attempt.reuse_key, _Group())
+        if group.idle:
+            self._assign(attempt, group.idle.pop())
+            return True
+        if group.count >= self._settings.reuse_workers:
+            group.waiting.append(attempt)
+            return True
+        group.count += 1
+        return False
+
+    def _next_of_group(self, worker: Worker) -> None:
+        group = self._groups[worker.reuse_key]
+        if group.waiting:
+            self._assign(group.waiting.popleft(), worker)
+            return
+        group.idle.append(worker)
+        worker.idle_timer = self._loop.call_later(_REUSE_IDLE_S, lambda: self._give_up(worker))
+
+    def _drop_empty_place(self, attempt: Attempt) -> None:
+        """A call that was to bring its group a new worker will not."""
+        if attempt.reuse_key is None:
+            return
+        group = self._groups[attempt.reuse_key]
+        group.count -= 1
+        if group.waiting:
+            group.count += 1
+            self._waiting.append(group.waiting.popleft())
+        elif not group.count:
+            del self._groups[attempt.reuse_key]
+
+    def _fail_waiting(self, reason: str) -> None:
+        while self._waiting:
+            attempt = self._waiting.popleft()
+            self._drop_empty_place(attempt)
+            self._on_failed(attempt, reason)

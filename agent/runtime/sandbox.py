@@ -1,0 +1,136 @@
+"""The command line that starts a zygote: in its sandbox by bubblewrap, or bare when the operator allowed that.
+
+The runtime's own files reach the sandbox as open descriptors (`--file`), so that the directory they lie in need not be
+readable by the sandbox's user. Few mounts on purpose: every worker copies the mount table.
+"""
+
+from __future__ import annotations
+
+import os
+
+from interpreter import Interpreter
+
+RUNTIME_FILES = (
+    "channel.py",
+    "child.py",
+    "command_host.py",
+    "frames.py",
+    "handler_host.py",
+    "limits.py",
+    "namespaces.py",
+    "own_signals.py",
+    "result_json.py",
+    "seccomp.py",
+    "tracebacks.py",
+    "zygote.py",
+)
+RUNTIME_MOUNT = "/harrier"
+
+# Outside the ranges that distributions, systemd and subuid tables hand out (systemd.io/UIDS-GIDS).
+DEFAULT_UID = 70621
+# What jobs see as their own user.
+JOB_UID = 1000
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/tmp",
+    "TMPDIR": "/tmp",
+    "LANG": "C.UTF-8",
+    "USER": "job",
+}
+_ETC = {
+    "passwd": f"root:x:0:0::/:/bin/sh\njob:x:{JOB_UID}:{JOB_UID}::/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+    "group": f"root:x:0:\njob:x:{JOB_UID}:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+# Copied, not mounted: small, and needed by nearly every program.
+_ETC_COPIED = ("ld.so.cache", "localtime")
+_ETC_BOUND = ("ssl", "alternatives")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_ZYGOTE_CAPS = ("CAP_SYS_ADMIN", "CAP_SETPCAP")
+
+
+def find_bwrap() -> str | None:
+    """The bubblewrap executable on PATH, or None."""
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(directory, "bwrap")
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def bare_command(python: Interpreter, runtime_dir: str) -> tuple[list[str], dict[str, str]]:
+    """(argv, environment) of a zygote without a sandbox."""
+    argv = [python.executable, "-I", "-S", "-B", "-X", "utf8", os.path.join(runtime_dir, "zygote.py"), "none"]
+    return argv, dict(_ENVIRONMENT)
+
+
+def sandbox_command(bwrap: str, python: Interpreter, runtime_dir: str) -> tuple[list[str], dict[str, str], list[int]]:
+    """(argv, environment, descriptors to inherit and then close) of a zygote in its sandbox."""
+    files: list[int] = []
+    argv = [bwrap, "--unshare-user", "--uid", str(JOB_UID), "--gid", str(JOB_UID)]
+    argv += ["--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
+    argv += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    for capability in _ZYGOTE_CAPS:
+        argv += ["--cap-add", capability]
+    for name, value in _ENVIRONMENT.items():
+        argv += ["--setenv", name, value]
+    argv += _system(python)
+    for name in RUNTIME_FILES:
+        argv += _file(files, _read(os.path.join(runtime_dir, name)), f"{RUNTIME_MOUNT}/{name}")
+    argv += _etc(files)
+    argv += ["--proc", "/proc", "--dir", "/tmp", "--dir", "/var/tmp", "--dir", "/dev/shm"]
+    for name in _DEVICES:
+        argv += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        argv += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
+    argv += ["--remount-ro", "/", "--chdir", "/"]
+    argv += [python.executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/zygote.py", "sandbox"]
+    return argv, {}, files
+
+
+def _system(python: Interpreter) -> list[str]:
+    """/usr read-only, the links to it as the host has them, and the interpreter where it is elsewhere."""
+    argv = ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = f"/{name}"
+        if os.path.islink(path):
+            argv += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            argv += ["--ro-bind", path, path]
+    for prefix in dict.fromkeys([*python.prefixes, os.path.dirname(python.executable)]):
+        if not _is_below(prefix, "/usr") and not any(_is_below(prefix, done) for done in argv[1::3]):
+            argv += ["--ro-bind", prefix, prefix]
+    return argv
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _etc(files: list[int]) -> list[str]:
+    argv = []
+    for name, text in _ETC.items():
+        argv += _file(files, text.encode(), f"/etc/{name}")
+    for name in _ETC_COPIED:
+        if os.path.exists(f"/etc/{name}"):
+            argv += _file(files, _read(f"/etc/{name}"), f"/etc/{name}")
+    for name in _ETC_BOUND:
+        if os.path.isdir(f"/etc/{name}"):
+            argv += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
+    return argv
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _file(files: list[int], data: bytes, target: str) -> list[str]:
+    """A read-only file of the sandbox with this content, handed over as a descriptor."""
+    fd = os.memfd_create("harrier", os.MFD_CLOEXEC)
+    files.append(fd)
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return ["--perms", "0444", "--file", str(fd), target]

@@ -1,0 +1,210 @@
+"""The spool: what attempts printed and how they ended, on disk until the agent has acknowledged it.
+
+Append-only segment files hold the records of all attempts. A record is ``u32 length, u32 crc32, payload`` and a payload
+``u8 type, u64 attempt number, u8 stream, u64 offset, data``; a length of 0 is the end of a segment. Segments are
+allocated in full when they are made, so that a full disk shows there and never in the middle of a record; a segment is
+deleted when nobody needs any of its records. Nothing is synced: the spool survives the launcher, not the host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+
+from attempt import Attempt, Stream
+
+PREFIX = struct.Struct("<II")
+PAYLOAD = struct.Struct("<BQBQ")
+RECORD = struct.Struct("<IIBQBQ")
+OVERHEAD = RECORD.size
+
+START, OUTPUT, FINISH, ACK = 1, 2, 3, 4
+ACK_OFFSETS = struct.Struct("<Q")
+
+_SEGMENT_BYTES = 16 << 20
+# Kept free of output, so that attempts can still be started and finished when the spool is full.
+_RESERVE_BYTES = 64 * 1024
+# An output up to this size is copied and written with the turn's other records; a larger one is written at once.
+_BATCH_BYTES = 4096
+
+
+class SpoolFull(Exception):
+    """No room within the spool's limit or on the disk; the message says which."""
+
+
+class Segment:
+    """One file: ``size`` bytes of records in ``capacity`` allocated ones; ``users`` are the attempts that need it."""
+
+    __slots__ = ("capacity", "fd", "number", "path", "size", "users")
+
+    def __init__(self, number: int, path: str, fd: int, size: int, capacity: int) -> None:
+        self.number, self.path, self.fd, self.size, self.capacity = number, path, fd, size, capacity
+        self.users: set[Attempt] = set()
+
+
+class Spool:
+    """Appends and reads records. Appends go to disk at ``commit``, which comes before anything is sent."""
+
+    def __init__(self, directory: str, limit_bytes: int, log: object) -> None:
+        self._directory = directory
+        self._limit = limit_bytes
+        self._log = log
+        self._segment_bytes = max(128 * 1024, min(_SEGMENT_BYTES, limit_bytes // 4))
+        self._segments: dict[int, Segment] = {}
+        self._pending: list[bytes | memoryview] = []
+        self._pending_bytes = 0
+        self._next_attempt = 1
+        self._current: Segment | None = None
+        self.total_bytes = 0
+
+    def open(self, recovered: list[Segment], next_attempt: int) -> None:
+        """Takes over the segments of an earlier launcher and starts a new one. Raises OSError or SpoolFull."""
+        for segment in recovered:
+            self._segments[segment.number] = segment
+            self.total_bytes += segment.capacity
+        self._next_attempt = next_attempt
+        for segment in recovered:
+            self._delete_if_unused(segment)
+        self._roll(0, forced=True)
+
+    def next_number(self) -> int:
+        self._next_attempt += 1
+        return self._next_attempt - 1
+
+    def append_start(self, attempt: Attempt, fields: bytes) -> None:
+        """Raises SpoolFull."""
+        self._append(START, attempt, 0, 0, fields, 0)
+
+    def append_finish(self, attempt: Attempt, header: bytes, result: bytes) -> tuple[Segment, int, int]:
+        """Keeps how the attempt ended; returns where the result lies. Raises SpoolFull."""
+        segment, position = self._append(FINISH, attempt, 0, len(header), header + bytes(result), 0)
+        return segment, position + len(header), len(result)
+
+    def append_output(self, attempt: Attempt, stream: Stream, data: memoryview, reserve: bool = True) -> None:
+        """Keeps output from the stream's present end on; the view may be reused afterwards. Raises SpoolFull.
+
+        ``reserve``: leave room for the ends of attempts.
+        """
+        index = 0 if stream is attempt.stdout else 1
+        left_free = _RESERVE_BYTES if reserve else 0
+        if len(data) <= _BATCH_BYTES:
+            segment, position = self._append(OUTPUT, attempt, index, stream.length, bytes(data), left_free)
+        else:
+            segment, position = self._append(OUTPUT, attempt, index, stream.length, data, left_free)
+            self.commit()
+        stream.chunks.append((stream.length, len(data), segment, position))
+        stream.length += len(data)
+
+    def append_ack(self, attempt: Attempt, final: bool) -> None:
+        """Keeps the acknowledged offsets; best effort, since forgetting them only repeats what the agent knows."""
+        data = ACK_OFFSETS.pack(attempt.stderr.acked)
+        try:
+            segment, _ = self._append(ACK, attempt, int(final), attempt.stdout.acked, data, 0)
+            self.release(attempt, segment)
+        except SpoolFull:
+            pass
+
+    def read(self, segment: Segment, position: int, length: int) -> bytes:
+        return os.pread(segment.fd, length, position)
+
+    def release(self, attempt: Attempt, segment: Segment, records: int = 1) -> None:
+        """The attempt needs that many records of the segment no longer."""
+        left = attempt.segments[segment] - records
+        if left:
+            attempt.segments[segment] = left
+            return
+        del attempt.segments[segment]
+        segment.users.discard(attempt)
+        self._delete_if_unused(segment)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Nothing of the attempt is needed any more."""
+        for segment in attempt.segments:
+            segment.users.discard(attempt)
+            self._delete_if_unused(segment)
+        attempt.segments.clear()
+
+    def commit(self) -> None:
+        """Writes what was appended. A disk that fails here is told; what it lost shows as AGENT_LOST after a crash."""
+        if not self._pending:
+            return
+        segment, buffers = self._current, self._pending
+        self._pending, size, self._pending_bytes = [], self._pending_bytes, 0
+        try:
+            for first in range(0, len(buffers), 512):  # IOV_MAX is 1024
+                part = buffers[first : first + 512]
+                written = os.pwritev(segment.fd, part, segment.size)
+                wanted = sum(map(len, part))
+                if written != wanted:
+                    written += os.pwrite(segment.fd, b"".join(part)[written:], segment.size + written)
+                if written != wanted:
+                    raise OSError(errno.ENOSPC, "short write")
+                segment.size += wanted
+                size -= wanted
+        except OSError as error:
+            segment.size += size
+            self._log.error("the spool cannot be written", path=segment.path, error=str(error))
+
+    def close(self) -> None:
+        for segment in self._segments.values():
+            os.close(segment.fd)
+        self._segments.clear()
+
+    def _append(
+        self, kind: int, attempt: Attempt, stream: int, offset: int, data: bytes | memoryview, reserve: int
+    ) -> tuple[Segment, int]:
+        """Returns the segment and the position of the record's data."""
+        length = OVERHEAD + len(data)
+        segment = self._current
+        at = segment.size + self._pending_bytes
+        # The last PREFIX of a segment stays 0: its end.
+        if at + length + PREFIX.size > segment.capacity or (
+            reserve and not self._may_roll(length) and at + length + reserve > segment.capacity
+        ):
+            self._roll(length)
+            segment = self._current
+            at = segment.size
+        payload = PAYLOAD.pack(kind, attempt.number, stream, offset)
+        crc = zlib.crc32(data, zlib.crc32(payload))
+        self._pending += (PREFIX.pack(length - PREFIX.size, crc) + payload, data)
+        self._pending_bytes += length
+        attempt.segments[segment] = attempt.segments.get(segment, 0) + 1
+        segment.users.add(attempt)
+        return segment, at + OVERHEAD
+
+    def _may_roll(self, length: int) -> bool:
+        return self.total_bytes + self._capacity_for(length) <= self._limit
+
+    def _capacity_for(self, length: int) -> int:
+        return max(self._segment_bytes, length + PREFIX.size)
+
+    def _roll(self, length: int, forced: bool = False) -> None:
+        """Starts a segment that has room for a record of that length. Raises SpoolFull."""
+        self.commit()
+        capacity = self._capacity_for(length)
+        if not forced and self.total_bytes + capacity > self._limit:
+            raise SpoolFull(f"the spool holds {self.total_bytes} bytes, its limit is {self._limit}")
+        number = max(self._segments, default=0) + 1
+        path = os.path.join(self._directory, f"{number:010d}.seg")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, capacity)
+        except OSError as error:
+            os.close(fd)
+            os.unlink(path)
+            raise SpoolFull(f"no room for the spool in {self._directory}: {os.strerror(error.errno)}") from None
+        previous, self._current = self._current, Segment(number, path, fd, 0, capacity)
+        self._segments[number] = self._current
+        self.total_bytes += capacity
+        if previous:
+            self._delete_if_unused(previous)
+
+    def _delete_if_unused(self, segment: Segment) -> None:
+        if segment.users or segment is self._current or segment.number not in self._segments:
+            return
+        del self._segments[segment.number]
+        self.total_bytes -= segment.capacity
+        os.close(segment.fd)
+        os.unlink(segment.path)

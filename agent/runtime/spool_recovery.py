@@ -1,0 +1,112 @@
+"""Reads the spool of a launcher that is gone: which attempts there were, what they printed, how they ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator
+
+import spool
+from attempt import FINISHED, RUNNING, Attempt
+
+# Results up to this size are kept in memory; larger ones are read again when they are sent.
+RESULT_IN_MEMORY_BYTES = 64 * 1024
+
+
+def recover(directory: str, log: object) -> tuple[list[spool.Segment], dict[tuple[str, int], Attempt], int]:
+    """Returns the segments, the unacknowledged attempts by key, and the next attempt number.
+
+    Attempts without a record of their end come back in state RUNNING: their processes died with the launcher.
+    """
+    segments = []
+    attempts: dict[int, Attempt] = {}
+    highest = 0
+    for name in sorted(name for name in os.listdir(directory) if name.endswith(".seg")):
+        path = os.path.join(directory, name)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        capacity = os.fstat(fd).st_size
+        segment = spool.Segment(int(name[:-4]), path, fd, 0, capacity)
+        for record in _records(segment, log):
+            highest = max(highest, record[1])
+            _apply(attempts, segment, *record)
+        segments.append(segment)
+    return segments, {attempt.key: attempt for attempt in attempts.values()}, highest + 1
+
+
+def _records(segment: spool.Segment, log: object) -> Iterator[tuple[int, int, int, int, int, memoryview]]:
+    """(kind, attempt number, stream, offset, position of the data, data) up to the end or the first torn record."""
+    data = memoryview(os.pread(segment.fd, segment.capacity, 0))
+    at = 0
+    while at + spool.PREFIX.size <= len(data):
+        length, crc = spool.PREFIX.unpack_from(data, at)
+        if length == 0:
+            break
+        payload = data[at + spool.PREFIX.size : at + spool.PREFIX.size + length]
+        if len(payload) != length or length < spool.PAYLOAD.size or zlib.crc32(payload) != crc:
+            log.warn("the spool ends in a torn record, which is dropped", path=segment.path, position=at)
+            break
+        kind, number, stream, offset = spool.PAYLOAD.unpack_from(payload)
+        yield kind, number, stream, offset, at + spool.OVERHEAD, payload[spool.PAYLOAD.size :]
+        at += spool.PREFIX.size + length
+        segment.size = at
+
+
+def _apply(
+    attempts: dict[int, Attempt],
+    segment: spool.Segment,
+    kind: int,
+    number: int,
+    stream: int,
+    offset: int,
+    position: int,
+    data: memoryview,
+) -> None:
+    if kind == spool.START:
+        fields = json.loads(bytes(data))
+        attempt = Attempt(fields["execution"], fields["attempt"], number, fields["stdout"], fields["stderr"])
+        attempt.state = RUNNING
+        attempts[number] = attempt
+    attempt = attempts.get(number)
+    if attempt is None:
+        return  # its first records are gone because it was acknowledged
+    if kind == spool.ACK:
+        _apply_ack(attempts, attempt, stream == 1, offset, spool.ACK_OFFSETS.unpack(data)[0])
+        return
+    if kind == spool.OUTPUT:
+        _apply_output(attempt, stream, offset, segment, position, len(data))
+    elif kind == spool.FINISH:
+        _apply_finish(attempt, segment, position, offset, data)
+    attempt.segments[segment] = attempt.segments.get(segment, 0) + 1
+    segment.users.add(attempt)
+
+
+def _apply_output(attempt: Attempt, index: int, offset: int, segment: object, position: int, length: int) -> None:
+    stream = attempt.streams[index]
+    if not stream.chunks:
+        stream.acked = stream.sent = offset  # what came before was acknowledged, and its segment deleted
+    stream.chunks.append((offset, length, segment, position))
+    stream.length = offset + length
+    stream.truncated = stream.length > stream.limit
+
+
+def _apply_finish(attempt: Attempt, segment: object, position: int, header_length: int, data: memoryview) -> None:
+    attempt.state = FINISHED
+    attempt.final = bytes(data[:header_length])
+    length = len(data) - header_length
+    if length <= RESULT_IN_MEMORY_BYTES:
+        attempt.result = bytes(data[header_length:])
+    else:
+        attempt.result = (segment, position + header_length, length)
+
+
+def _apply_ack(attempts: dict[int, Attempt], attempt: Attempt, final: bool, stdout: int, stderr: int) -> None:
+    """Acknowledged chunks stay listed until the agent acknowledges again; only a final one forgets the attempt."""
+    if final:
+        for segment in attempt.segments:
+            segment.users.discard(attempt)
+        del attempts[attempt.number]
+        return
+    for stream, acked in zip(attempt.streams, (stdout, stderr)):
+        if acked > stream.length:
+            stream.length = stream.acked = stream.sent = acked

@@ -1,0 +1,84 @@
+"""Checks a `start` frame's fields, so that the rest of the launcher and the workers can rely on them."""
+
+from __future__ import annotations
+
+_KINDS = ("python", "command")
+_LIMITS = ("memory_bytes", "stdout_bytes", "stderr_bytes", "result_bytes", "tmp_bytes", "processes")
+_MAX_NAME_BYTES = 256
+
+
+def attempt_key(header: dict) -> tuple[str, int]:
+    """(execution, attempt) of any message about an attempt. Raises ValueError."""
+    execution, attempt = header.get("execution"), header.get("attempt")
+    if not isinstance(execution, str) or not 0 < len(execution) <= _MAX_NAME_BYTES:
+        raise ValueError(f"{header['type']}: execution must be a text of 1 to {_MAX_NAME_BYTES} characters")
+    if type(attempt) is not int or attempt < 1:
+        raise ValueError(f"{header['type']}: attempt must be an integer from 1")
+    return execution, attempt
+
+
+def check(header: dict, body_bytes: int) -> None:
+    """Raises ValueError naming the field that is wrong."""
+    _text(header, "tenant")
+    if header.get("kind") not in _KINDS:
+        raise ValueError(f"start: kind must be one of {', '.join(_KINDS)}")
+    for name in ("input_bytes", "timeout_ms", "grace_ms"):
+        _count(header, name)
+    code_bytes = 0
+    if header["kind"] == "python":
+        _text(header, "handler")
+        _text(header, "filename")
+        code_bytes = _count(header, "code_bytes")
+    else:
+        _argv(header)
+    if code_bytes + header["input_bytes"] != body_bytes:
+        raise ValueError(f"start: code_bytes and input_bytes do not add up to the body's {body_bytes} bytes")
+    _limits(header)
+    _env(header)
+    if header.get("reuse_key") is not None and not isinstance(header["reuse_key"], str):
+        raise ValueError("start: reuse_key must be null or a text")
+    if not isinstance(header.get("context", {}), dict):
+        raise ValueError("start: context must be an object")
+
+
+def _text(header: dict, name: str) -> None:
+    value = header.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"start: {name} must be a text that is not empty")
+
+
+def _count(fields: dict, name: str, where: str = "start: ") -> int:
+    value = fields.get(name)
+    if type(value) is not int or not 0 <= value < 1 << 53:
+        raise ValueError(f"{where}{name} must be an integer from 0")
+    return value
+
+
+def _argv(header: dict) -> None:
+    argv = header.get("argv")
+    if not isinstance(argv, list) or not argv or not all(isinstance(item, str) for item in argv) or not argv[0]:
+        raise ValueError("start: argv must be a list of texts that starts with the command")
+    if any("\0" in item for item in argv):
+        raise ValueError("start: argv must not contain NUL")
+
+
+def _limits(header: dict) -> None:
+    limits = header.get("limits")
+    if not isinstance(limits, dict):
+        raise ValueError("start: limits must be an object")
+    for name in _LIMITS:
+        _count(limits, name, "start: limits.")
+    cpu = limits.get("cpu", 0)
+    if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not cpu >= 0:
+        raise ValueError("start: limits.cpu must be a number from 0")
+
+
+def _env(header: dict) -> None:
+    env = header.get("env")
+    if env is None:
+        return
+    if not isinstance(env, dict):
+        raise ValueError("start: env must be an object of texts")
+    for name, value in env.items():
+        if not isinstance(value, str) or not name or "=" in name or "\0" in name or "\0" in value:
+            raise ValueError(f"start: env: {name!r} is not a valid variable")

@@ -1,0 +1,380 @@
+"""Owns the attempts: takes the agent's messages, moves each attempt from start to its end, and forgets it when told.
+
+Invariant: an attempt that was accepted gets exactly one final record, whatever its process or the agent does.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+
+import frames
+import outcome as outcomes
+import start_request
+from agent_link import AgentLink
+from attempt import FINISHED, PENDING, RUNNING, Attempt
+from delivery import Delivery
+from loop import Loop
+from outcome import Outcome
+from output_reader import OutputReader
+from spool import Spool, SpoolFull
+from spool_recovery import RESULT_IN_MEMORY_BYTES
+from tenants import Tenants
+from worker import Worker
+
+PROTOCOL = 1
+_LOAD_INTERVAL_S = 1.0
+# Errors carry a message and a traceback; results have their own limit. A worker's frame is refused above the larger.
+_SMALLEST_BODY_BOUND = 1 << 20
+_MAX_GRACE_MS = 24 * 3600 * 1000
+
+
+class Supervisor:
+    """The launcher's core. Everything runs in the loop's one thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: object,
+        spool: Spool,
+        link: AgentLink,
+        tenants: Tenants,
+        about: dict,
+        on_stopped: Callable,
+    ) -> None:
+        self._loop, self._log, self._spool, self._link, self._tenants = loop, log, spool, link, tenants
+        self._about = about  # the constant fields of `welcome`
+        self._on_stopped = on_stopped
+        self._delivery = Delivery(link, spool)
+        self._output = OutputReader(loop, spool, self._delivery, log)
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._active = 0
+        self._stopping = False
+        self._load_timer = None
+        self._load_sent: tuple | None = None
+        self._progressed: dict[Attempt, None] = {}
+        self.last_active = time.monotonic()
+        self._handlers = {
+            "start": self._on_start,
+            "ack": self._on_ack,
+            "cancel": self._on_cancel,
+            "hello": self._on_hello,
+            "warm": self._on_warm,
+            "stop": self._on_stop,
+        }
+
+    @property
+    def active(self) -> int:
+        """Attempts that are accepted and not finished."""
+        return self._active
+
+    def adopt(self, attempts: dict[tuple[str, int], Attempt]) -> None:
+        """Takes over what an earlier launcher left in the spool; what was running then was lost with it."""
+        self._attempts = attempts
+        for attempt in attempts.values():
+            if attempt.state != FINISHED:
+                lost = outcomes.failed("AGENT_LOST", "The launcher ended while this attempt ran")
+                self._record_end(attempt, lost, 0)
+
+    # Messages from the agent.
+
+    def on_frame(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        """Raises FrameError for what ends the connection."""
+        handler = self._handlers.get(header["type"])
+        if handler is None:
+            raise frames.FrameError(f"unknown type {header['type'][:40]!r}")
+        if not self._link.greeted and header["type"] != "hello":
+            raise frames.FrameError("the first frame must be hello")
+        try:
+            handler(header, body, frame)
+        except ValueError as error:
+            raise frames.FrameError(str(error)) from None
+
+    def _on_hello(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        if header.get("protocol") != PROTOCOL:
+            raise ValueError(f"hello: protocol must be {PROTOCOL}")
+        attempts = [attempt.summary() for attempt in self._attempts.values()]
+        self._link.greeted = True
+        self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, "attempts": attempts})
+        self._load_sent = None
+        self._note_load()
+        for attempt in list(self._attempts.values()):
+            self._delivery.restart(attempt)
+
+    def _on_start(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        key = start_request.attempt_key(header)
+        if key in self._attempts:
+            return
+        limits = header.get("limits")
+        limits = limits if isinstance(limits, dict) else {}
+        bounds = [limits.get(name) if type(limits.get(name)) is int else 0 for name in ("stdout_bytes", "stderr_bytes")]
+        attempt = Attempt(*key, self._spool.next_number(), *bounds)
+        self._attempts[key] = attempt
+        self._active += 1
+        attempt.header = header
+        try:
+            start_request.check(header, len(body))
+            fields = {"execution": key[0], "attempt": key[1], "stdout": bounds[0], "stderr": bounds[1]}
+            self._spool.append_start(attempt, frames.dump_header(fields))
+        except ValueError as error:
+            self._finish(attempt, outcomes.failed("INTERNAL", f"The agent's request is not valid: {error}"))
+            return
+        except SpoolFull as error:
+            self._finish(attempt, outcomes.failed("INTERNAL", f"No room to keep the output: {error}"))
+            return
+        if self._stopping:
+            attempt.cancel_reason = "shutdown"
+            self._finish(attempt, outcomes.stopped(attempt))
+            return
+        self._submit(attempt, frame)
+
+    def _submit(self, attempt: Attempt, frame: memoryview) -> None:
+        header = attempt.header
+        attempt.tenant = header["tenant"]
+        if header["kind"] == "python":
+            attempt.reuse_key = header.get("reuse_key")
+        attempt.frame = frame
+        self._tenants.pool(attempt.tenant).submit(attempt)
+        if attempt.state == PENDING and attempt.frame is not None:
+            attempt.frame = bytes(frame)  # the view is valid for this call only
+
+    def _on_ack(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        attempt = self._attempts.get(start_request.attempt_key(header))
+        if attempt is None:
+            return
+        stdout, stderr = header.get("stdout", 0), header.get("stderr", 0)
+        if type(stdout) is not int or type(stderr) is not int:
+            raise ValueError("ack: stdout and stderr must be integers")
+        if header.get("result") is True and attempt.state == FINISHED:
+            self._forget(attempt)
+        else:
+            self._delivery.acknowledge(attempt, stdout, stderr)
+        self._note_load()
+
+    def _forget(self, attempt: Attempt) -> None:
+        del self._attempts[attempt.key]
+        self._delivery.forget(attempt)
+        self._spool.append_ack(attempt, final=True)
+        self._spool.forget(attempt)
+
+    def _on_cancel(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        attempt = self._attempts.get(start_request.attempt_key(header))
+        grace_ms = header.get("grace_ms", 0)
+        if type(grace_ms) is not int or grace_ms < 0:
+            raise ValueError("cancel: grace_ms must be an integer from 0")
+        if attempt is not None:
+            self._cancel(attempt, "shutdown" if header.get("reason") == "shutdown" else "cancel", grace_ms)
+
+    def _cancel(self, attempt: Attempt, reason: str, grace_ms: int) -> None:
+        if attempt.state == FINISHED:
+            return
+        if not attempt.timed_out and not attempt.cancel_reason:
+            attempt.cancel_reason = reason
+        if attempt.state == PENDING:
+            self._tenants.pool(attempt.tenant).withdraw(attempt)
+            self._finish(attempt, outcomes.stopped(attempt))
+        else:
+            self._terminate(attempt, grace_ms)
+
+    def _on_warm(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        tenant = header.get("tenant")
+        if not isinstance(tenant, str) or not tenant:
+            raise ValueError("warm: tenant must be a text that is not empty")
+        self._tenants.pool(tenant).warm()
+
+    def _on_stop(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        grace_ms = header.get("grace_ms", 0)
+        if type(grace_ms) is not int or grace_ms < 0:
+            raise ValueError("stop: grace_ms must be an integer from 0")
+        self.stop(grace_ms)
+
+    def stop(self, grace_ms: int) -> None:
+        """Ends all attempts; ``on_stopped`` follows when the last one has its final record."""
+        self._log.info("the launcher stops", active=self._active)
+        self._stopping = True
+        for attempt in list(self._attempts.values()):
+            self._cancel(attempt, "shutdown", grace_ms)
+        if not self._active:
+            self._on_stopped()
+
+    # An attempt runs.
+
+    def on_assigned(self, attempt: Attempt, worker: Worker) -> None:
+        """The pool has a worker for it: the code is about to run."""
+        if worker.reuse_key is not None:
+            self._output.discard(worker)
+        header = attempt.header
+        frame, attempt.frame = attempt.frame, None
+        attempt.state, attempt.worker, attempt.started_at = RUNNING, worker, time.monotonic()
+        bound = max(_SMALLEST_BODY_BOUND, header["limits"]["result_bytes"])
+        worker.give(attempt, frame, bound, self._on_reply)
+        self._output.watch(attempt, worker)
+        if header["timeout_ms"]:
+            attempt.timer = self._loop.call_later(header["timeout_ms"] / 1000, lambda: self._on_timeout(attempt))
+        head = ('{"type":"started",%s}' % attempt.ids).encode()
+        self._link.send(frames.PREFIX.pack(len(head), 0) + head)
+        self._note_load()
+
+    def _on_timeout(self, attempt: Attempt) -> None:
+        attempt.timer = None
+        if not attempt.cancel_reason:
+            attempt.timed_out = True
+        self._terminate(attempt, attempt.header["grace_ms"])
+
+    def _terminate(self, attempt: Attempt, grace_ms: int) -> None:
+        """SIGTERM once, SIGKILL after the grace. A second request may only shorten the grace."""
+        grace_s = min(grace_ms, _MAX_GRACE_MS) / 1000
+        timer = attempt.timer
+        if attempt.killing:
+            if timer and timer.due - time.monotonic() <= grace_s:
+                return
+        else:
+            attempt.killing = True
+            attempt.worker.signal(signal.SIGTERM)
+        if timer:
+            timer.cancel()
+        attempt.timer = self._loop.call_later(grace_s, lambda: self._kill(attempt))
+
+    def _kill(self, attempt: Attempt) -> None:
+        """Its end is recorded when the zygote has reaped the process, or by the zygote's own end."""
+        attempt.timer = None
+        attempt.worker.signal(signal.SIGKILL)
+
+    def _on_reply(self, worker: Worker, reply: dict, body: bytes) -> None:
+        attempt = worker.attempt
+        if attempt is None:
+            return
+        if reply["type"] == "progress":
+            self._on_progress(attempt, reply)
+            return
+        if reply["type"] == "asyncio":
+            self._tenants.pool(attempt.tenant).preload_asyncio()
+            return
+        self._finish(attempt, outcomes.from_reply(attempt, reply, body))
+
+    def _on_progress(self, attempt: Attempt, reply: dict) -> None:
+        percent, step = reply.get("percent"), reply.get("step")
+        if isinstance(percent, (int, float)) and 0 <= percent <= 100 and isinstance(step, str):
+            ids = {"execution": attempt.execution, "attempt": attempt.attempt}
+            attempt.progress = frames.encode({"type": "progress", **ids, "percent": percent, "step": step[:1000]})
+            self._progressed[attempt] = None
+
+    def on_worker_ended(self, attempt: Attempt, worker: Worker, status: int | None) -> None:
+        """The process has ended. What it said before that is still in its channel and counts."""
+        while worker.attempt is attempt and worker.read_channel():
+            pass
+        if worker.attempt is attempt:
+            self._finish(attempt, outcomes.from_status(attempt, status))
+
+    def on_assign_failed(self, attempt: Attempt, reason: str) -> None:
+        self._finish(attempt, outcomes.failed("INTERNAL", reason))
+
+    # An attempt ends.
+
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Records the end, tells the agent, gives the worker back; in this order."""
+        run_ms = 0.0
+        worker, attempt.worker = attempt.worker, None
+        if attempt.timer:
+            attempt.timer.cancel()
+            attempt.timer = None
+        if worker:
+            run_ms = (time.monotonic() - attempt.started_at) * 1000
+            self._output.drain(attempt, worker)
+            self._output.unwatch(attempt, worker)
+        attempt.frame = None
+        self._active -= 1
+        self._record_end(attempt, outcome, run_ms)
+        attempt.header = {}
+        self._delivery.pump(attempt)
+        if worker:
+            self._tenants.pool(attempt.tenant).release(worker, outcome.healthy)
+            self._tenants.on_idle()
+        self.last_active = time.monotonic()
+        self._note_load()
+        if self._stopping and not self._active:
+            self._on_stopped()
+
+    def _record_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> None:
+        try:
+            self._write_end(attempt, outcome, run_ms)
+        except SpoolFull as full:
+            self._log.error(
+                "a result is not kept", execution=attempt.execution, attempt=attempt.attempt, reason=str(full)
+            )
+            lost = outcomes.failed("INTERNAL", f"No room to keep the result of {len(outcome.result)} bytes: {full}")
+            if not outcome.result:
+                lost = outcome
+            try:
+                self._write_end(attempt, lost, run_ms)
+            except SpoolFull:
+                attempt.final, attempt.result = _final_header(attempt, lost, run_ms), lost.result
+        attempt.state = FINISHED
+
+    def _write_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> None:
+        final = _final_header(attempt, outcome, run_ms)
+        place = self._spool.append_finish(attempt, final, outcome.result)
+        attempt.final = final
+        attempt.result = outcome.result if len(outcome.result) <= RESULT_IN_MEMORY_BYTES else place
+
+    # Once a turn.
+
+    def on_turn_end(self) -> None:
+        """Commits to disk, then lets the link write: what is sent is on disk."""
+        for attempt in self._progressed:
+            if attempt.state == RUNNING:
+                self._delivery.pump(attempt)
+        self._progressed.clear()
+        self._spool.commit()
+        self._link.flush()
+
+    def on_link_drained(self) -> None:
+        self._delivery.pump_waiting()
+
+    def on_link_gone(self) -> None:
+        self.last_active = time.monotonic()
+        for attempt in self._attempts.values():
+            self._delivery.forget(attempt)
+
+    def _send(self, header: dict) -> None:
+        self._link.send(frames.encode(header))
+
+    def _note_load(self) -> None:
+        if self._load_timer is None and self._link.greeted:
+            self._load_timer = self._loop.call_later(_LOAD_INTERVAL_S, self._send_load)
+
+    def _send_load(self) -> None:
+        self._load_timer = None
+        zygotes, workers = self._tenants.counts()
+        load = (self._active, zygotes, workers, self._spool.total_bytes)
+        if load == self._load_sent or not self._link.greeted:
+            return
+        self._load_sent = load
+        fields = ("active", "zygotes", "workers", "spool_bytes")
+        self._send({"type": "load", **dict(zip(fields, load))})
+
+
+def _final_header(attempt: Attempt, outcome: Outcome, run_ms: float) -> bytes:
+    text = json.dumps(outcome.error) if outcome.error else "null"
+    usage = outcome.usage
+    return (
+        '{"type":"finished",%s,"outcome":"%s","error":%s,"exit_code":%s,"signal":%s,"run_ms":%.3f,'
+        '"stdout":%d,"stderr":%d,"stdout_truncated":%s,"stderr_truncated":%s,'
+        '"usage":{"cpu_ms":%s,"max_rss_bytes":%d}}'
+        % (
+            attempt.ids,
+            outcome.kind,
+            text,
+            "null" if outcome.exit_code is None else outcome.exit_code,
+            "null" if outcome.signal is None else outcome.signal,
+            run_ms,
+            attempt.stdout.length,
+            attempt.stderr.length,
+            "true" if attempt.stdout.truncated else "false",
+            "true" if attempt.stderr.truncated else "false",
+            usage["cpu_ms"],
+            usage["max_rss_bytes"],
+        )
+    ).encode()

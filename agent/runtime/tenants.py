@@ -1,0 +1,99 @@
+"""The pools of all tenants: how many zygotes there may be, which one makes room, which ones are no longer needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from loop import Loop
+from pool import Pool, PoolSettings
+from worker import Worker
+from zygote_process import Spec, ZygoteProcess
+
+_CHECK_S = 60.0
+# A tenant's pool is cut to one parked worker after the first time without a call, and ended after the second.
+_SHRINK_AFTER_S = 60.0
+
+
+class Tenants:
+    """One pool for each tenant. Nothing warm is ever shared between two of them."""
+
+    def __init__(
+        self, loop: Loop, log: object, spec: Spec, settings: PoolSettings, max_zygotes: int, idle_s: float
+    ) -> None:
+        self._loop, self._log, self._spec, self._settings = loop, log, spec, settings
+        self._max_zygotes, self._idle_s = max_zygotes, idle_s
+        self._pools: dict[str, Pool] = {}
+        self._spare: ZygoteProcess | None = None
+        self._check_timer = None
+        self.callbacks: tuple[Callable, Callable, Callable] | None = None
+
+    def keep_spare(self, zygote: ZygoteProcess) -> None:
+        """A zygote that has served nobody, for the first tenant that comes."""
+        self._spare, zygote.owner = zygote, self
+
+    def pool(self, tenant: str) -> Pool:
+        pool = self._pools.get(tenant)
+        if pool is None:
+            arguments = (self._loop, self._log, tenant, self._settings, self._start_zygote, *self.callbacks)
+            pool = self._pools[tenant] = Pool(*arguments)
+            if self._spare:
+                spare, self._spare = self._spare, None
+                pool.adopt(spare)
+        pool.last_used = time.monotonic()
+        if self._check_timer is None:
+            self._check_timer = self._loop.call_later(_CHECK_S, self._check)
+        return pool
+
+    def counts(self) -> tuple[int, int]:
+        """(zygotes, workers) that exist now."""
+        zygotes = [pool for pool in self._pools.values() if pool.zygote]
+        return len(zygotes) + (self._spare is not None), sum(pool.worker_count for pool in zygotes)
+
+    def close(self) -> None:
+        for pool in list(self._pools.values()):
+            pool.close()
+        if self._spare:
+            self._spare.kill()
+
+    def on_dead(self, zygote: ZygoteProcess, reason: str) -> None:
+        """The spare one ended; the next tenant starts its own."""
+        self._spare = None
+
+    def on_ended(self, worker: Worker, status: int | None) -> None:
+        """The worker that the check at start used."""
+        worker.close()
+
+    def on_idle(self) -> None:
+        """An attempt has ended: a tenant that waits for its zygote may get room now."""
+        for pool in list(self._pools.values()):
+            if pool.zygote is None and not pool.idle:
+                pool.warm()
+
+    def _start_zygote(self, pool: Pool) -> ZygoteProcess | None:
+        """None when all the zygotes there may be are busy."""
+        while self.counts()[0] >= self._max_zygotes:
+            idle = [other for other in self._pools.values() if other is not pool and other.zygote and other.idle]
+            if not idle:
+                return None
+            self._end(min(idle, key=lambda other: other.last_used))
+        return ZygoteProcess(self._loop, self._log, self._spec, pool)
+
+    def _end(self, pool: Pool) -> None:
+        del self._pools[pool.tenant]
+        pool.close()
+
+    def _check(self) -> None:
+        """Runs once a minute as long as there is a pool with something to give up."""
+        self._check_timer = None
+        now = time.monotonic()
+        for pool in list(self._pools.values()):
+            unused_s = now - pool.last_used
+            if not pool.idle:
+                continue
+            if unused_s >= self._idle_s:
+                self._end(pool)
+            elif unused_s >= _SHRINK_AFTER_S:
+                pool.shrink()
+        if self._pools:
+            self._check_timer = self._loop.call_later(_CHECK_S, self._check)

@@ -1,0 +1,177 @@
+"""The fork server inside a tenant's sandbox: warm, never running job code, one child per request of the launcher.
+
+Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
+launcher → zygote  F worker tmp_bytes (+ channel, stdout, stderr): fork a worker;  A: preload asyncio from now on
+zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import types
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import child
+import handler_host
+import limits
+import namespaces
+import own_signals
+import seccomp
+
+CONTROL_FD = 3
+FORK = struct.Struct("=cIQ")
+FORKED = struct.Struct("=cII")
+ENDED = struct.Struct("=cIi")
+FAILED = struct.Struct("=cI")
+
+# Imported here once, so that every child has them for nothing; chosen for what handlers use most.
+_PRELOAD = ("collections", "datetime", "functools", "itertools", "linecache", "math", "re", "time", "traceback")
+
+
+class Zygote:
+    """Owns the control socket and the children; single-threaded, blocking in epoll."""
+
+    def __init__(self, isolation: str) -> None:
+        self._control = socket.socket(fileno=CONTROL_FD)
+        self._isolation = isolation
+        self._sandboxed = isolation == child.SANDBOX
+        self._epoll = select.epoll()
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, worker)
+        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self._sandboxed else -1
+
+    def prepare(self) -> None:
+        """Everything that children would otherwise do again, each for itself."""
+        for name in _PRELOAD:
+            __import__(name)
+        handler_host.add_site_builtins()
+        seccomp_filter = None
+        if self._sandboxed:
+            namespaces.drop_bounding_set()
+            namespaces.prctl(namespaces.PR_SET_NO_NEW_PRIVS, 1)
+            seccomp_filter = seccomp.Filter()
+            own_signals.install()
+        else:
+            namespaces.prctl(namespaces.PR_SET_CHILD_SUBREAPER, 1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._shared = child.Shared(self._isolation, seccomp_filter)
+        _rehearse()
+        _hide_runtime_modules()
+        limits.set_fixed()
+        gc.collect()
+        gc.freeze()  # the collector of a child never touches, and so never copies, these pages
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        self._control.send(b"R" + json.dumps({"python": version, "executable": sys.executable}).encode())
+
+    def run(self) -> None:
+        """Serves until the launcher is gone."""
+        self._epoll.register(CONTROL_FD, select.EPOLLIN)
+        while True:
+            for fd, _ in self._epoll.poll():
+                if fd == CONTROL_FD:
+                    if not self._serve():
+                        return
+                else:
+                    self._reap(fd)
+
+    def _serve(self) -> bool:
+        message, ancillary, _, _ = self._control.recvmsg(64, 64, socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            return False
+        if message[:1] == b"A":
+            self._preload_asyncio()
+            return True
+        fds = array.array("i")
+        for _, _, data in ancillary:
+            fds.frombytes(data)
+        _, worker, tmp_bytes = FORK.unpack(message)
+        try:
+            self._fork(worker, tmp_bytes, fds)
+        except OSError as error:
+            self._control.send(FAILED.pack(b"E", worker) + str(error).encode()[:200])
+        for fd in fds:
+            os.close(fd)
+        return True
+
+    def _fork(self, worker: int, tmp_bytes: int, fds: array.array) -> None:
+        """The next child becomes PID 1 of a new PID namespace, with one fork instead of two.
+
+        A process may unshare its PID namespace again once ``setns`` has put its children's one back to its own.
+        """
+        if self._sandboxed:
+            namespaces.setns(self._pid_namespace, namespaces.CLONE_NEWPID)
+            namespaces.unshare(namespaces.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            child.main(self._shared, fds[0], fds[1], fds[2], tmp_bytes)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (pid, worker)
+        self._epoll.register(pidfd, select.EPOLLIN)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
+        self._control.sendmsg([FORKED.pack(b"W", worker, pid)], rights)
+
+    def _reap(self, pidfd: int) -> None:
+        pid, worker = self._children.pop(pidfd)
+        _, status = os.waitpid(pid, 0)
+        os.close(pidfd)
+        if not self._sandboxed:
+            self._kill_orphans()
+        self._control.send(ENDED.pack(b"X", worker, status))
+
+    def _kill_orphans(self) -> None:
+        """Without a PID namespace, what a job leaves behind comes to the zygote, which started none of it."""
+        known = {pid for pid, _ in self._children.values()}
+        while True:
+            with open("/proc/self/task/%d/children" % os.getpid()) as file:
+                orphans = [int(pid) for pid in file.read().split() if int(pid) not in known]
+            if not orphans:
+                return
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def _preload_asyncio(self) -> None:
+        import asyncio  # noqa: F401
+
+        gc.collect()
+        gc.freeze()
+
+
+def _rehearse() -> None:
+    """Runs a call that does nothing, so that children inherit warm code and filled caches."""
+    header = {"filename": "rehearsal.py", "handler": "handler", "limits": {"result_bytes": 0}, "context": {}}
+    host = handler_host.Host()
+    for _ in range(20):
+        host.run(
+            header, b"import json\ndef handler(input, context):\n    return {'a': [1, 'b', None, 2.5]}\n", b'{"n": 1}'
+        )
+        host._loaded = None
+    sys.modules.pop(handler_host.MODULE_NAME, None)
+
+
+def _hide_runtime_modules() -> None:
+    """A job that imports ``limits`` or ``frames`` gets its own module or an ImportError, not a part of the runtime."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name, module in list(sys.modules.items()):
+        if os.path.dirname(getattr(module, "__file__", None) or "") == here:
+            del sys.modules[name]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.path.remove(here)
+
+
+def main() -> None:
+    zygote = Zygote(sys.argv[1])
+    zygote.prepare()
+    zygote.run()
+
+
+if __name__ == "__main__":
+    main()

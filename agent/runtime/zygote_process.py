@@ -1,0 +1,202 @@
+"""The launcher's end of one zygote: starts it in its sandbox, asks it for workers, learns when they end."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import json
+import os
+import signal
+import socket
+import struct
+
+import loop as event_loop
+from sandbox import bare_command, sandbox_command
+from worker import Worker
+
+_FORK = struct.Struct("=cIQ")
+_FORKED = struct.Struct("=cII")
+_ENDED = struct.Struct("=cIi")
+_FAILED = struct.Struct("=cI")
+_CONTROL_FD = 3
+_STDERR_TAIL_BYTES = 4096
+
+
+class Spec:
+    """How zygotes are started: the same for all of them."""
+
+    __slots__ = ("bwrap", "gid", "python", "runtime_dir", "uid")
+
+    def __init__(self, bwrap: str | None, python: object, runtime_dir: str, uid: int, gid: int) -> None:
+        self.bwrap, self.python, self.runtime_dir, self.uid, self.gid = bwrap, python, runtime_dir, uid, gid
+
+    @property
+    def isolation(self) -> str:
+        return "sandbox" if self.bwrap else "none"
+
+
+class ZygoteProcess:
+    """States: starting, ready, dead. ``owner`` gets on_ready(zygote), on_forked(worker), on_ended(worker, status or
+    None), on_fork_failed(worker, text) and on_dead(zygote, reason); on_dead comes once and is the last.
+    """
+
+    def __init__(self, loop: event_loop.Loop, log: object, spec: Spec, owner: object) -> None:
+        self._loop, self._log = loop, log
+        self.owner = owner
+        self.ready = False
+        self.dead = False
+        self.python = ""
+        self.workers: dict[int, Worker] = {}
+        self._numbers = 0
+        self._stderr_tail = b""
+        self._pid, self._control, self._stderr = _spawn(spec)
+        loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
+        loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
+
+    def fork(self, tmp_bytes: int) -> Worker | None:
+        """Asks for a worker; on_forked or on_fork_failed follows. None when descriptors or the zygote are used up."""
+        self._numbers = (self._numbers + 1) & 0xFFFFFFFF
+        worker = Worker(self._loop, self, self._numbers, tmp_bytes)
+        ends: list[int] = []
+        try:
+            ends = worker.open_channels()
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
+            self._control.sendmsg([_FORK.pack(b"F", worker.number, tmp_bytes)], rights)
+        except OSError as error:
+            self._log.warn("a worker cannot be asked for", error=str(error))
+            worker.close()
+            return None
+        finally:
+            for fd in ends:
+                os.close(fd)
+        self.workers[worker.number] = worker
+        return worker
+
+    def preload_asyncio(self) -> None:
+        """From the next fork on, asynchronous handlers start at once."""
+        try:
+            self._control.send(b"A")
+        except OSError:
+            pass  # it only costs time
+
+    def _on_control(self, events: int) -> None:
+        for _ in range(64):
+            try:
+                message, ancillary, _, _ = self._control.recvmsg(512, 64, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._died()
+                return
+            self._on_message(message, ancillary)
+            if self.dead:
+                return
+
+    def _on_message(self, message: bytes, ancillary: list) -> None:
+        kind = message[:1]
+        if kind == b"W":
+            self._on_forked(_FORKED.unpack(message)[1], ancillary)
+        elif kind == b"X":
+            _, number, status = _ENDED.unpack(message)
+            self.owner.on_ended(self.workers.pop(number), status)
+        elif kind == b"E":
+            number = _FAILED.unpack_from(message)[1]
+            worker = self.workers.pop(number)
+            self.owner.on_fork_failed(worker, message[_FAILED.size :].decode(errors="replace"))
+        elif kind == b"R":
+            self.python = json.loads(message[1:])["python"]
+            self.ready = True
+            self.owner.on_ready(self)
+
+    def _on_forked(self, number: int, ancillary: list) -> None:
+        fds = array.array("i")
+        for _, _, data in ancillary:
+            fds.frombytes(data)
+        worker = self.workers[number]
+        worker.pidfd = fds[0]
+        if worker.dead:
+            worker.close()  # it was given up while it was being forked
+        else:
+            self.owner.on_forked(worker)
+
+    def _on_stderr(self, events: int) -> None:
+        try:
+            data = os.read(self._stderr, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.unregister(self._stderr)
+            return
+        self._stderr_tail = (self._stderr_tail + data)[-_STDERR_TAIL_BYTES:]
+        self._log.warn("a zygote wrote to stderr", text=data.decode(errors="replace")[-2000:])
+
+    def kill(self) -> None:
+        """Ends the zygote and every process in its sandbox; on_dead follows from here."""
+        self._died()
+
+    def _died(self) -> None:
+        if self.dead:
+            return
+        self.dead, self.ready = True, False
+        try:
+            os.kill(self._pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        self._on_stderr(0)
+        self._loop.unregister(self._control.fileno())
+        self._control.close()
+        self._loop.unregister(self._stderr)
+        os.close(self._stderr)
+        told = self._stderr_tail.decode(errors="replace").strip()
+        reason = told or f"it ended with wait status {status}"
+        workers, self.workers = list(self.workers.values()), {}
+        for worker in workers:
+            self.owner.on_ended(worker, None)
+        self.owner.on_dead(self, reason)
+
+
+def _spawn(spec: Spec) -> tuple[int, socket.socket, int]:
+    """Starts the process as the sandbox's user. Returns (pid, control socket, stderr), both non-blocking."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stderr, stderr_end = os.pipe()
+    files: list[int] = []
+    if spec.bwrap:
+        argv, environment, files = sandbox_command(spec.bwrap, spec.python, spec.runtime_dir)
+    else:
+        argv, environment = bare_command(spec.python, spec.runtime_dir)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(spec, theirs.fileno(), stderr_end, files)
+            os.execve(argv[0], argv, environment)
+        except BaseException as error:
+            os.write(2, f"cannot start {argv[0]}: {error}\n".encode())
+            os._exit(127)
+    for fd in (*files, stderr_end):
+        os.close(fd)
+    theirs.close()
+    ours.setblocking(False)
+    os.set_blocking(stderr, False)
+    return pid, ours, stderr
+
+
+def _become(spec: Spec, control: int, stderr: int, files: list[int]) -> None:
+    """In the new process: descriptors 0 to 3, then the sandbox's user if this is root."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(stderr, 2)
+    os.dup2(null, 0)
+    os.dup2(stderr, 1)
+    for fd in files:
+        os.set_inheritable(fd, True)
+    if _CONTROL_FD in files:
+        raise OSError(f"descriptor {_CONTROL_FD} is taken")
+    os.dup2(control, _CONTROL_FD)
+    if spec.bwrap and os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(spec.gid, spec.gid, spec.gid)
+        os.setresuid(spec.uid, spec.uid, spec.uid)
+    if not spec.bwrap:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the launcher, as bubblewrap sees to
