@@ -1,0 +1,230 @@
+import { HarrierError, type Logger } from '@harrier/shared';
+import { Isolation_Level as Isolation } from '@harrier/shared/gen/agent';
+import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
+import { type AgentConfig, ConfigError } from './config.ts';
+import type { Executor } from './executor/executor.ts';
+import { InlineExecutor } from './executor/inline-executor.ts';
+import { launcherEvents } from './executor/launcher-events.ts';
+import { durationMs } from './executor/start-message.ts';
+import { HardwareMonitor } from './hardware/hardware-monitor.ts';
+import { createHostLoadReader } from './hardware/host-load.ts';
+import { createProbes } from './hardware/probes.ts';
+import { Heartbeat } from './heartbeat.ts';
+import { createHello } from './hello.ts';
+import { AgentIdentity } from './identity/agent-identity.ts';
+import { lockDataDir } from './identity/data-dir-lock.ts';
+import { AttemptTable } from './job/attempt-table.ts';
+import { Launcher } from './launcher/launcher.ts';
+import { resolvePython } from './launcher/python.ts';
+import { startLauncher } from './launcher/start-launcher.ts';
+import { AgentLink } from './link/agent-link.ts';
+import { LINK_TIMINGS } from './link/link-timings.ts';
+import { AgentMetrics } from './metrics/agent-metrics.ts';
+import { type Health, serveMetrics } from './metrics/metrics-server.ts';
+import { Stopper } from './stopper.ts';
+
+/** Slow tools of the host delay the first hello only so long; what they say comes with a heartbeat. */
+const HARDWARE_DEADLINE_MS = 5_000;
+/** What the schema promises when a welcome does not say. */
+const HEARTBEAT_MS = 10_000;
+
+export interface Agent {
+  /** Settled when the agent is gone: undefined when it was asked to stop, else why the control plane does not want it. */
+  ended: Promise<string | undefined>;
+  /** Lets running work end and stops; a second call stops running work at once. */
+  stop(): void;
+}
+
+/**
+ * Starts an agent: takes its data directory, finds or starts its launcher, looks at the host, and opens the link.
+ * @throws HarrierError or ConfigError, when it cannot work here; nothing is left open then
+ */
+export async function startAgent(config: AgentConfig, logger: Logger): Promise<Agent> {
+  const cleanup = new AsyncDisposableStack();
+  try {
+    return await start(config, logger, cleanup);
+  } catch (error) {
+    await cleanup.disposeAsync();
+    throw error;
+  }
+}
+
+async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposableStack): Promise<Agent> {
+  const lock = await lockDataDir(config.dataDir);
+  cleanup.defer(() => lock.release());
+  const identity = AgentIdentity.open(config.dataDir);
+  if (identity.agentId === '' && config.joinToken === '') {
+    throw new ConfigError([`HARRIER_JOIN_TOKEN is missing: the agent in ${config.dataDir} has not joined yet`]);
+  }
+
+  /** What the launcher and the control plane have told last. */
+  const told = { isolation: Isolation.LEVEL_UNSPECIFIED as Isolation, spoolBytes: 0, draining: false };
+  const ended = Promise.withResolvers<string | undefined>();
+
+  const table = new AttemptTable({
+    slots: config.slots,
+    send: (message) => link.send(message),
+    onFinished: (finished) => metrics.observeFinished(finished),
+    onQuiet: () => stopper.notice(),
+    logger,
+  });
+  const python = await resolvePython(config.python ?? 'python3');
+  const launcher = new Launcher({
+    socketPath: config.launcherSocketPath,
+    start: () =>
+      startLauncher({
+        python: python.path,
+        jobPython: config.python === undefined ? undefined : python.path,
+        dataDir: config.dataDir,
+        socketPath: config.launcherSocketPath,
+        allowUnsandboxed: config.allowUnsandboxed,
+        spoolBytes: config.spoolBytes,
+      }),
+    events: launcherEvents(() => inline, table, {
+      onIsolation: (level) => {
+        const isolation = level === 'sandbox' ? Isolation.SANDBOX : Isolation.NONE;
+        if (isolation === told.isolation) return;
+        told.isolation = isolation;
+        heartbeat.beat();
+      },
+      onLoad: (load) => {
+        told.spoolBytes = load.spool_bytes;
+      },
+    }),
+    logger,
+  });
+  const inline: Executor = new InlineExecutor(launcher);
+  table.addExecutor(inline);
+
+  const hardware = new HardwareMonitor({
+    probes: createProbes(config.searchPath),
+    onChange: () => heartbeat.beat(),
+    logger,
+  });
+  const readLoad = createHostLoadReader();
+  const heartbeat = new Heartbeat(
+    {
+      load: () => readLoad(told.spoolBytes),
+      activeExecutions: () => table.active,
+      changedHardware: () => hardware.tellChange(),
+      isolation: () => told.isolation,
+      stopping: () => stopper.state !== 'running',
+    },
+    (message) => link.send(message),
+  );
+  const link = new AgentLink({
+    url: config.linkUrl,
+    timings: LINK_TIMINGS,
+    createHello: (challenge) => createHello(challenge, config, identity, table, hardware.tell(), told.isolation),
+    events: {
+      onUp: (welcome) => linkUp(welcome),
+      onDown: () => {
+        heartbeat.stop();
+        table.linkDown();
+        stopper.notice();
+      },
+      onMessage: (message) => dispatch(message),
+      onCongestion: (congested) => launcher.setPaused(congested),
+      onGiveUp: (reason) => void giveUp(reason),
+    },
+    logger,
+  });
+  const metrics = new AgentMetrics({
+    activeExecutions: () => table.active,
+    linked: () => link.linked,
+    spoolBytes: () => told.spoolBytes,
+    hardware: () => hardware.current,
+  });
+  const stopper = new Stopper({
+    config,
+    table,
+    launcher,
+    isQuiet: () => (link.linked ? table.size === 0 : table.active === 0),
+    announce: () => heartbeat.beat(),
+    logger,
+  });
+
+  function linkUp(welcome: Welcome): void {
+    identity.keepAgentId(welcome.agentId);
+    setDraining(welcome.draining);
+    table.linkUp(welcome);
+    heartbeat.start(durationMs(welcome.heartbeatInterval) || HEARTBEAT_MS);
+  }
+
+  function dispatch({ message }: ServerMessage): void {
+    switch (message.case) {
+      case 'assignment':
+        table.assign(message.value);
+        return;
+      case 'cancel':
+        table.cancel(message.value);
+        return;
+      case 'logStored':
+        table.logStored(message.value);
+        return;
+      case 'resultStored':
+        table.resultStored(message.value.ref);
+        return;
+      case 'drop':
+        table.drop(message.value.ref, message.value.reason);
+        return;
+      case 'drain':
+        setDraining(message.value.draining);
+        return;
+      default:
+        // A newer control plane may know more than this agent.
+        logger.debug({ message: message.case }, 'message ignored');
+    }
+  }
+
+  function setDraining(draining: boolean): void {
+    if (draining !== told.draining) logger.info(draining ? 'drain requested' : 'drain ended');
+    told.draining = draining;
+    if (stopper.state === 'running') table.setClosed(draining ? 'the agent is draining' : undefined);
+  }
+
+  function health(): Health {
+    const problems = [
+      ...(link.linked ? [] : ['no link to the control plane']),
+      ...(launcher.state === 'ready' ? [] : ['the launcher does not answer']),
+      ...(stopper.state === 'running' ? [] : ['the agent is stopping']),
+    ];
+    return { problems, details: { agentId: identity.agentId, active: table.active, draining: told.draining } };
+  }
+
+  /** What still runs belongs to nobody any more. */
+  async function giveUp(reason: string): Promise<void> {
+    logger.fatal({ reason }, 'giving up');
+    table.cancelAll(0);
+    await finish(reason);
+  }
+
+  async function finish(reason: string | undefined): Promise<void> {
+    heartbeat.stop();
+    await link.close();
+    await cleanup.disposeAsync();
+    ended.resolve(reason);
+  }
+
+  const server = await serveMetrics(config.metricsListen, metrics.registry, health);
+  cleanup.defer(() => server.close());
+  cleanup.defer(() => launcher.close());
+  cleanup.defer(() => hardware.stop());
+  await Promise.all([launcher.open(), hardware.start(HARDWARE_DEADLINE_MS)]);
+  if (told.isolation === Isolation.NONE) {
+    if (!config.allowUnsandboxed) {
+      const message = `the launcher on ${config.launcherSocketPath} runs code without a sandbox; stop it, or allow it with --allow-unsandboxed`;
+      throw new HarrierError('failed_precondition', message);
+    }
+    logger.warn('code runs without a sandbox, as the user of this agent');
+  }
+  link.open();
+
+  return {
+    ended: ended.promise,
+    stop: () => {
+      if (stopper.state === 'running') void stopper.stop().then(() => finish(undefined));
+      else stopper.hurry();
+    },
+  };
+}

@@ -1,0 +1,140 @@
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { availableParallelism, hostname } from 'node:os';
+import { join, resolve } from 'node:path';
+import { type HostPort, LINK_PATH, messageOf, SettingsReader } from '@harrier/shared';
+
+export interface AgentConfig {
+  /** `ws://host:port/agent/v1/link`. */
+  linkUrl: string;
+  /** Only used while the data directory has no joined identity. */
+  joinToken: string;
+  dataDir: string;
+  /** Unix socket of the launcher. */
+  launcherSocketPath: string;
+  name: string;
+  labels: Record<string, string>;
+  metricsListen: HostPort;
+  /** Executions at once, at most. */
+  slots: number;
+  allowUnsandboxed: boolean;
+  logLevel: LogLevel;
+  /** Interpreter of the launcher and of inline code; undefined takes `python3`, and lets the launcher look for another
+   * one when the sandbox's user cannot reach it. */
+  python: string | undefined;
+  /** Most bytes of the launcher's spool; undefined leaves its default. */
+  spoolBytes: number | undefined;
+  /** How long running work may go on when the agent is asked to stop. */
+  stopGraceMs: number;
+  /** The launcher and everything that it runs ends with the agent. */
+  stopLauncher: boolean;
+  /** Where tools of the host are looked for, as in PATH. */
+  searchPath: string;
+  /** New for every start. */
+  instanceId: string;
+}
+
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** Enough for work that mostly waits; a slot costs nothing while it is free. */
+const SLOTS_PER_CORE = 32;
+/** `sun_path` of sockaddr_un, with its end. */
+const MAX_SOCKET_PATH_BYTES = 107;
+const GIB = 1024 ** 3;
+
+/** Every problem of the settings, one a line. */
+export class ConfigError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join('\n'));
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+/**
+ * Settings from the environment, where each flag that was given stands above its variable. The join token leaves the
+ * environment, so that no process started from here inherits it.
+ * @param flags values by the name of their variable; labels of flags add to those of the variable
+ * @throws ConfigError with every problem at once
+ */
+export function readConfig(
+  flags: Readonly<Record<string, string | undefined>>,
+  environment: Record<string, string | undefined> = process.env,
+): AgentConfig {
+  const given = Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
+  const labels = [environment.HARRIER_AGENT_LABELS, flags.HARRIER_AGENT_LABELS].filter(Boolean).join(',');
+  const settings = new SettingsReader({ ...environment, ...given, HARRIER_AGENT_LABELS: labels });
+  delete environment.HARRIER_JOIN_TOKEN;
+
+  const dataDir = resolve(settings.text('HARRIER_AGENT_DATA_DIR', join('.harrier', 'agent')));
+  const config: AgentConfig = {
+    linkUrl: linkUrl(settings),
+    joinToken: joinToken(settings),
+    dataDir,
+    launcherSocketPath: socketPath(settings, dataDir),
+    name: settings.text('HARRIER_AGENT_NAME', hostname()),
+    labels: settings.labels('HARRIER_AGENT_LABELS'),
+    metricsListen: settings.address('HARRIER_AGENT_METRICS_LISTEN', { host: '127.0.0.1', port: 9465 }),
+    slots: settings.integer('HARRIER_AGENT_SLOTS', SLOTS_PER_CORE * availableParallelism(), { min: 1, max: 100_000 }),
+    allowUnsandboxed: settings.flag('HARRIER_ALLOW_UNSANDBOXED', false),
+    logLevel: settings.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
+    python: settings.text('HARRIER_AGENT_PYTHON'),
+    spoolBytes: spoolBytes(settings),
+    stopGraceMs: 1000 * settings.integer('HARRIER_AGENT_STOP_GRACE_S', 30, { min: 0, max: 86_400 }),
+    stopLauncher: settings.flag('HARRIER_AGENT_STOP_LAUNCHER', false),
+    searchPath: settings.text('PATH', '/usr/local/bin:/usr/bin:/bin'),
+    instanceId: randomUUID(),
+  };
+  if (settings.problems.length > 0) throw new ConfigError(settings.problems);
+  return config;
+}
+
+function linkUrl(settings: SettingsReader): string {
+  const text = settings.text('HARRIER_SERVER_URL');
+  if (text === undefined) {
+    settings.problems.push(
+      'HARRIER_SERVER_URL is missing: the address of the control plane, for example http://host:8000',
+    );
+    return '';
+  }
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username !== '' || url.search !== '') {
+    settings.problems.push(`HARRIER_SERVER_URL must be http(s)://HOST[:PORT], not "${withoutPassword(text)}"`);
+    return '';
+  }
+  const scheme = url.protocol === 'https:' ? 'wss' : 'ws';
+  return `${scheme}://${url.host}${url.pathname.replace(/\/+$/, '')}${LINK_PATH}`;
+}
+
+function withoutPassword(url: string): string {
+  return url.replace(/\/\/[^/@]*@/, '//…@');
+}
+
+function joinToken(settings: SettingsReader): string {
+  const path = settings.text('HARRIER_JOIN_TOKEN_FILE');
+  if (path === undefined) return settings.text('HARRIER_JOIN_TOKEN', '');
+  try {
+    return readFileSync(path, 'utf8').trim();
+  } catch (error) {
+    settings.problems.push(`HARRIER_JOIN_TOKEN_FILE cannot be read: ${messageOf(error)}`);
+    return '';
+  }
+}
+
+function socketPath(settings: SettingsReader, dataDir: string): string {
+  const path = join(dataDir, 'launcher.sock');
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
+    settings.problems.push(
+      `HARRIER_AGENT_DATA_DIR is too long for the unix socket in it: "${path}" has more than ${MAX_SOCKET_PATH_BYTES} bytes`,
+    );
+  }
+  return path;
+}
+
+function spoolBytes(settings: SettingsReader): number | undefined {
+  if (settings.text('HARRIER_SPOOL_BYTES') === undefined) return undefined;
+  return settings.integer('HARRIER_SPOOL_BYTES', GIB, { min: 64 * 1024 * 1024, max: 1024 * GIB });
+}

@@ -1,0 +1,62 @@
+import type { JsonObject } from '@bufbuild/protobuf';
+import { ExecutionError_Code } from '@harrier/shared/gen/error';
+import type { LauncherEvents } from '../launcher/launcher.ts';
+import type { FinishedMessage, LoadMessage, WelcomeMessage } from '../launcher/messages.ts';
+import type { AttemptEnd, Executor, ExecutorEvents } from './executor.ts';
+
+/** What the launcher tells beside its attempts. */
+export interface LauncherFacts {
+  onIsolation(isolation: WelcomeMessage['isolation']): void;
+  onLoad(load: LoadMessage): void;
+}
+
+/** Turns the launcher's messages into those of the executor that it runs attempts for. */
+export function launcherEvents(executor: () => Executor, events: ExecutorEvents, facts: LauncherFacts): LauncherEvents {
+  return {
+    onWelcome: (welcome) => {
+      facts.onIsolation(welcome.isolation);
+      const held = welcome.attempts.map(({ execution, attempt, state }) => {
+        return { executionId: execution, attempt, finished: state === 'finished' };
+      });
+      events.onRecovered(executor(), held);
+    },
+    onLost: () => events.onLost(executor()),
+    onStarted: (executionId, attempt) => events.onStarted({ executionId, attempt }),
+    onOutput: (executionId, attempt, stream, offset, data) => {
+      events.onOutput({ executionId, attempt }, stream, offset, data);
+    },
+    onProgress: (executionId, attempt, percent, step) => events.onProgress({ executionId, attempt }, percent, step),
+    onFinished: (message, result) => {
+      events.onFinished({ executionId: message.execution, attempt: message.attempt }, attemptEnd(message, result));
+    },
+    onLoad: (load) => facts.onLoad(load),
+  };
+}
+
+function attemptEnd(message: FinishedMessage, output: Uint8Array): AttemptEnd {
+  return {
+    outcome: message.outcome,
+    error: message.error === null ? undefined : executionError(message.error),
+    exitCode: message.exit_code ?? undefined,
+    output,
+    runMs: message.run_ms,
+    cpuMs: message.usage?.cpu_ms ?? 0,
+    maxRssBytes: message.usage?.max_rss_bytes ?? 0,
+    stdoutBytes: message.stdout,
+    stderrBytes: message.stderr,
+    stdoutTruncated: message.stdout_truncated,
+    stderrTruncated: message.stderr_truncated,
+  };
+}
+
+/** The launcher names codes as the execution model does. */
+const CODES: Readonly<Record<string, ExecutionError_Code | undefined>> = ExecutionError_Code;
+
+function executionError(error: NonNullable<FinishedMessage['error']>): AttemptEnd['error'] {
+  const code = CODES[error.code];
+  return {
+    code: code ?? ExecutionError_Code.INTERNAL,
+    message: error.message,
+    ...(error.details ? { details: error.details as JsonObject } : {}),
+  };
+}

@@ -1,0 +1,73 @@
+import type { Duration } from '@bufbuild/protobuf/wkt';
+import type { Assignment } from '@harrier/shared/gen/link';
+import type { Limits } from '@harrier/shared/gen/module';
+import type { StartLimits, StartMessage } from '../launcher/messages.ts';
+
+/** Time between asking code to stop and killing it, when its timeout is reached. */
+const TIMEOUT_GRACE_MS = 2_000;
+/** Processes and threads of one attempt: more than any numeric library starts, fewer than hurt the host. */
+const MAX_PROCESSES = 512;
+
+/** An assignment as the launcher takes it; undefined when its program is of a kind that the launcher does not run. */
+export function startMessage(
+  assignment: Assignment,
+  nowMs: number = Date.now(),
+): { message: StartMessage; body: Uint8Array[] } | undefined {
+  const { ref, tenant, program, inputJson } = assignment;
+  const execution = ref?.executionId ?? '';
+  const attempt = ref?.attempt ?? 0;
+  const timeoutMs = Math.ceil(durationMs(assignment.timeout));
+  const common = {
+    type: 'start',
+    execution,
+    attempt,
+    tenant,
+    input_bytes: inputJson.length,
+    env: assignment.env,
+    timeout_ms: timeoutMs,
+    grace_ms: TIMEOUT_GRACE_MS,
+    limits: startLimits(assignment.limits),
+    context: {
+      execution_id: execution,
+      attempt,
+      tenant,
+      deadline: timeoutMs === 0 ? null : (nowMs + timeoutMs) / 1000,
+    },
+  } as const;
+  if (program.case === 'python') {
+    const { source, handler, filename, reuseKey } = program.value;
+    const code = Buffer.from(source, 'utf8');
+    return {
+      message: {
+        ...common,
+        kind: 'python',
+        handler,
+        filename,
+        code_bytes: code.length,
+        reuse_key: reuseKey === '' ? null : reuseKey,
+      },
+      body: [code, inputJson],
+    };
+  }
+  if (program.case === 'command') {
+    return { message: { ...common, kind: 'command', argv: program.value.argv, reuse_key: null }, body: [inputJson] };
+  }
+  return undefined;
+}
+
+/** Milliseconds of a duration; 0 when there is none. */
+export function durationMs(duration: Duration | undefined): number {
+  return duration === undefined ? 0 : Number(duration.seconds) * 1000 + duration.nanos / 1e6;
+}
+
+function startLimits(limits: Limits | undefined): StartLimits {
+  return {
+    memory_bytes: Number(limits?.memoryBytes ?? 0),
+    cpu: 0,
+    stdout_bytes: Number(limits?.stdoutBytes ?? 0),
+    stderr_bytes: Number(limits?.stderrBytes ?? 0),
+    result_bytes: Number(limits?.outputBytes ?? 0),
+    tmp_bytes: Number(limits?.tmpBytes ?? 0),
+    processes: MAX_PROCESSES,
+  };
+}

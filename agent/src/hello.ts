@@ -1,0 +1,33 @@
+import { create } from '@bufbuild/protobuf';
+import { signedBytes, VERSION } from '@harrier/shared';
+import { type Hardware, type Isolation_Level, IsolationSchema } from '@harrier/shared/gen/agent';
+import { type Challenge, type Hello, HelloSchema } from '@harrier/shared/gen/link';
+import type { AgentConfig } from './config.ts';
+import type { AgentIdentity } from './identity/agent-identity.ts';
+import type { AttemptTable } from './job/attempt-table.ts';
+
+/** The agent's answer to a challenge: who it is, what it is, and what it still holds. */
+export function createHello(
+  challenge: Challenge,
+  config: AgentConfig,
+  identity: AgentIdentity,
+  table: AttemptTable,
+  hardware: Hardware,
+  isolation: Isolation_Level,
+): Hello {
+  return create(HelloSchema, {
+    agentId: identity.agentId,
+    joinToken: identity.agentId === '' ? config.joinToken : '',
+    publicKey: identity.publicKey,
+    signature: identity.sign(signedBytes(challenge.nonce, identity.publicKey)),
+    name: config.name,
+    version: VERSION,
+    labels: config.labels,
+    hardware,
+    isolation: create(IsolationSchema, { level: isolation }),
+    slots: config.slots,
+    instanceId: config.instanceId,
+    held: table.held(),
+    environments: table.environments,
+  });
+}

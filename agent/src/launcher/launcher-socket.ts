@@ -1,0 +1,90 @@
+import { createConnection, type Socket } from 'node:net';
+import { messageOf } from '@harrier/shared';
+import { encodeHeader, FrameDecoder } from './frame-codec.ts';
+import { asFromLauncher, type FromLauncher, type ToLauncher } from './messages.ts';
+
+export interface LauncherSocketEvents {
+  onOpen(): void;
+  onMessage(message: FromLauncher, body: Buffer): void;
+  /** Called once; nothing follows. `error` is undefined when the launcher just closed. */
+  onClose(error: Error | undefined): void;
+}
+
+/** Below this the parts of a turn are copied into one buffer, which costs less than a vectored write of many parts. */
+const COPY_BYTES = 64 * 1024;
+
+/** One connection to the launcher: frames in and out. */
+export class LauncherSocket {
+  readonly #socket: Socket;
+  #parts: Uint8Array[] = [];
+  #partBytes = 0;
+  #error: Error | undefined;
+
+  constructor(path: string, events: LauncherSocketEvents) {
+    const decoder = new FrameDecoder((header, body) => events.onMessage(asFromLauncher(header), body));
+    this.#socket = createConnection(path, () => events.onOpen());
+    this.#socket.on('data', (chunk: Buffer) => {
+      try {
+        decoder.push(chunk);
+      } catch (error) {
+        this.destroy(error instanceof Error ? error : new Error(messageOf(error)));
+      }
+    });
+    this.#socket.on('error', (error) => {
+      this.#error ??= error;
+    });
+    this.#socket.on('close', () => events.onClose(this.#error));
+  }
+
+  /** Bytes handed over that the launcher has not taken yet. */
+  get bufferedBytes(): number {
+    return this.#partBytes + this.#socket.writableLength;
+  }
+
+  /** Sends together with whatever else is sent in this turn of the event loop. */
+  send(message: ToLauncher, ...body: Uint8Array[]): void {
+    let bodyBytes = 0;
+    for (const part of body) bodyBytes += part.length;
+    if (this.#parts.length === 0) setImmediate(() => this.flush());
+    const header = encodeHeader(message, bodyBytes);
+    this.#parts.push(header, ...body);
+    this.#partBytes += header.length + bodyBytes;
+  }
+
+  flush(): void {
+    const parts = this.#parts;
+    const bytes = this.#partBytes;
+    if (parts.length === 0) return;
+    this.#parts = [];
+    this.#partBytes = 0;
+    if (!this.#socket.writable) return;
+    if (bytes <= COPY_BYTES) {
+      this.#socket.write(Buffer.concat(parts, bytes));
+      return;
+    }
+    this.#socket.cork();
+    for (const part of parts) if (part.length > 0) this.#socket.write(part);
+    this.#socket.uncork();
+  }
+
+  /** Stops taking messages; the launcher's window then holds it back. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  /** Sends what is pending and closes. */
+  end(): void {
+    this.flush();
+    this.#socket.resume();
+    this.#socket.end();
+  }
+
+  destroy(error?: Error): void {
+    this.#error ??= error;
+    this.#socket.destroy();
+  }
+}

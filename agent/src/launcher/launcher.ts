@@ -1,0 +1,228 @@
+import { type BackoffOptions, fullJitterMs, HarrierError, type Logger, messageOf } from '@harrier/shared';
+import { LauncherSocket } from './launcher-socket.ts';
+import {
+  type CancelReason,
+  type FinishedMessage,
+  type FromLauncher,
+  type LoadMessage,
+  PROTOCOL,
+  type StartMessage,
+  type WelcomeMessage,
+} from './messages.ts';
+
+/**
+ * The connection to the launcher:
+ *
+ *   searching ──connected──▶ greeting ──welcome──▶ ready
+ *       ▲                        │                   │
+ *       └────────────────────────┴───────────────────┘      any ──▶ closed
+ *
+ * - searching: tries to connect, and starts a launcher when none answers;
+ * - greeting: `hello` was sent;
+ * - ready: messages go both ways;
+ * - closed: for good; the launcher itself runs on.
+ */
+export type LauncherState = 'searching' | 'greeting' | 'ready' | 'closed';
+
+const NEXT: Readonly<Record<LauncherState, readonly LauncherState[]>> = {
+  searching: ['greeting', 'closed'],
+  greeting: ['ready', 'searching', 'closed'],
+  ready: ['searching', 'closed'],
+  closed: [],
+};
+
+export interface LauncherEvents {
+  /** The answer to the first hello and to the last `replay` of several; what is unacknowledged follows. */
+  onWelcome(welcome: WelcomeMessage): void;
+  /** The connection is lost; it is sought again. Messages sent to it may be lost. */
+  onLost(): void;
+  onStarted(execution: string, attempt: number): void;
+  onOutput(execution: string, attempt: number, stream: 'stdout' | 'stderr', offset: number, data: Uint8Array): void;
+  onProgress(execution: string, attempt: number, percent: number, step: string): void;
+  onFinished(message: FinishedMessage, result: Uint8Array): void;
+  onLoad(load: LoadMessage): void;
+}
+
+export interface LauncherOptions {
+  socketPath: string;
+  /** Starts a launcher and resolves when it listens. */
+  start: () => Promise<void>;
+  events: LauncherEvents;
+  logger: Logger;
+}
+
+/** Between tries: the first is soon, a launcher that cannot start is not tried every second. */
+const BACKOFF: BackoffOptions = { initialMs: 20, maxMs: 10_000, multiplier: 2 };
+
+/** The launcher beside this agent: found or started, and found again when it is lost. */
+export class Launcher {
+  readonly #options: LauncherOptions;
+  #state: LauncherState = 'searching';
+  #socket: LauncherSocket | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
+  /** Hellos whose welcome has not come. */
+  #unanswered = 0;
+  #failures = 0;
+  #paused = false;
+  readonly #firstReady = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<void>();
+
+  constructor(options: LauncherOptions) {
+    this.#options = options;
+    this.#firstReady.promise.catch(() => {});
+  }
+
+  get state(): LauncherState {
+    return this.#state;
+  }
+
+  /** Seeks the launcher. Resolves when it has answered for the first time; rejects when none can be started. */
+  open(): Promise<void> {
+    this.#connect();
+    return this.#firstReady.promise;
+  }
+
+  /** @returns false when no launcher is connected */
+  startAttempt(message: StartMessage, ...body: Uint8Array[]): boolean {
+    if (this.#state !== 'ready') return false;
+    this.#socket?.send(message, ...body);
+    return true;
+  }
+
+  /** Lost when no launcher is connected. */
+  cancelAttempt(execution: string, attempt: number, reason: CancelReason, graceMs: number): void {
+    if (this.#state === 'ready') this.#socket?.send({ type: 'cancel', execution, attempt, reason, grace_ms: graceMs });
+  }
+
+  /** Lost when no launcher is connected; the launcher then offers again what it has. */
+  acknowledge(execution: string, attempt: number, stdout: number, stderr: number, result: boolean): void {
+    if (this.#state === 'ready') this.#socket?.send({ type: 'ack', execution, attempt, stdout, stderr, result });
+  }
+
+  /** Asks for a welcome and for everything that is unacknowledged. */
+  replay(): void {
+    if (this.#state === 'ready') this.#hello();
+  }
+
+  /** Takes no messages while paused; the launcher's own window then holds it back. */
+  setPaused(paused: boolean): void {
+    this.#paused = paused;
+    if (paused) this.#socket?.pause();
+    else this.#socket?.resume();
+  }
+
+  /** Asks the launcher to stop everything and to end. Resolves when its connection is gone. */
+  stop(graceMs: number): Promise<void> {
+    if (this.#state !== 'ready') return Promise.resolve();
+    this.#socket?.send({ type: 'stop', grace_ms: graceMs });
+    this.setPaused(false);
+    return this.#ended.promise;
+  }
+
+  /** Leaves the launcher alone for good. Safe to call twice. */
+  close(): void {
+    if (this.#state === 'closed') return;
+    this.#setState('closed');
+    clearTimeout(this.#retryTimer);
+    this.#socket?.end();
+    this.#firstReady.reject(new HarrierError('canceled', 'the agent stops'));
+  }
+
+  #setState(next: LauncherState): void {
+    if (!NEXT[this.#state].includes(next)) {
+      throw new HarrierError('internal', `the launcher's connection cannot go from ${this.#state} to ${next}`);
+    }
+    this.#state = next;
+  }
+
+  #hello(): void {
+    this.#unanswered++;
+    this.#socket?.send({ type: 'hello', protocol: PROTOCOL });
+  }
+
+  #connect(): void {
+    const socket = new LauncherSocket(this.#options.socketPath, {
+      onOpen: () => {
+        this.#setState('greeting');
+        this.#unanswered = 0;
+        this.#hello();
+      },
+      onMessage: (message, body) => {
+        if (this.#state !== 'closed') this.#handle(message, body);
+      },
+      onClose: (error) => this.#closed(error),
+    });
+    this.#socket = socket;
+    if (this.#paused) socket.pause();
+  }
+
+  #handle(message: FromLauncher, body: Buffer): void {
+    const { events } = this.#options;
+    switch (message.type) {
+      case 'welcome':
+        if (this.#state === 'greeting') this.#becomeReady(message);
+        // Until the last hello is answered, what comes was sent before it, and comes again.
+        if (--this.#unanswered === 0) events.onWelcome(message);
+        return;
+      case 'started':
+        events.onStarted(message.execution, message.attempt);
+        return;
+      case 'output':
+        events.onOutput(message.execution, message.attempt, message.stream, message.offset, body);
+        return;
+      case 'progress':
+        events.onProgress(message.execution, message.attempt, message.percent, message.step);
+        return;
+      case 'finished':
+        events.onFinished(message, body);
+        return;
+      case 'load':
+        events.onLoad(message);
+        return;
+    }
+  }
+
+  #becomeReady(welcome: WelcomeMessage): void {
+    this.#setState('ready');
+    this.#failures = 0;
+    const { pid, version, isolation, attempts } = welcome;
+    this.#options.logger.info({ launcherPid: pid, version, isolation, attempts: attempts.length }, 'launcher ready');
+    this.#firstReady.resolve();
+  }
+
+  #closed(error: Error | undefined): void {
+    this.#ended.resolve();
+    if (this.#state === 'closed') return;
+    const wasReady = this.#state === 'ready';
+    if (this.#state !== 'searching') {
+      this.#setState('searching');
+      this.#options.logger.warn({ reason: error?.message ?? 'it closed the connection' }, 'launcher lost');
+      if (wasReady) this.#options.events.onLost();
+    }
+    if (nobodyListens(error)) void this.#start();
+    else this.#tryLater();
+  }
+
+  async #start(): Promise<void> {
+    try {
+      await this.#options.start();
+    } catch (failure) {
+      this.#options.logger.error({ reason: messageOf(failure) }, 'no launcher');
+      this.#firstReady.reject(failure);
+      this.#tryLater();
+      return;
+    }
+    if (this.#state !== 'closed') this.#connect();
+  }
+
+  #tryLater(): void {
+    if (this.#state === 'closed') return;
+    this.#retryTimer = setTimeout(() => this.#connect(), fullJitterMs(this.#failures++, BACKOFF));
+  }
+}
+
+/** No socket, or a socket that a dead launcher left. */
+function nobodyListens(error: Error | undefined): boolean {
+  const code = (error as NodeJS.ErrnoException | undefined)?.code;
+  return code === 'ENOENT' || code === 'ECONNREFUSED';
+}

@@ -1,0 +1,114 @@
+import { LauncherProtocolError } from './frame-codec.ts';
+
+/** The messages of docs/launcher-protocol.md, as they are on the socket. */
+
+export const PROTOCOL = 1;
+
+export interface AttemptFields {
+  execution: string;
+  attempt: number;
+}
+
+export interface StartLimits {
+  memory_bytes: number;
+  /** Cores; 0 = no limit. */
+  cpu: number;
+  stdout_bytes: number;
+  stderr_bytes: number;
+  result_bytes: number;
+  tmp_bytes: number;
+  processes: number;
+}
+
+interface StartCommon extends AttemptFields {
+  type: 'start';
+  tenant: string;
+  input_bytes: number;
+  env: Readonly<Record<string, string>>;
+  /** 0 = none. */
+  timeout_ms: number;
+  grace_ms: number;
+  reuse_key: string | null;
+  limits: StartLimits;
+  /** Handed to the handler's context; `deadline` is Unix seconds. */
+  context: { execution_id: string; attempt: number; tenant: string; deadline: number | null };
+}
+
+/** The body is the code, then the input. */
+export type StartMessage =
+  | (StartCommon & { kind: 'python'; handler: string; filename: string; code_bytes: number })
+  | (StartCommon & { kind: 'command'; argv: readonly string[] });
+
+export type CancelReason = 'cancel' | 'shutdown';
+
+export type ToLauncher =
+  | { type: 'hello'; protocol: number }
+  | StartMessage
+  | (AttemptFields & { type: 'cancel'; reason: CancelReason; grace_ms: number })
+  | (AttemptFields & { type: 'ack'; stdout: number; stderr: number; result: boolean })
+  | { type: 'stop'; grace_ms: number };
+
+export interface WelcomeMessage {
+  type: 'welcome';
+  protocol: number;
+  version: string;
+  pid: number;
+  isolation: 'sandbox' | 'none';
+  python: string;
+  attempts: (AttemptFields & { state: 'running' | 'finished'; stdout: number; stderr: number })[];
+}
+
+export interface FinishedMessage extends AttemptFields {
+  type: 'finished';
+  outcome: 'succeeded' | 'failed' | 'timed_out' | 'cancelled';
+  error: { code: string; message: string; details?: Record<string, unknown> | null } | null;
+  exit_code: number | null;
+  signal: number | null;
+  run_ms: number;
+  stdout: number;
+  stderr: number;
+  stdout_truncated: boolean;
+  stderr_truncated: boolean;
+  usage: { cpu_ms: number; max_rss_bytes: number } | null;
+}
+
+export interface LoadMessage {
+  type: 'load';
+  active: number;
+  zygotes: number;
+  workers: number;
+  spool_bytes: number;
+}
+
+export type FromLauncher =
+  | WelcomeMessage
+  | (AttemptFields & { type: 'started' })
+  | (AttemptFields & { type: 'output'; stream: 'stdout' | 'stderr'; offset: number })
+  | (AttemptFields & { type: 'progress'; percent: number; step: string })
+  | FinishedMessage
+  | LoadMessage;
+
+const ATTEMPT_TYPES: ReadonlySet<unknown> = new Set(['started', 'output', 'progress', 'finished']);
+
+/**
+ * Takes a header for the message that it claims to be. The launcher is our own, so what is checked is that it speaks this
+ * protocol, not every field.
+ * @throws LauncherProtocolError
+ */
+export function asFromLauncher(header: unknown): FromLauncher {
+  if (typeof header !== 'object' || header === null || !('type' in header)) {
+    throw new LauncherProtocolError('a frame has no type');
+  }
+  const { type, execution, attempt } = header as { type: unknown; execution?: unknown; attempt?: unknown };
+  if (ATTEMPT_TYPES.has(type)) {
+    if (typeof execution === 'string' && typeof attempt === 'number') return header as FromLauncher;
+    throw new LauncherProtocolError(`"${type}" names no attempt`);
+  }
+  if (type === 'load') return header as FromLauncher;
+  if (type === 'welcome') {
+    const { protocol, attempts } = header as { protocol?: unknown; attempts?: unknown };
+    if (protocol === PROTOCOL && Array.isArray(attempts)) return header as FromLauncher;
+    throw new LauncherProtocolError(`the launcher speaks protocol ${String(protocol)}, not ${PROTOCOL}`);
+  }
+  throw new LauncherProtocolError(`"${String(type)}" is no message of the launcher`);
+}

@@ -1,0 +1,59 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { HarrierError } from '@harrier/shared';
+
+const PROGRAM = fileURLToPath(new URL('../../runtime/launcher.py', import.meta.url));
+/** It answers within a second; what takes this long hangs. */
+const TIMEOUT_MS = 30_000;
+const MAX_REASON_BYTES = 4096;
+
+export interface StartLauncherOptions {
+  /** Resolved interpreter of the launcher. */
+  python: string;
+  /** Interpreter of the code; undefined lets the launcher choose. */
+  jobPython: string | undefined;
+  dataDir: string;
+  socketPath: string;
+  allowUnsandboxed: boolean;
+  /** Most bytes of the spool; undefined leaves the launcher's default. */
+  spoolBytes: number | undefined;
+}
+
+/**
+ * Starts a launcher, which detaches itself: it gets none of the terminal's signals and outlives the agent. Resolves when
+ * its socket answers. Its log is `launcher.log` in the data directory.
+ * @throws HarrierError failed_precondition with what the launcher says, when it cannot start
+ */
+export function startLauncher(options: StartLauncherOptions): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const child = spawn(options.python, ['-I', '-S', PROGRAM, ...launcherArguments(options)], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    timeout: TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+  });
+  let reason = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    reason = (reason + text).slice(0, MAX_REASON_BYTES);
+  });
+  child.once('error', (error) => reject(startError(error.message)));
+  child.once('close', (code, signal) => {
+    if (code === 0) resolve();
+    else reject(startError(reason.trim() || `it ended with ${signal ?? `code ${code}`}`));
+  });
+  return promise;
+}
+
+function launcherArguments(options: StartLauncherOptions): string[] {
+  const { dataDir, socketPath, allowUnsandboxed, spoolBytes, jobPython } = options;
+  return [
+    ...['--socket', socketPath, '--spool', join(dataDir, 'spool'), '--log', join(dataDir, 'launcher.log')],
+    ...(allowUnsandboxed ? ['--allow-unsandboxed'] : []),
+    ...(spoolBytes === undefined ? [] : ['--spool-bytes', String(spoolBytes)]),
+    ...(jobPython === undefined ? [] : ['--python', jobPython]),
+  ];
+}
+
+function startError(reason: string): HarrierError {
+  return new HarrierError('failed_precondition', `the launcher did not start: ${reason}`);
+}

@@ -1,0 +1,91 @@
+import type { Logger } from '@harrier/shared';
+import type { AgentMessage, Challenge, Hello, ServerMessage, Welcome } from '@harrier/shared/gen/link';
+import { type LinkEnd, LinkSession } from './link-session.ts';
+import type { LinkTimings } from './link-timings.ts';
+import { afterLink } from './reconnect-policy.ts';
+
+export interface AgentLinkEvents {
+  /** The link is up. */
+  onUp(welcome: Welcome): void;
+  /** The link is down and comes back by itself, or `onGiveUp` follows. Only after `onUp`. */
+  onDown(): void;
+  onMessage(message: ServerMessage): void;
+  onCongestion(congested: boolean): void;
+  /** The control plane does not want this agent, or not this process: no more tries. */
+  onGiveUp(reason: string): void;
+}
+
+export interface AgentLinkOptions {
+  /** `ws://host:port/agent/v1/link`. */
+  url: string;
+  timings: LinkTimings;
+  createHello: (challenge: Challenge) => Hello;
+  events: AgentLinkEvents;
+  logger: Logger;
+}
+
+/** Keeps one session to the control plane open, session after session, until it is closed or told to stay away. */
+export class AgentLink {
+  readonly #options: AgentLinkOptions;
+  #session: LinkSession | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
+  #linkedAtMs: number | undefined;
+  #failures = 0;
+  #closing: PromiseWithResolvers<void> | undefined;
+
+  constructor(options: AgentLinkOptions) {
+    this.#options = options;
+  }
+
+  get linked(): boolean {
+    return this.#session?.state === 'linked';
+  }
+
+  open(): void {
+    const { url, timings, createHello, events } = this.#options;
+    this.#linkedAtMs = undefined;
+    this.#session = new LinkSession(url, createHello, timings, {
+      onWelcome: (welcome) => {
+        this.#linkedAtMs = performance.now();
+        this.#options.logger.info({ agentId: welcome.agentId }, 'linked to the control plane');
+        events.onUp(welcome);
+      },
+      onMessage: events.onMessage,
+      onCongestion: events.onCongestion,
+      onEnd: (end) => this.#ended(end),
+    });
+  }
+
+  /** Only when linked; otherwise the message is dropped, and what it told is told again after the next welcome. */
+  send(message: AgentMessage): void {
+    this.#session?.send(message);
+  }
+
+  /** Sends what is pending, closes and stays closed. Safe to call at any time, also twice. */
+  close(): Promise<void> {
+    this.#closing ??= Promise.withResolvers();
+    clearTimeout(this.#retryTimer);
+    if (this.#session === undefined || this.#session.state === 'closed') this.#closing.resolve();
+    else this.#session.close();
+    return this.#closing.promise;
+  }
+
+  #ended(end: LinkEnd): void {
+    const { logger, events, timings } = this.#options;
+    const linkedMs = this.#linkedAtMs === undefined ? 0 : performance.now() - this.#linkedAtMs;
+    if (this.#linkedAtMs !== undefined) events.onDown();
+    if (this.#closing !== undefined) {
+      this.#closing.resolve();
+      return;
+    }
+    const next = afterLink(end, this.#failures, linkedMs, timings);
+    if (next.kind === 'give-up') {
+      events.onGiveUp(next.reason);
+      return;
+    }
+    this.#failures = next.failures;
+    const reason = end.kind === 'closed-here' ? '' : end.message;
+    logger.warn({ reason, waitMs: Math.round(next.waitMs), failures: next.failures }, 'no link; trying again');
+    this.#retryTimer = setTimeout(() => this.open(), next.waitMs);
+  }
+}

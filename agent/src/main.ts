@@ -1,0 +1,107 @@
+import { createLogger, HarrierError, messageOf } from '@harrier/shared';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { startAgent } from './app.ts';
+import { ConfigError, readConfig } from './config.ts';
+
+/** Exit codes, so that a service manager can tell what a restart may cure. */
+const EXIT = { stopped: 0, failed: 1, settings: 2, unwanted: 3 } as const;
+
+interface Flags {
+  serverUrl?: string;
+  joinTokenFile?: string;
+  dataDir?: string;
+  name?: string;
+  label?: string[];
+  metricsListen?: string;
+  slots?: string;
+  python?: string;
+  spoolBytes?: string;
+  stopGrace?: string;
+  stopLauncher?: true;
+  allowUnsandboxed?: true;
+  logLevel?: string;
+}
+
+/**
+ * Runs an agent until it is stopped by SIGTERM or SIGINT (a second one stops running work at once), or is not wanted.
+ * @param argv the flags, without program and script
+ * @returns the exit code: 0 stopped, 1 failed, 2 wrong settings, 3 the control plane does not want this agent
+ */
+export async function runAgent(argv: readonly string[]): Promise<number> {
+  try {
+    const config = readConfig(settingsOf(parseFlags(argv)));
+    const agent = await startAgent(config, createLogger({ name: 'agent', level: config.logLevel }));
+    const stop = (): void => agent.stop();
+    process.on('SIGTERM', stop).on('SIGINT', stop);
+    const reason = await agent.ended;
+    process.off('SIGTERM', stop).off('SIGINT', stop);
+    if (reason === undefined) return EXIT.stopped;
+    return fail(EXIT.unwanted, reason);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.stopped : EXIT.settings;
+    if (error instanceof ConfigError) return fail(EXIT.settings, error.problems.join('\nharrier agent: '));
+    if (error instanceof HarrierError) return fail(EXIT.failed, error.message);
+    return fail(EXIT.failed, error instanceof Error ? (error.stack ?? error.message) : messageOf(error));
+  }
+}
+
+function fail(code: number, text: string): number {
+  process.stderr.write(`harrier agent: ${text}\n`);
+  return code;
+}
+
+function parseFlags(argv: readonly string[]): Flags {
+  const program = new Command('harrier agent')
+    .description('Runs executions on this host for a Harrier control plane.')
+    .option('--server-url <url>', 'control plane, for example http://host:8000 (HARRIER_SERVER_URL)')
+    .option(
+      '--join-token-file <file>',
+      'file with the token for the first join (HARRIER_JOIN_TOKEN_FILE, HARRIER_JOIN_TOKEN)',
+    )
+    .option(
+      '--data-dir <directory>',
+      'identity, spool and launcher socket (HARRIER_AGENT_DATA_DIR, default .harrier/agent)',
+    )
+    .option('--name <name>', 'name for people (HARRIER_AGENT_NAME, default the host name)')
+    .option('--label <key=value>', 'label for selectors, can be repeated (HARRIER_AGENT_LABELS)', addLabel)
+    .option('--metrics-listen <host:port>', 'metrics and health (HARRIER_AGENT_METRICS_LISTEN, default 127.0.0.1:9465)')
+    .option('--slots <number>', 'executions at once, at most (HARRIER_AGENT_SLOTS, default 32 per core)')
+    .option('--python <command>', 'interpreter of inline code (HARRIER_AGENT_PYTHON, default python3)')
+    .option('--spool-bytes <bytes>', 'output and results kept until they are stored, at most (HARRIER_SPOOL_BYTES)')
+    .option(
+      '--stop-grace <seconds>',
+      'how long running work may go on at a stop (HARRIER_AGENT_STOP_GRACE_S, default 30)',
+    )
+    .option('--stop-launcher', 'the launcher and what it runs end with the agent (HARRIER_AGENT_STOP_LAUNCHER)')
+    .option('--allow-unsandboxed', 'run code without a sandbox where none can be built (HARRIER_ALLOW_UNSANDBOXED)')
+    .option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent (HARRIER_LOG_LEVEL, default info)')
+    .allowExcessArguments(false)
+    .exitOverride();
+  return program.parse([...argv], { from: 'user' }).opts<Flags>();
+}
+
+function addLabel(text: string, before: string[] | undefined): string[] {
+  if (!text.includes('=')) throw new InvalidArgumentError('write KEY=VALUE');
+  return [...(before ?? []), text];
+}
+
+/** Flags under the names of their variables. */
+function settingsOf(flags: Flags): Record<string, string | undefined> {
+  return {
+    HARRIER_SERVER_URL: flags.serverUrl,
+    HARRIER_JOIN_TOKEN_FILE: flags.joinTokenFile,
+    HARRIER_AGENT_DATA_DIR: flags.dataDir,
+    HARRIER_AGENT_NAME: flags.name,
+    HARRIER_AGENT_LABELS: flags.label?.join(','),
+    HARRIER_AGENT_METRICS_LISTEN: flags.metricsListen,
+    HARRIER_AGENT_SLOTS: flags.slots,
+    HARRIER_AGENT_PYTHON: flags.python,
+    HARRIER_SPOOL_BYTES: flags.spoolBytes,
+    HARRIER_AGENT_STOP_GRACE_S: flags.stopGrace,
+    HARRIER_AGENT_STOP_LAUNCHER: flags.stopLauncher && 'true',
+    HARRIER_ALLOW_UNSANDBOXED: flags.allowUnsandboxed && 'true',
+    HARRIER_LOG_LEVEL: flags.logLevel,
+  };
+}
+
+if (import.meta.main) process.exitCode = await runAgent(process.argv.slice(2));
