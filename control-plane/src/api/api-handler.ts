@@ -64,6 +64,9 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
     readMaxBytes: limits.maxRequestBytes,
     maxTimeoutMs: limits.maxTimeoutMs,
     acceptCompression: [compressionGzip, compressionBrotli],
+    // Compressed requests are taken. Responses are never compressed: gRPC clients announce gzip by default, and it would cost
+    // the log stream most of its throughput on the networks that agents and callers share.
+    compressMinBytes: 0xffffffff,
     // A misspelt field is an error, not a default.
     jsonOptions: { ignoreUnknownFields: false },
     interceptors,
@@ -76,7 +79,7 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
   addHealth(router);
   addReflection(router);
 
-  const rpc = createConnectAdapter(router.handlers, logger);
+  const rpc = createConnectAdapter(router.handlers, limits.maxRequestBytes, logger);
   const rest = createRestHandler({ implemented, interceptors, gate, limits, logger, shutdownSignal });
   const readyz = createReadyz(ready);
   const fallback = options.fallback ?? notFound;

@@ -29,3 +29,21 @@ export function queryOf(request: HttpRequest): string {
   const start = target.indexOf('?');
   return start === -1 ? '' : target.slice(start + 1);
 }
+
+/** Headers without the pseudo-headers of HTTP/2. */
+export function headersFrom(request: HttpRequest): Headers {
+  const headers = new Headers();
+  for (const [name, value] of Object.entries(request.headers)) {
+    if (value === undefined || name.startsWith(':')) continue;
+    if (typeof value === 'string') headers.append(name, value);
+    else for (const each of value) headers.append(name, each);
+  }
+  return headers;
+}
+
+/** Calls back once if the connection or the stream is gone before the response was sent. */
+export function onGone(response: HttpResponse, callback: () => void): void {
+  response.once('close', () => {
+    if (!response.writableFinished) callback();
+  });
+}

@@ -1,12 +1,19 @@
 import type { DescMethod, Message } from '@bufbuild/protobuf';
-import { createHandlerContext, createMethodImplSpec, type Interceptor, type MethodImpl } from '@connectrpc/connect';
+import {
+  Code,
+  ConnectError,
+  createHandlerContext,
+  createMethodImplSpec,
+  type Interceptor,
+  type MethodImpl,
+} from '@connectrpc/connect';
 import {
   createAsyncIterable,
   invokeUnaryImplementation,
   transformInvokeImplementation,
 } from '@connectrpc/connect/protocol';
 import { parseTimeout } from '@connectrpc/connect/protocol-connect';
-import type { HttpRequest, HttpResponse } from '../http-types.ts';
+import { type HttpRequest, type HttpResponse, headersFrom, onGone } from '../http-types.ts';
 
 export type CallContext = ReturnType<typeof createHandlerContext>;
 
@@ -42,13 +49,11 @@ export function createCallContext(
   response: HttpResponse,
   options: { maxTimeoutMs: number; shutdownSignal: AbortSignal | undefined },
 ): CallContext {
-  const requestHeader = headersOf(request);
+  const requestHeader = headersFrom(request);
   const timeout = parseTimeout(requestHeader.get('connect-timeout-ms'), options.maxTimeoutMs);
   if (timeout.error !== undefined) throw timeout.error;
   const gone = new AbortController();
-  response.once('close', () => {
-    if (!response.writableFinished) gone.abort();
-  });
+  onGone(response, () => gone.abort(new ConnectError('the caller went away', Code.Canceled)));
   return createHandlerContext({
     service: method.parent,
     method,
@@ -60,13 +65,4 @@ export function createCallContext(
     ...(timeout.timeoutMs === undefined ? {} : { timeoutMs: timeout.timeoutMs }),
     ...(options.shutdownSignal === undefined ? {} : { shutdownSignal: options.shutdownSignal }),
   });
-}
-
-function headersOf(request: HttpRequest): Headers {
-  const headers = new Headers();
-  for (const [name, value] of Object.entries(request.headers)) {
-    if (value === undefined || name.startsWith(':')) continue;
-    for (const each of Array.isArray(value) ? value : [value]) headers.append(name, each);
-  }
-  return headers;
 }

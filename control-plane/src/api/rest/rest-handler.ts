@@ -8,13 +8,14 @@ import type { AccessGate } from '../interceptors/auth.ts';
 import { toConnectError } from '../interceptors/errors.ts';
 import { methodNameOf } from '../interceptors/method-name.ts';
 import type { ApiLimits } from '../limits.ts';
+import { readBody } from '../read-body.ts';
 import { breakOff } from '../response-writer.ts';
 import { type CallContext, createCallContext, createRestCall, type RestCall } from './call.ts';
 import { createRequestDecoder, type RequestDecoder } from './decode-request.ts';
+import { requireJsonContent } from './json-content.ts';
 import { cursorOf, isResumable, resumeAfter } from './log-cursor.ts';
 import { RestRefusal } from './refusal.ts';
 import { createUnaryRenderer, type UnaryRenderer } from './render-unary.ts';
-import { readBody, requireJsonContent } from './request-body.ts';
 import { createRouteTable, type RestRoute, routesOf } from './route-table.ts';
 import { serveStream } from './serve-stream.ts';
 import {
@@ -86,12 +87,15 @@ export function createRestHandler(
     } catch (error) {
       refuse(error, route, response, context);
     } finally {
-      context?.abort();
+      context?.abort(FINISHED);
     }
   }
 
   async function readJsonBody(request: HttpRequest): Promise<Buffer> {
-    const body = await readBody(request, limits.maxRequestBytes);
+    const body = await readBody(request, limits.maxRequestBytes).catch((error: ConnectError) => {
+      if (error.code === Code.ResourceExhausted) throw new RestRefusal(413, error);
+      throw error;
+    });
     // `curl -X POST` without data declares a form.
     if (body.length > 0) requireJsonContent(request);
     return body;
@@ -134,6 +138,8 @@ export function createRestHandler(
   }
 }
 
+/** Made once: aborting without a reason makes an exception, with its stack, for each call. */
+const FINISHED = new ConnectError('the call has ended', Code.Canceled);
 const NEVER = new AbortController().signal;
 const NO_BODY = Buffer.alloc(0);
 
