@@ -43,6 +43,11 @@ export function headersFrom(request: HttpRequest): Headers {
 
 /** Calls back once if the connection or the stream is gone before the response was sent. */
 export function onGone(response: HttpResponse, callback: () => void): void {
+  if ('stream' in response) {
+    // Node counts the response of a cancelled HTTP/2 stream as finished.
+    response.stream.once('aborted', callback);
+    return;
+  }
   response.once('close', () => {
     if (!response.writableFinished) callback();
   });

@@ -11,7 +11,7 @@ export async function openRaw(port: number): Promise<Socket> {
 /** Everything that the server sends until it closes the connection. */
 export async function readUntilClosed(socket: Socket): Promise<string> {
   const chunks: Buffer[] = [];
-  socket.on('data', (chunk) => chunks.push(chunk));
+  socket.on('data', (chunk: Buffer) => chunks.push(chunk));
   // A reset after the answer is as good an end as any.
   socket.on('error', () => {});
   await once(socket, 'close');
