@@ -9,31 +9,43 @@ const ENVELOPE_BYTES = 5;
 /** Connect parses the URL for its query only; a Host header that is missing or malformed must not matter. */
 const BASE_URL = 'http://harrier';
 
+export interface BridgedRequest extends UniversalServerRequest {
+  /** The whole body, once it was read; never set when the client streams. */
+  receivedBody?: Uint8Array;
+}
+
 /** The request as Connect's handlers take it. Its signal aborts when the caller goes away before the response was sent. */
 export function createUniversalRequest(
   handler: UniversalHandler,
   request: HttpRequest,
   response: HttpResponse,
   maxMessageBytes: number,
-): UniversalServerRequest {
+): BridgedRequest {
   const gone = new AbortController();
   onGone(response, () => gone.abort(new ConnectError('the caller went away', Code.Canceled)));
   const streamsIn = handler.method.methodKind === 'client_streaming' || handler.method.methodKind === 'bidi_streaming';
-  return {
+  const bridged: BridgedRequest = {
     httpVersion: request.httpVersion,
     method: request.method ?? '',
     url: BASE_URL + request.url,
     header: headersFrom(request),
-    body: streamsIn ? request : wholeBody(request, maxMessageBytes + ENVELOPE_BYTES),
+    body: request,
     signal: gone.signal,
   };
+  if (!streamsIn) {
+    bridged.body = inOnePiece(async () => {
+      bridged.receivedBody = await readBody(request, maxMessageBytes + ENVELOPE_BYTES);
+      return bridged.receivedBody;
+    });
+  }
+  return bridged;
 }
 
 /**
  * The body in one piece, read when it is asked for: a request that the gate refuses is never read. One message is all that
  * these calls send, and reading it by events costs a fraction of iterating a Node stream.
  */
-function wholeBody(request: HttpRequest, maxBytes: number): AsyncIterable<Uint8Array> {
+function inOnePiece(read: () => Promise<Uint8Array>): AsyncIterable<Uint8Array> {
   return {
     [Symbol.asyncIterator]() {
       let asked = false;
@@ -41,7 +53,7 @@ function wholeBody(request: HttpRequest, maxBytes: number): AsyncIterable<Uint8A
         async next() {
           if (asked) return { done: true, value: undefined };
           asked = true;
-          return { done: false, value: await readBody(request, maxBytes) };
+          return { done: false, value: await read() };
         },
       };
     },

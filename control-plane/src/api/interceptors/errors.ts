@@ -1,7 +1,6 @@
-import { create } from '@bufbuild/protobuf';
-import { ViolationsSchema } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { HarrierError, type HarrierErrorCode, type Logger } from '@harrier/shared';
+import { fieldError } from '../field-error.ts';
 import { mapStreamErrors } from './map-stream-errors.ts';
 import { methodNameOf } from './method-name.ts';
 
@@ -57,16 +56,9 @@ export function createErrorMapping(logger: Logger): Interceptor {
   };
 }
 
-function fromHarrierError(error: HarrierError): ConnectError {
-  const { field } = error;
-  const message = field === undefined || error.message.startsWith(field) ? error.message : `${field}: ${error.message}`;
-  const connectError = new ConnectError(message, CODES[error.code], undefined, undefined, error.cause);
-  if (field !== undefined) {
-    const path = { elements: field.split('.').map((fieldName) => ({ fieldName })) };
-    const value = create(ViolationsSchema, { violations: [{ field: path, message: error.message }] });
-    connectError.details.push({ desc: ViolationsSchema, value });
-  }
-  return connectError;
+function fromHarrierError({ code, message, field, cause }: HarrierError): ConnectError {
+  if (field !== undefined) return fieldError(field, message, CODES[code], cause);
+  return new ConnectError(message, CODES[code], undefined, undefined, cause);
 }
 
 function isAbortError(thrown: unknown): boolean {

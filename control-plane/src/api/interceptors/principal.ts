@@ -1,4 +1,5 @@
-import { createContextKey } from '@connectrpc/connect';
+import { createContextKey, type HandlerContext } from '@connectrpc/connect';
+import { HarrierError } from '@harrier/shared';
 import type { Access_Role } from '@harrier/shared/gen/options';
 
 /** Who calls: what a valid credential stands for. */
@@ -18,3 +19,10 @@ export type Authenticate = (authorizationHeader: string | null) => Promise<Princ
 
 /** Set before any service is called; reading it without a check is a defect in the wiring. */
 export const principalKey = createContextKey<Principal | undefined>(undefined, { description: 'principal' });
+
+/** The caller, put there by the access gate. */
+export function callerOf(context: HandlerContext): Principal {
+  const principal = context.values.get(principalKey);
+  if (principal === undefined) throw new HarrierError('internal', `${context.method.name} ran without an access check`);
+  return principal;
+}

@@ -1,19 +1,7 @@
-import {
-  create,
-  type DescField,
-  type DescMessage,
-  fromJson,
-  fromJsonString,
-  getOption,
-  type JsonObject,
-  type JsonValue,
-  type Message,
-  mergeFromJson,
-  ScalarType,
-} from '@bufbuild/protobuf';
-import { messageOf } from '@harrier/shared';
+import { create, type DescField, type DescMessage, getOption, type Message, ScalarType } from '@bufbuild/protobuf';
 import { raw_json } from '@harrier/shared/gen/options';
-import { decodeUtf8, parseJson, requireJsonObject } from './json-text.ts';
+import { decodeMessage, decodeMessageValue } from '../json/decode-message.ts';
+import { decodeUtf8, parseJsonObject } from '../json/json-text.ts';
 import { queryToJson } from './query-params.ts';
 import { invalid } from './refusal.ts';
 import type { RestRoute } from './route-table.ts';
@@ -30,73 +18,48 @@ export type RequestDecoder = (parts: RequestParts) => Message;
 
 /**
  * Prepares the decoding of one route's requests. The message is made from the query, then the body, then the path, which
- * wins over a field of the same name in the body. Throws, when the server starts, if the annotation names no such field.
+ * wins over a field of the same name in the body. Throws, when the server starts, on an annotation that it cannot serve.
  */
 export function createRequestDecoder(route: RestRoute): RequestDecoder {
   const schema = route.method.input;
-  const pathFields = route.template.flatMap((segment) => (segment.kind === 'literal' ? [] : [segment.field]));
-  const bodyField = route.body === '' || route.body === '*' ? undefined : requireField(schema, route.body);
-  for (const field of pathFields) requireField(schema, field.split('.')[0] ?? '');
-  const bound = new Set([
-    ...pathFields.map((field) => field.split('.')[0] ?? ''),
-    ...(bodyField ? [bodyField.name] : []),
-  ]);
-  // With `*` the body holds every field that the path does not.
-  const readsQuery = route.body !== '*';
+  const pathFields = new Map(
+    route.template.flatMap((segment) =>
+      segment.kind === 'literal' ? [] : [[segment.field, requirePathField(schema, segment.field)]],
+    ),
+  );
+  const bodyField = route.body === '' || route.body === '*' ? undefined : requireBodyField(schema, route.body);
+  const bound = new Set([...pathFields.keys(), ...(bodyField === undefined ? [] : [bodyField.name])]);
 
-  return ({ pathValues, query, body }) => {
-    if (!readsQuery && query !== '') rejectQuery(query);
-    const message =
-      route.body === '*'
-        ? decodeWhole(schema, body)
-        : query === ''
-          ? create(schema)
-          : decodeQuery(schema, query, bound);
-    if (bodyField !== undefined) setBody(schema, message, bodyField, body);
-    for (const [path, value] of pathValues) setPathValue(schema, message, path, value);
+  const decodeQueryAndBody = ({ query, body }: RequestParts): Message => {
+    if (route.body === '*') {
+      // The body holds every field that the path does not.
+      if (query !== '') rejectQuery(query);
+      return body.length === 0 ? create(schema) : decodeMessage(schema, decodeUtf8(body));
+    }
+    const message = query === '' ? create(schema) : decodeMessageValue(schema, queryToJson(schema, query, bound));
+    if (bodyField !== undefined) setField(message, bodyField, decodeBodyField(bodyField, body));
+    return message;
+  };
+
+  return (parts) => {
+    const message = decodeQueryAndBody(parts);
+    for (const [name, value] of parts.pathValues) {
+      const field = pathFields.get(name);
+      if (field !== undefined) setField(message, field, value);
+    }
     return message;
   };
 }
 
-function decodeQuery(schema: DescMessage, query: string, bound: ReadonlySet<string>): Message {
-  const json = queryToJson(schema, query, bound);
-  return refuse(() => fromJson(schema, json));
-}
-
-function decodeWhole(schema: DescMessage, body: Uint8Array): Message {
-  if (body.length === 0) return create(schema);
-  const text = decodeUtf8(body);
-  requireJsonObject(text);
-  // From the text and not from the value, as only that refuses duplicate keys.
-  return refuse(() => fromJsonString(schema, text));
-}
-
-function setBody(schema: DescMessage, message: Message, field: DescField, body: Uint8Array): void {
+function decodeBodyField(field: DescField, body: Uint8Array): unknown {
   const text = body.length === 0 ? '{}' : decodeUtf8(body);
-  if (getOption(field, raw_json)) {
-    requireJsonObject(text);
-    setString(message, field, text);
-  } else if (field.fieldKind === 'message') {
-    parseJson(text);
-    const value = refuse(() => fromJsonString(field.message, text));
-    (message as Message & Record<string, unknown>)[field.localName] = value;
-  } else {
-    const json = { [field.jsonName]: parseJson(text) as JsonValue };
-    refuse(() => mergeFromJson(schema, message, json));
-  }
+  if (field.message !== undefined) return decodeMessage(field.message, text, `${field.name}.`);
+  // It stays the text that it is; parsing only proves that it is one.
+  parseJsonObject(text);
+  return text;
 }
 
-function setPathValue(schema: DescMessage, message: Message, path: string, value: string): void {
-  const field = schema.fields.find(({ name }) => name === path);
-  if (field?.scalar === ScalarType.STRING && field.fieldKind === 'scalar') {
-    setString(message, field, value);
-    return;
-  }
-  const json = path.split('.').reduceRight<JsonValue>((inner, name) => ({ [name]: inner }), value) as JsonObject;
-  refuse(() => mergeFromJson(schema, message, json));
-}
-
-function setString(message: Message, field: DescField, value: string): void {
+function setField(message: Message, field: DescField, value: unknown): void {
   const target = message as Message & Record<string, unknown>;
   if (field.oneof === undefined) target[field.localName] = value;
   else target[field.oneof.localName] = { case: field.localName, value };
@@ -107,17 +70,20 @@ function rejectQuery(query: string): never {
   throw invalid(`${parameter ?? query}: unknown query parameter; every field goes into the body`);
 }
 
+function requirePathField(schema: DescMessage, name: string): DescField {
+  const field = requireField(schema, name);
+  if (field.fieldKind === 'scalar' && field.scalar === ScalarType.STRING) return field;
+  throw new Error(`google.api.http: a path variable must be a string, ${schema.typeName}.${name} is not`);
+}
+
+function requireBodyField(schema: DescMessage, name: string): DescField {
+  const field = requireField(schema, name);
+  if (field.fieldKind === 'message' || getOption(field, raw_json)) return field;
+  throw new Error(`google.api.http: a body must be a message or raw_json, ${schema.typeName}.${name} is neither`);
+}
+
 function requireField(schema: DescMessage, name: string): DescField {
   const field = schema.fields.find((candidate) => candidate.name === name);
   if (field === undefined) throw new Error(`google.api.http names no field of ${schema.typeName}: ${name}`);
   return field;
-}
-
-/** protobuf-es names the field in its message; what it throws is the caller's mistake. */
-function refuse<T>(decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    throw invalid(messageOf(error));
-  }
 }

@@ -55,7 +55,7 @@ export function createSampleServices(events: SampleEvents = { onAborted: () => {
         const error = { code: ExecutionError_Code.HANDLER_ERROR, message: 'ValueError: no', details: { line: 3 } };
         return { execution: create(ExecutionSchema, { ...facts, state: Execution_State.FAILED, error }) };
       }
-      case 'slow-pattern':
+      case 'timeout':
         return {
           execution: create(ExecutionSchema, {
             ...facts,

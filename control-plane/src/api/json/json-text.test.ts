@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { decodeUtf8, MAX_JSON_DEPTH, nestsDeeperThan, parseJson, requireJsonObject } from './json-text.ts';
+import { decodeUtf8, MAX_JSON_DEPTH, nestsDeeperThan, parseJson, parseJsonObject } from './json-text.ts';
 
 test('malformed JSON is refused with its position', () => {
   expect(() => parseJson('{"a": 1,\n "b": }')).toThrow(
@@ -14,7 +14,7 @@ test.each([
   ['"a"', 'a string'],
   ['1', 'a number'],
 ])('%s is not an object', (text, kind) => {
-  expect(() => requireJsonObject(text)).toThrow(`body: expected a JSON object, got ${kind}`);
+  expect(() => parseJsonObject(text)).toThrow(`body: expected a JSON object, got ${kind}`);
 });
 
 test('nesting is limited', () => {

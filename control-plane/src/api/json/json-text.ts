@@ -1,5 +1,6 @@
+import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
 import { findJsonError } from './json-error-position.ts';
-import { invalid } from './refusal.ts';
 
 /** As deep as protobuf's own recursion limit for messages. */
 export const MAX_JSON_DEPTH = 100;
@@ -16,7 +17,7 @@ export function decodeUtf8(bytes: Uint8Array): string {
 }
 
 /** Parses JSON text. Throws `invalid_argument` with line and column when it is malformed, and when it nests too deeply. */
-export function parseJson(text: string): unknown {
+export function parseJson(text: string): JsonValue {
   if (nestsDeeperThan(text, MAX_JSON_DEPTH)) throw invalid(`body: JSON nests deeper than ${MAX_JSON_DEPTH} levels`);
   try {
     return JSON.parse(text);
@@ -25,12 +26,13 @@ export function parseJson(text: string): unknown {
   }
 }
 
-/** Throws `invalid_argument` unless the text is a JSON object. */
-export function requireJsonObject(text: string): void {
+/** The same, and throws unless it is an object. */
+export function parseJsonObject(text: string): JsonObject {
   const value = parseJson(text);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid(`body: expected a JSON object, got ${kindOf(value)}`);
   }
+  return value;
 }
 
 function malformed(text: string, error: unknown): Error {
@@ -38,6 +40,10 @@ function malformed(text: string, error: unknown): Error {
   // The two disagree only if one of them has a defect; then the engine's word is all there is.
   if (found === undefined) return invalid(`body: malformed JSON: ${(error as Error).message}`);
   return invalid(`body: malformed JSON at line ${found.line}, column ${found.column}: ${found.problem}`);
+}
+
+function invalid(message: string): ConnectError {
+  return new ConnectError(message, Code.InvalidArgument);
 }
 
 function kindOf(value: unknown): string {
