@@ -50,7 +50,7 @@ export async function startAgent(config: AgentConfig, logger: Logger): Promise<A
 }
 
 async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposableStack): Promise<Agent> {
-  const lock = await lockDataDir(config.dataDir);
+  const lock = lockDataDir(config.dataDir);
   cleanup.defer(() => lock.release());
   const identity = AgentIdentity.open(config.dataDir);
   if (identity.agentId === '' && config.joinToken === '') {

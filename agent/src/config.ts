@@ -54,6 +54,11 @@ export class ConfigError extends Error {
   }
 }
 
+/** The environment as this process got it, the join token included: only to start the same program again. */
+export function startEnvironment(): Record<string, string | undefined> {
+  return { ...process.env };
+}
+
 /**
  * Settings from the environment, where each flag that was given stands above its variable. The join token leaves the
  * environment, so that no process started from here inherits it.

@@ -1,7 +1,8 @@
 import { createLogger, HarrierError, messageOf } from '@harrier/shared';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { startAgent } from './app.ts';
-import { ConfigError, readConfig } from './config.ts';
+import { ConfigError, readConfig, startEnvironment } from './config.ts';
+import { continueLean } from './lean-process.ts';
 
 /** Exit codes, so that a service manager can tell what a restart may cure. */
 const EXIT = { stopped: 0, failed: 1, settings: 2, unwanted: 3 } as const;
@@ -29,7 +30,9 @@ interface Flags {
  */
 export async function runAgent(argv: readonly string[]): Promise<number> {
   try {
+    const environment = startEnvironment();
     const config = readConfig(settingsOf(parseFlags(argv)));
+    if (import.meta.main) continueLean(config.dataDir, environment);
     const agent = await startAgent(config, createLogger({ name: 'agent', level: config.logLevel }));
     const stop = (): void => agent.stop();
     process.on('SIGTERM', stop).on('SIGINT', stop);

@@ -64,6 +64,7 @@ export class Launcher {
   #unanswered = 0;
   #failures = 0;
   #paused = false;
+  #stopping = false;
   readonly #firstReady = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<void>();
 
@@ -114,6 +115,7 @@ export class Launcher {
   /** Asks the launcher to stop everything and to end. Resolves when its connection is gone. */
   stop(graceMs: number): Promise<void> {
     if (this.#state !== 'ready') return Promise.resolve();
+    this.#stopping = true;
     this.#socket?.send({ type: 'stop', grace_ms: graceMs });
     this.setPaused(false);
     return this.#ended.promise;
@@ -192,6 +194,7 @@ export class Launcher {
 
   #closed(error: Error | undefined): void {
     this.#ended.resolve();
+    if (this.#stopping && this.#state !== 'closed') this.#setState('closed');
     if (this.#state === 'closed') return;
     const wasReady = this.#state === 'ready';
     if (this.#state !== 'searching') {

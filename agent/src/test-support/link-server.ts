@@ -1,0 +1,123 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec } from '@harrier/shared';
+import { type AgentMessage, type Hello, type ServerMessage, ServerMessageSchema } from '@harrier/shared/gen/link';
+import { onTestFinished } from 'vitest';
+import { type WebSocket, WebSocketServer } from 'ws';
+
+type ServerMessageBody = NonNullable<MessageInitShape<typeof ServerMessageSchema>['message']>;
+type Case = NonNullable<AgentMessage['message']['case']>;
+type ValueOf<C extends Case> = Extract<AgentMessage['message'], { case: C }>['value'];
+
+/** The control plane's side of one WebSocket, under the test's command. */
+export class ServerSide {
+  readonly nonce = randomBytes(32);
+  readonly socket: WebSocket;
+  /** Resolves with the close code when the WebSocket is gone. */
+  readonly closed: Promise<number>;
+  /** Frames that came. */
+  frames = 0;
+  /** Frames that were sent. */
+  readonly sent: Uint8Array[] = [];
+  readonly #codec = new LinkCodec('server');
+  readonly #messages: AgentMessage[] = [];
+  #wake = Promise.withResolvers<void>();
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+    this.closed = new Promise((resolve) => socket.once('close', resolve));
+    socket.on('error', () => {});
+    socket.on('message', (data: Buffer) => {
+      this.frames++;
+      this.#messages.push(...this.#codec.decode(data));
+      this.#wake.resolve();
+      this.#wake = Promise.withResolvers();
+    });
+  }
+
+  send(...messages: ServerMessageBody[]): void {
+    const batch: ServerMessage[] = messages.map((message) => create(ServerMessageSchema, { message }));
+    for (const frame of this.#codec.encode(batch)) {
+      this.sent.push(frame);
+      this.socket.send(frame);
+    }
+  }
+
+  /** Waits for the next message of a kind; what came before it is passed over. */
+  async next<C extends Case>(kind: C): Promise<ValueOf<C>> {
+    for (;;) {
+      const wake = this.#wake.promise;
+      for (let message = this.#messages.shift(); message !== undefined; message = this.#messages.shift()) {
+        if (message.message.case === kind) return message.message.value as ValueOf<C>;
+      }
+      await wake;
+    }
+  }
+
+  /** Sends the challenge and answers the hello. */
+  async welcome(welcome: Partial<{ agentId: string; resume: 'all' }> = {}): Promise<Hello> {
+    this.send({ case: 'challenge', value: { nonce: this.nonce } });
+    const hello = await this.next('hello');
+    const resume = hello.held.map(({ ref }) => ({ ...(ref && { ref }), stdoutOffset: 0n, stderrOffset: 0n }));
+    this.send({
+      case: 'welcome',
+      value: {
+        agentId: welcome.agentId ?? (hello.agentId || 'agent-1'),
+        ...(welcome.resume === 'all' ? { resume } : {}),
+      },
+    });
+    return hello;
+  }
+}
+
+/** A control plane's WebSocket listener on the loopback interface; gone after the test. */
+export class LinkServer {
+  readonly #server: WebSocketServer;
+  readonly #arrived: ServerSide[] = [];
+  #wake = Promise.withResolvers<void>();
+
+  private constructor(server: WebSocketServer) {
+    this.#server = server;
+    server.on('connection', (socket) => {
+      this.#arrived.push(new ServerSide(socket));
+      this.#wake.resolve();
+      this.#wake = Promise.withResolvers();
+    });
+    onTestFinished(async () => {
+      for (const client of server.clients) client.terminate();
+      await new Promise((resolve) => server.close(resolve));
+    });
+  }
+
+  static async start(): Promise<LinkServer> {
+    const server = new WebSocketServer({
+      host: '127.0.0.1',
+      port: 0,
+      path: LINK_PATH,
+      perMessageDeflate: false,
+      handleProtocols: (offered) => (offered.has(LINK_SUBPROTOCOL) ? LINK_SUBPROTOCOL : false),
+    });
+    await once(server, 'listening');
+    return new LinkServer(server);
+  }
+
+  get httpUrl(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  get url(): string {
+    return `${this.httpUrl.replace('http', 'ws')}${LINK_PATH}`;
+  }
+
+  /** The next WebSocket that an agent opens. */
+  async connection(): Promise<ServerSide> {
+    for (;;) {
+      const wake = this.#wake.promise;
+      const side = this.#arrived.shift();
+      if (side !== undefined) return side;
+      await wake;
+    }
+  }
+}

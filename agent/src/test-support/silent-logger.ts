@@ -1,0 +1,5 @@
+import { createLogger, type Logger } from '@harrier/shared';
+
+export function silentLogger(): Logger {
+  return createLogger({ name: 'test', level: 'silent' });
+}

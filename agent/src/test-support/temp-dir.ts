@@ -1,0 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+
+/** A directory that is gone after the test. Short, so that a unix socket's path fits. */
+export function tempDir(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'harrier-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
