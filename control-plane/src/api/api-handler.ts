@@ -8,13 +8,17 @@ import { ServerReflection } from '@harrier/shared/gen/grpc/reflection/v1/reflect
 import { ServerReflection as ServerReflectionV1Alpha } from '@harrier/shared/gen/grpc/reflection/v1alpha/reflection';
 import { ModuleService } from '@harrier/shared/gen/module';
 import { Access_Role } from '@harrier/shared/gen/options';
+import type { CallOptions } from './call/call-options.ts';
+import type { ImplementedService } from './call/local-call.ts';
 import { createConnectAdapter } from './connect/connect-adapter.ts';
+import { createUnaryHandler } from './connect/unary-handler.ts';
 import { sendError } from './error-response.ts';
 import { createHealth } from './grpc/health.ts';
 import { createReflection } from './grpc/reflection.ts';
 import { type HttpHandler, pathOf } from './http-types.ts';
 import { createAccessGate } from './interceptors/auth.ts';
 import { createErrorMapping } from './interceptors/errors.ts';
+import { methodNameOf } from './interceptors/method-name.ts';
 import type { Authenticate } from './interceptors/principal.ts';
 import { createRpcMetrics, type Observe } from './interceptors/rpc-metrics.ts';
 import { createValidation } from './interceptors/validate.ts';
@@ -79,8 +83,10 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
   addHealth(router);
   addReflection(router);
 
+  const callOptions = { interceptors, gate, limits, logger, shutdownSignal };
+  const unary = createUnaryHandlers(implemented, callOptions);
   const rpc = createConnectAdapter(router.handlers, limits.maxRequestBytes, logger);
-  const rest = createRestHandler({ implemented, interceptors, gate, limits, logger, shutdownSignal });
+  const rest = createRestHandler(implemented, callOptions);
   const readyz = createReadyz(ready);
   const fallback = options.fallback ?? notFound;
 
@@ -89,6 +95,7 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
     if (path === '/healthz') healthz(request, response);
     else if (path === '/readyz') readyz(request, response);
     else {
+      if (unary.get(path)?.(request, response)) return;
       const serveRpc = rpc(path);
       if (serveRpc !== undefined) serveRpc(request, response);
       else if (!rest(request, response)) fallback(request, response);
@@ -107,6 +114,19 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
     to.service(ServerReflection, reflection, { requestGate });
     to.service(ServerReflectionV1Alpha, reflection, { requestGate });
   }
+}
+
+function createUnaryHandlers(
+  implemented: readonly ImplementedService[],
+  options: CallOptions,
+): Map<string, ReturnType<typeof createUnaryHandler>> {
+  return new Map(
+    implemented.flatMap(({ service, implementation }) =>
+      service.methods
+        .filter((method) => method.methodKind === 'unary')
+        .map((method) => [`/${methodNameOf(method)}`, createUnaryHandler(method, implementation, options)]),
+    ),
+  );
 }
 
 const notFound: HttpHandler = (request, response) => {

@@ -4,8 +4,9 @@ import { constants } from 'node:http2';
 import type { HttpResponse } from './http-types.ts';
 
 /** Headers that the service set; what describes the body is the renderer's. */
-export function headersOf(responseHeader: Headers): OutgoingHttpHeaders {
+export function headersOf(responseHeader: Headers | undefined): OutgoingHttpHeaders {
   const headers: OutgoingHttpHeaders = {};
+  if (responseHeader === undefined) return headers;
   for (const [name, value] of responseHeader) headers[name] = value;
   return headers;
 }

@@ -1,14 +1,11 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { UniversalHandler } from '@connectrpc/connect/protocol';
-import { parseContentType } from '@connectrpc/connect/protocol-connect';
 import type { Logger } from '@harrier/shared';
 import { sendError } from '../error-response.ts';
 import { type HttpHandler, type HttpRequest, type HttpResponse, pathOf } from '../http-types.ts';
-import { decodeMessage } from '../json/decode-message.ts';
-import { decodeUtf8 } from '../json/json-text.ts';
 import { breakOff } from '../response-writer.ts';
 import { sendUniversalResponse } from './send-universal-response.ts';
-import { type BridgedRequest, createUniversalRequest } from './universal-request.ts';
+import { createUniversalRequest } from './universal-request.ts';
 
 /**
  * Serves the RPC paths of a Connect router on Node's requests; answers undefined for other paths. It takes the place of
@@ -40,33 +37,10 @@ async function serve(
 ): Promise<void> {
   const universal = createUniversalRequest(handler, request, response, maxMessageBytes);
   const answer = await handler(universal);
-  const undecodable = answer.status === 400 ? findDecodeError(handler, universal) : undefined;
-  if (undecodable !== undefined) {
-    sendError(response, undecodable);
-    return;
-  }
   if (answer.body === undefined && (answer.status === 405 || answer.status === 415)) {
     refuse(handler, request, response, answer.status);
   } else {
     await sendUniversalResponse(answer, response, universal.signal);
-  }
-}
-
-/**
- * Connect's own error for JSON that cannot be decoded names the position or the field in some cases only. So a unary JSON
- * request that was refused is decoded once more, for an error that always does; undefined when decoding was not the reason.
- */
-function findDecodeError(
-  handler: UniversalHandler,
-  { header, receivedBody }: BridgedRequest,
-): ConnectError | undefined {
-  if (receivedBody === undefined || parseContentType(header.get('content-type'))?.binary !== false) return undefined;
-  if (header.has('content-encoding')) return undefined;
-  try {
-    decodeMessage(handler.method.input, decodeUtf8(receivedBody));
-    return undefined;
-  } catch (error) {
-    return ConnectError.from(error);
   }
 }
 

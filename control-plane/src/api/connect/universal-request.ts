@@ -9,36 +9,24 @@ const ENVELOPE_BYTES = 5;
 /** Connect parses the URL for its query only; a Host header that is missing or malformed must not matter. */
 const BASE_URL = 'http://harrier';
 
-export interface BridgedRequest extends UniversalServerRequest {
-  /** The whole body, once it was read; never set when the client streams. */
-  receivedBody?: Uint8Array;
-}
-
 /** The request as Connect's handlers take it. Its signal aborts when the caller goes away before the response was sent. */
 export function createUniversalRequest(
   handler: UniversalHandler,
   request: HttpRequest,
   response: HttpResponse,
   maxMessageBytes: number,
-): BridgedRequest {
+): UniversalServerRequest {
   const gone = new AbortController();
   onGone(response, () => gone.abort(new ConnectError('the caller went away', Code.Canceled)));
   const streamsIn = handler.method.methodKind === 'client_streaming' || handler.method.methodKind === 'bidi_streaming';
-  const bridged: BridgedRequest = {
+  return {
     httpVersion: request.httpVersion,
     method: request.method ?? '',
     url: BASE_URL + request.url,
     header: headersFrom(request),
-    body: request,
+    body: streamsIn ? request : inOnePiece(() => readBody(request, maxMessageBytes, ENVELOPE_BYTES)),
     signal: gone.signal,
   };
-  if (!streamsIn) {
-    bridged.body = inOnePiece(async () => {
-      bridged.receivedBody = await readBody(request, maxMessageBytes + ENVELOPE_BYTES);
-      return bridged.receivedBody;
-    });
-  }
-  return bridged;
 }
 
 /**

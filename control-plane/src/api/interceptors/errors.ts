@@ -23,7 +23,7 @@ export interface CallFacts {
   /** For the log: `harrier.v1.ExecutionService/Execute`. */
   method: string;
   /** The call's signal: an error that it caused is the caller's doing, not a defect. */
-  signal: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The error that a caller sees for anything that was thrown. What is not meant for callers is logged and answered as `internal error`. */
@@ -33,7 +33,7 @@ export function toConnectError(thrown: unknown, call: CallFacts, logger: Logger)
     if (thrown.code === 'internal') logger.error({ err: thrown, method: call.method }, 'call failed');
     return fromHarrierError(thrown);
   }
-  if (call.signal.aborted && (thrown === call.signal.reason || isAbortError(thrown))) {
+  if (call.signal?.aborted && (thrown === call.signal.reason || isAbortError(thrown))) {
     return call.signal.reason instanceof ConnectError
       ? call.signal.reason
       : new ConnectError('the caller went away', Code.Canceled);

@@ -1,16 +1,16 @@
-import { type DescMethod, type DescService, getOption, type Message } from '@bufbuild/protobuf';
-import { Code, ConnectError, type Interceptor, type MethodImpl } from '@connectrpc/connect';
-import type { Logger } from '@harrier/shared';
+import { type DescMethod, getOption, type Message } from '@bufbuild/protobuf';
+import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
+import { parseTimeout } from '@connectrpc/connect/protocol-connect';
 import { Rest_Rendering, rest_rendering } from '@harrier/shared/gen/options';
+import { type CallContext, createCallContext } from '../call/call-context.ts';
+import type { CallOptions } from '../call/call-options.ts';
+import { createLocalCall, type ImplementedService, type LocalCall } from '../call/local-call.ts';
 import { sendError } from '../error-response.ts';
 import { type HttpRequest, type HttpResponse, pathOf, queryOf } from '../http-types.ts';
-import type { AccessGate } from '../interceptors/auth.ts';
 import { toConnectError } from '../interceptors/errors.ts';
 import { methodNameOf } from '../interceptors/method-name.ts';
-import type { ApiLimits } from '../limits.ts';
 import { readBody } from '../read-body.ts';
 import { breakOff } from '../response-writer.ts';
-import { type CallContext, createCallContext, createRestCall, type RestCall } from './call.ts';
 import { createRequestDecoder, type RequestDecoder } from './decode-request.ts';
 import { requireJsonContent } from './json-content.ts';
 import { cursorOf, isResumable, resumeAfter } from './log-cursor.ts';
@@ -25,17 +25,8 @@ import {
   type StreamFormat,
 } from './stream-format.ts';
 
-export interface RestHandlerOptions {
-  implemented: readonly { service: DescService; implementation: object }[];
-  interceptors: Interceptor[];
-  gate: AccessGate;
-  limits: ApiLimits;
-  logger: Logger;
-  shutdownSignal: AbortSignal | undefined;
-}
-
 interface PreparedRoute extends RestRoute {
-  call: RestCall;
+  call: LocalCall;
   decode: RequestDecoder;
   /** Undefined: the method streams. */
   render: UnaryRenderer | undefined;
@@ -48,11 +39,12 @@ interface PreparedRoute extends RestRoute {
  * and ends in the same code.
  */
 export function createRestHandler(
-  options: RestHandlerOptions,
+  implemented: readonly ImplementedService[],
+  options: CallOptions,
 ): (request: HttpRequest, response: HttpResponse) => boolean {
   const { gate, limits, logger, shutdownSignal } = options;
   const table = createRouteTable(
-    options.implemented.flatMap(({ service, implementation }) =>
+    implemented.flatMap(({ service, implementation }) =>
       service.methods.flatMap((method) => prepare(method, implementation, options.interceptors)),
     ),
   );
@@ -77,7 +69,8 @@ export function createRestHandler(
     let context: CallContext | undefined;
     try {
       context = createCallContext(route.method, request, response, {
-        maxTimeoutMs: limits.maxTimeoutMs,
+        protocolName: 'rest',
+        timeout: (header) => parseTimeout(header.get('connect-timeout-ms'), limits.maxTimeoutMs),
         shutdownSignal,
       });
       await gate(context);
@@ -87,7 +80,7 @@ export function createRestHandler(
     } catch (error) {
       refuse(error, route, response, context);
     } finally {
-      context?.abort(FINISHED);
+      context?.end();
     }
   }
 
@@ -132,19 +125,12 @@ export function createRestHandler(
     } else if (error instanceof RestRefusal) {
       sendError(response, error.connectError, { status: error.status });
     } else {
-      const signal = context?.signal ?? NEVER;
-      sendError(response, toConnectError(error, { method, signal }, logger));
+      sendError(response, toConnectError(error, { method, signal: context?.signal }, logger));
     }
   }
 }
 
-/** Made once: aborting without a reason makes an exception, with its stack, for each call. */
-const FINISHED = new ConnectError('the call has ended', Code.Canceled);
-const NEVER = new AbortController().signal;
 const NO_BODY = Buffer.alloc(0);
-
-/** Which of the four kinds of method it is the descriptor says. */
-type UnknownImpl = (...args: unknown[]) => unknown;
 
 function prepare(method: DescMethod, implementation: object, interceptors: Interceptor[]): PreparedRoute[] {
   const routes = routesOf(method);
@@ -152,9 +138,7 @@ function prepare(method: DescMethod, implementation: object, interceptors: Inter
   if (method.methodKind !== 'unary' && method.methodKind !== 'server_streaming') {
     throw new Error(`${method.name}: a ${method.methodKind} method has no REST form`);
   }
-  const implemented = (implementation as Record<string, UnknownImpl | undefined>)[method.localName];
-  if (implemented === undefined) throw new Error(`${method.name} is not implemented`);
-  const call = createRestCall(method, implemented.bind(implementation) as MethodImpl<DescMethod>, interceptors);
+  const call = createLocalCall(method, implementation, interceptors);
   const rendering = getOption(method, rest_rendering);
   return routes.map((route) => ({
     ...route,
