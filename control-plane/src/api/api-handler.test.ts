@@ -334,6 +334,21 @@ describe('the signal of a call', () => {
     await waiting.close();
   });
 
+  test('many calls at once listen for the stop of the process without a warning', async () => {
+    const warnings: Error[] = [];
+    const onWarning = (warning: Error) => void warnings.push(warning);
+    process.on('warning', onWarning);
+    const shutdown = new AbortController();
+    const { waiting } = await startWaiting({ shutdownSignal: shutdown.signal });
+    const client = grpcClient(ExecutionService, waiting.url);
+    const calls = Array.from({ length: 64 }, () => failure(client.execute(WAIT, { ...DEVELOPER, timeoutMs: 50 })));
+    const codes = new Set((await Promise.all(calls)).map(({ code }) => code));
+    expect([...codes]).toEqual([Code.DeadlineExceeded]);
+    process.off('warning', onWarning);
+    expect(warnings).toEqual([]);
+    await waiting.close();
+  });
+
   test('aborts when the process stops', async () => {
     const shutdown = new AbortController();
     const { started, waiting } = await startWaiting({ shutdownSignal: shutdown.signal });
@@ -358,6 +373,8 @@ describe('observation', () => {
     await collect(client.readLogs({ id: EXECUTION_ID }, DEVELOPER));
     await failure(collect(client.readLogs({ id: EXECUTION_ID, attempt: 9 }, DEVELOPER)));
     await fetch(`${observed.url}/executions/${EXECUTION_ID}`, DEVELOPER);
+    await fetch(`${observed.url}/executions?page_sise=3`, DEVELOPER);
+    await fetch(`${observed.url}/run/echo`, { ...DEVELOPER, method: 'POST', body: 'text' });
     expect(observed.calls).toEqual([
       { method: 'harrier.v1.ExecutionService/GetExecution', code: 'ok' },
       { method: 'harrier.v1.ExecutionService/GetExecution', code: 'invalid_argument' },
@@ -366,6 +383,8 @@ describe('observation', () => {
       { method: 'harrier.v1.ExecutionService/ReadLogs', code: 'ok' },
       { method: 'harrier.v1.ExecutionService/ReadLogs', code: 'aborted' },
       { method: 'harrier.v1.ExecutionService/GetExecution', code: 'ok' },
+      { method: 'harrier.v1.ExecutionService/ListExecutions', code: 'invalid_argument' },
+      { method: 'harrier.v1.ExecutionService/Execute', code: 'unimplemented' },
     ]);
     await observed.close();
   });

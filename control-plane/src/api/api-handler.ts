@@ -15,7 +15,7 @@ import { createUnaryHandler } from './connect/unary-handler.ts';
 import { sendError } from './error-response.ts';
 import { createHealth } from './grpc/health.ts';
 import { createReflection } from './grpc/reflection.ts';
-import { type HttpHandler, pathOf } from './http-types.ts';
+import { type HttpHandler, pathOf, type TryHandler } from './http-types.ts';
 import { createAccessGate } from './interceptors/auth.ts';
 import { createErrorMapping } from './interceptors/errors.ts';
 import { methodNameOf } from './interceptors/method-name.ts';
@@ -24,6 +24,7 @@ import { createRpcMetrics, type Observe } from './interceptors/rpc-metrics.ts';
 import { createValidation } from './interceptors/validate.ts';
 import { type ApiLimits, DEFAULT_API_LIMITS } from './limits.ts';
 import { createReadiness, createReadyz, healthz, type Ready } from './probes/probes.ts';
+import { breakOff } from './response-writer.ts';
 import { createRestHandler } from './rest/rest-handler.ts';
 
 export interface ApiServices {
@@ -55,13 +56,13 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
   const limits = { ...DEFAULT_API_LIMITS, ...options.limits };
   const ready = createReadiness(options.ready, logger, shutdownSignal);
   const gate = createAccessGate({ authenticate: options.authenticate, observe, logger });
-  const interceptors = [createRpcMetrics(observe), createErrorMapping(logger), createValidation()];
-
   const implemented = [
     { service: ExecutionService, implementation: services.execution },
     { service: ModuleService, implementation: services.module },
     { service: AgentService, implementation: services.agent },
   ] as const;
+  const requests = implemented.flatMap(({ service }) => service.methods.map((method) => method.input));
+  const interceptors = [createRpcMetrics(observe), createErrorMapping(logger), createValidation(requests)];
   const reflected = [...implemented.map(({ service }) => service), Health, ServerReflection, ServerReflectionV1Alpha];
 
   const router = createConnectRouter({
@@ -83,22 +84,27 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
   addHealth(router);
   addReflection(router);
 
-  const callOptions = { interceptors, gate, limits, logger, shutdownSignal };
-  const unary = createUnaryHandlers(implemented, callOptions);
-  const rpc = createConnectAdapter(router.handlers, limits.maxRequestBytes, logger);
-  const rest = createRestHandler(implemented, callOptions);
+  const callOptions = { interceptors, gate, observe, limits, logger, shutdownSignal };
+  const serveUnary = createUnaryHandlers(implemented, callOptions);
+  const serveRpc = createConnectAdapter(router.handlers, limits.maxRequestBytes, logger);
+  const serveRest = createRestHandler(implemented, callOptions);
   const readyz = createReadyz(ready);
   const fallback = options.fallback ?? notFound;
 
-  return (request, response) => {
+  const dispatch: HttpHandler = (request, response) => {
     const path = pathOf(request);
     if (path === '/healthz') healthz(request, response);
     else if (path === '/readyz') readyz(request, response);
-    else {
-      if (unary.get(path)?.(request, response)) return;
-      const serveRpc = rpc(path);
-      if (serveRpc !== undefined) serveRpc(request, response);
-      else if (!rest(request, response)) fallback(request, response);
+    else if (!serveUnary(request, response) && !serveRpc(request, response) && !serveRest(request, response)) {
+      fallback(request, response);
+    }
+  };
+  return (request, response) => {
+    try {
+      dispatch(request, response);
+    } catch (error) {
+      logger.error({ err: error, path: pathOf(request) }, 'request could not be served');
+      breakOff(response);
     }
   };
 
@@ -116,17 +122,15 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
   }
 }
 
-function createUnaryHandlers(
-  implemented: readonly ImplementedService[],
-  options: CallOptions,
-): Map<string, ReturnType<typeof createUnaryHandler>> {
-  return new Map(
+function createUnaryHandlers(implemented: readonly ImplementedService[], options: CallOptions): TryHandler {
+  const byPath = new Map(
     implemented.flatMap(({ service, implementation }) =>
       service.methods
         .filter((method) => method.methodKind === 'unary')
         .map((method) => [`/${methodNameOf(method)}`, createUnaryHandler(method, implementation, options)]),
     ),
   );
+  return (request, response) => byPath.get(pathOf(request))?.(request, response) ?? false;
 }
 
 const notFound: HttpHandler = (request, response) => {

@@ -16,6 +16,9 @@ type Plain<Response> = Omit<Response, 'write' | 'writeHead' | 'flushHeaders' | '
 
 export type HttpHandler = (request: HttpRequest, response: HttpResponse) => void;
 
+/** Answers false, and leaves the request alone, when it is not one of its own. */
+export type TryHandler = (request: HttpRequest, response: HttpResponse) => boolean;
+
 /** The path of a request without its query; `/` when the target is not a path (`OPTIONS *`, an absolute URL). */
 export function pathOf(request: HttpRequest): string {
   const target = request.url ?? '/';

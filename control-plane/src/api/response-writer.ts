@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { OutgoingHttpHeaders } from 'node:http';
 import { constants } from 'node:http2';
+import type { Logger } from '@harrier/shared';
 import type { HttpResponse } from './http-types.ts';
 
 /** Headers that the service set; what describes the body is the renderer's. */
@@ -41,4 +42,12 @@ export async function writeChunk(
 export function breakOff(response: HttpResponse): void {
   if ('stream' in response) response.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
   else response.destroy();
+}
+
+/** The end of every chain of promises that serves a request: what still fails breaks the response off instead of the process. */
+export function settle(served: Promise<void>, response: HttpResponse, logger: Logger): void {
+  served.catch((error: unknown) => {
+    logger.debug({ err: error }, 'response was not delivered');
+    breakOff(response);
+  });
 }

@@ -2,13 +2,13 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import type { UniversalHandler } from '@connectrpc/connect/protocol';
 import type { Logger } from '@harrier/shared';
 import { sendError } from '../error-response.ts';
-import { type HttpHandler, type HttpRequest, type HttpResponse, pathOf } from '../http-types.ts';
-import { breakOff } from '../response-writer.ts';
+import { type HttpRequest, type HttpResponse, pathOf, type TryHandler } from '../http-types.ts';
+import { settle } from '../response-writer.ts';
 import { sendUniversalResponse } from './send-universal-response.ts';
 import { createUniversalRequest } from './universal-request.ts';
 
 /**
- * Serves the RPC paths of a Connect router on Node's requests; answers undefined for other paths. It takes the place of
+ * Serves the RPC paths of a Connect router on Node's requests; in place of
  * connect-node's `connectNodeAdapter`, which throws out of the request listener, and so ends the process, on a request
  * without a usable Host header, logs to the console, answers 405 and 415 without a body, and costs twice the time.
  */
@@ -16,17 +16,14 @@ export function createConnectAdapter(
   handlers: UniversalHandler[],
   maxMessageBytes: number,
   logger: Logger,
-): (path: string) => HttpHandler | undefined {
-  const byPath = new Map<string, HttpHandler>();
-  for (const handler of handlers) {
-    byPath.set(handler.requestPath, (request, response) => {
-      serve(handler, request, response, maxMessageBytes).catch((error: unknown) => {
-        logger.debug({ err: error, path: pathOf(request) }, 'response was not delivered');
-        breakOff(response);
-      });
-    });
-  }
-  return (path) => byPath.get(path);
+): TryHandler {
+  const byPath = new Map(handlers.map((handler) => [handler.requestPath, handler]));
+  return (request, response) => {
+    const handler = byPath.get(pathOf(request));
+    if (handler === undefined) return false;
+    settle(serve(handler, request, response, maxMessageBytes), response, logger);
+    return true;
+  };
 }
 
 async function serve(

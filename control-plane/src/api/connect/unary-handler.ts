@@ -1,31 +1,28 @@
 import type { DescMethod } from '@bufbuild/protobuf';
 import { type CallContext, createCallContext } from '../call/call-context.ts';
 import type { CallOptions } from '../call/call-options.ts';
+import { decodeObserved } from '../call/decode-observed.ts';
 import { createLocalCall } from '../call/local-call.ts';
-import type { HttpRequest, HttpResponse } from '../http-types.ts';
+import type { HttpRequest, HttpResponse, TryHandler } from '../http-types.ts';
 import { toConnectError } from '../interceptors/errors.ts';
 import { methodNameOf } from '../interceptors/method-name.ts';
 import { readBody } from '../read-body.ts';
-import { breakOff } from '../response-writer.ts';
+import { breakOff, settle } from '../response-writer.ts';
 import { type UnaryProtocol, unaryProtocolOf } from './unary-protocol.ts';
 
 /**
  * Serves the common unary calls: gRPC and Connect, uncompressed. Connect's own handlers run each call through a pipeline of
  * asynchronous generators, which costs two to three times as much; they keep everything else (streams, gRPC-Web, GET,
- * compression). Answers false, and leaves the request alone, for those.
+ * compression), for which this answers false.
  */
-export function createUnaryHandler(
-  method: DescMethod,
-  implementation: object,
-  options: CallOptions,
-): (request: HttpRequest, response: HttpResponse) => boolean {
-  const { gate, limits, logger, shutdownSignal } = options;
+export function createUnaryHandler(method: DescMethod, implementation: object, options: CallOptions): TryHandler {
+  const { gate, limits, logger, observe, shutdownSignal } = options;
   const call = createLocalCall(method, implementation, options.interceptors);
 
   return (request, response) => {
     const protocol = unaryProtocolOf(request);
     if (protocol === undefined) return false;
-    void serve(protocol, request, response);
+    settle(serve(protocol, request, response), response, logger);
     return true;
   };
 
@@ -38,8 +35,10 @@ export function createUnaryHandler(
         shutdownSignal,
       });
       await gate(context);
-      const body = await readBody(request, limits.maxRequestBytes, protocol.envelopeBytes);
-      const answer = await call.unary(protocol.decode(method.input, body), context);
+      const message = await decodeObserved(method, observe, async () =>
+        protocol.decode(method.input, await readBody(request, limits.maxRequestBytes, protocol.envelopeBytes)),
+      );
+      const answer = await call.unary(message, context);
       protocol.sendAnswer(response, context, method.output, answer);
     } catch (error) {
       const name = methodNameOf(method);

@@ -6,8 +6,9 @@ import { methodNameOf } from './method-name.ts';
 export type Observe = (method: string, code: string, seconds: number) => void;
 
 /**
- * Must be outside the error mapping, so that it sees the code that the caller sees. Calls that the access gate refuses
- * are told by the gate; requests whose body cannot be decoded reach no interceptor and are not told.
+ * Must be outside the error mapping, so that it sees the code that the caller sees. Calls that the access gate refuses are
+ * told by the gate, and unary and REST calls whose body cannot be decoded by `decodeObserved`; a stream that Connect's own
+ * handlers cannot decode is not told.
  */
 export function createRpcMetrics(observe: Observe): Interceptor {
   return (next) => async (request) => {

@@ -1,4 +1,4 @@
-import type { DescMessage, MessageShape } from '@bufbuild/protobuf';
+import { create, type DescMessage, type MessageShape } from '@bufbuild/protobuf';
 import { pathToString } from '@bufbuild/protobuf/reflect';
 import { createValidator, type Validator, type Violation, violationsToProto } from '@bufbuild/protovalidate';
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
@@ -9,9 +9,13 @@ const MAX_VIOLATIONS = 10;
 /**
  * Checks requests against the rules in the schema. A violation is `invalid_argument`; the message names each wrong field
  * by its path, the detail is a `buf.validate.Violations`.
+ *
+ * @param schemas Requests whose rules are compiled at once: the first compilation takes some 90 ms, which no caller should
+ * wait for.
  */
-export function createValidation(): Interceptor {
-  const validator = createValidator({ regexMatch: createRegexMatch() });
+export function createValidation(schemas: readonly DescMessage[]): Interceptor {
+  const validator = createValidator();
+  for (const schema of schemas) validator.validate(schema, create(schema));
   return (next) => (request) => {
     if (request.stream) {
       return next({ ...request, message: validateStream(validator, request.method.input, request.message) });
@@ -49,20 +53,4 @@ function describe(violation: Violation): string {
   const path = pathToString(violation.field);
   const subject = violation.forKey ? `key of ${path}` : path;
   return subject === '' ? violation.message : `${subject}: ${violation.message}`;
-}
-
-/**
- * The patterns come from our own schema, none of them backtracks more than linearly, so the engine's own expressions
- * replace protovalidate's RE2 in JavaScript, which costs several times more.
- */
-function createRegexMatch(): (pattern: string, against: string) => boolean {
-  const compiled = new Map<string, RegExp>();
-  return (pattern, against) => {
-    let expression = compiled.get(pattern);
-    if (expression === undefined) {
-      expression = new RegExp(pattern, 'u');
-      compiled.set(pattern, expression);
-    }
-    return expression.test(against);
-  };
 }

@@ -1,20 +1,18 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 
-/** A refused REST request whose HTTP status is not the one of its code: 413, 415. */
-export class RestRefusal extends Error {
-  readonly status: number;
-  readonly connectError: ConnectError;
+/** The error of a refused REST request whose HTTP status is not the one of its code: 413, 415. */
+export type Refusal = ConnectError & { readonly status: number };
 
-  constructor(status: number, connectError: ConnectError) {
-    super(connectError.message, { cause: connectError });
-    this.name = 'RestRefusal';
-    this.status = status;
-    this.connectError = connectError;
-  }
+export function refusal(status: number, error: ConnectError): Refusal {
+  return Object.assign(error, { status });
 }
 
-export function unsupported(message: string): RestRefusal {
-  return new RestRefusal(415, new ConnectError(message, Code.Unimplemented));
+export function isRefusal(error: unknown): error is Refusal {
+  return error instanceof ConnectError && 'status' in error;
+}
+
+export function unsupported(message: string): Refusal {
+  return refusal(415, new ConnectError(message, Code.Unimplemented));
 }
 
 export function invalid(message: string): ConnectError {

@@ -274,6 +274,7 @@ describe('resources', () => {
 describe('deadline and disconnect', () => {
   test('the deadline aborts the call', async () => {
     const response = await send('POST', '/run/wait', '{}', { 'connect-timeout-ms': '30' });
+    expect(response.headers.get('harrier-execution-id')).toBe(EXECUTION_ID);
     expect(await errorOf(response)).toMatchObject({ status: 504, code: 'deadline_exceeded' });
   });
 

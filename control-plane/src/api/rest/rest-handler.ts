@@ -4,17 +4,18 @@ import { parseTimeout } from '@connectrpc/connect/protocol-connect';
 import { Rest_Rendering, rest_rendering } from '@harrier/shared/gen/options';
 import { type CallContext, createCallContext } from '../call/call-context.ts';
 import type { CallOptions } from '../call/call-options.ts';
+import { decodeObserved } from '../call/decode-observed.ts';
 import { createLocalCall, type ImplementedService, type LocalCall } from '../call/local-call.ts';
 import { sendError } from '../error-response.ts';
-import { type HttpRequest, type HttpResponse, pathOf, queryOf } from '../http-types.ts';
+import { type HttpRequest, type HttpResponse, pathOf, queryOf, type TryHandler } from '../http-types.ts';
 import { toConnectError } from '../interceptors/errors.ts';
 import { methodNameOf } from '../interceptors/method-name.ts';
 import { readBody } from '../read-body.ts';
-import { breakOff } from '../response-writer.ts';
+import { breakOff, headersOf, settle } from '../response-writer.ts';
 import { createRequestDecoder, type RequestDecoder } from './decode-request.ts';
 import { requireJsonContent } from './json-content.ts';
 import { cursorOf, isResumable, resumeAfter } from './log-cursor.ts';
-import { RestRefusal } from './refusal.ts';
+import { isRefusal, refusal } from './refusal.ts';
 import { createUnaryRenderer, type UnaryRenderer } from './render-unary.ts';
 import { createRouteTable, type RestRoute, routesOf } from './route-table.ts';
 import { serveStream } from './serve-stream.ts';
@@ -38,11 +39,8 @@ interface PreparedRoute extends RestRoute {
  * leaves the request alone, for other paths. Each call goes through the gate and the interceptors of gRPC and Connect calls
  * and ends in the same code.
  */
-export function createRestHandler(
-  implemented: readonly ImplementedService[],
-  options: CallOptions,
-): (request: HttpRequest, response: HttpResponse) => boolean {
-  const { gate, limits, logger, shutdownSignal } = options;
+export function createRestHandler(implemented: readonly ImplementedService[], options: CallOptions): TryHandler {
+  const { gate, limits, logger, observe, shutdownSignal } = options;
   const table = createRouteTable(
     implemented.flatMap(({ service, implementation }) =>
       service.methods.flatMap((method) => prepare(method, implementation, options.interceptors)),
@@ -54,9 +52,9 @@ export function createRestHandler(
     const match = table.find(request.method ?? '', path);
     if (match === undefined) return false;
     if ('allowed' in match) {
-      const refusal = new ConnectError(`${path} does not take ${request.method}`, Code.Unimplemented);
-      sendError(response, refusal, { status: 405, headers: { allow: match.allowed.join(', ') } });
-    } else void serve(match.route, match.pathValues, request, response);
+      const wrongMethod = new ConnectError(`${path} does not take ${request.method}`, Code.Unimplemented);
+      sendError(response, wrongMethod, { status: 405, headers: { allow: match.allowed.join(', ') } });
+    } else settle(serve(match.route, match.pathValues, request, response), response, logger);
     return true;
   };
 
@@ -74,8 +72,10 @@ export function createRestHandler(
         shutdownSignal,
       });
       await gate(context);
-      const body = route.body === '' ? NO_BODY : await readJsonBody(request);
-      const message = route.decode({ pathValues, query: queryOf(request), body });
+      const message = await decodeObserved(route.method, observe, async () => {
+        const body = route.body === '' ? NO_BODY : await readJsonBody(request);
+        return route.decode({ pathValues, query: queryOf(request), body });
+      });
       await answer(route, message, request, response, context);
     } catch (error) {
       refuse(error, route, response, context);
@@ -86,7 +86,7 @@ export function createRestHandler(
 
   async function readJsonBody(request: HttpRequest): Promise<Buffer> {
     const body = await readBody(request, limits.maxRequestBytes).catch((error: ConnectError) => {
-      if (error.code === Code.ResourceExhausted) throw new RestRefusal(413, error);
+      if (error.code === Code.ResourceExhausted) throw refusal(413, error);
       throw error;
     });
     // `curl -X POST` without data declares a form.
@@ -122,10 +122,11 @@ export function createRestHandler(
     if (response.headersSent || response.destroyed) {
       logger.debug({ err: error, method }, 'response was not delivered');
       breakOff(response);
-    } else if (error instanceof RestRefusal) {
-      sendError(response, error.connectError, { status: error.status });
+    } else if (isRefusal(error)) {
+      sendError(response, error, { status: error.status });
     } else {
-      sendError(response, toConnectError(error, { method, signal: context?.signal }, logger));
+      const connectError = toConnectError(error, { method, signal: context?.signal }, logger);
+      sendError(response, connectError, { headers: headersOf(context?.responseHeader) });
     }
   }
 }
