@@ -65,7 +65,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   };
   try {
     await checkServer(cold);
-    await migrateDatabase(cold);
+    // Drizzle changes how the client that it is given reads dates, so it gets one of its own.
+    const migrator = connect(2, {});
+    await migrateDatabase(migrator).finally(() => migrator.end());
   } catch (error) {
     await close();
     throw error;

@@ -41,11 +41,11 @@ export interface QueueCursor {
 export async function claimExecutions(
   sql: Sql,
   options: { assigned: number; limit: number; after: QueueCursor | undefined },
-  choose: (waiting: WaitingExecution[]) => Claim[],
+  choose: (waiting: WaitingExecution[]) => Promise<Claim[]>,
 ): Promise<{ waiting: WaitingExecution[]; claims: Claim[]; assignTime: Date | undefined }> {
   return await sql.begin(async (transaction) => {
     const waiting = await readPage(transaction, options.limit, options.after);
-    const claims = waiting.length === 0 ? [] : choose(waiting);
+    const claims = waiting.length === 0 ? [] : await choose(waiting);
     const assignTime = claims.length === 0 ? undefined : await assign(transaction, claims, options.assigned);
     return { waiting, claims, assignTime };
   });

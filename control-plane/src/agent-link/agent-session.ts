@@ -1,0 +1,252 @@
+import { randomBytes } from 'node:crypto';
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { BatchSender, HarrierError, LinkCodec, LinkProtocolError, type Logger, messageOf } from '@harrier/shared';
+import { HardwareSchema } from '@harrier/shared/gen/agent';
+import {
+  type AgentMessage,
+  Goodbye_Code as GoodbyeCode,
+  type Heartbeat,
+  type Hello,
+  type ServerMessage,
+  ServerMessageSchema,
+} from '@harrier/shared/gen/link';
+import type { WebSocket } from 'ws';
+import type { Sql } from '../db/database.ts';
+import { recordHardware, recordUnlink } from '../db/queries/agents.ts';
+import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
+import { admitAgent } from './handshake.ts';
+
+/** How often an agent tells that it lives. */
+const HEARTBEAT_SECONDS = 10n;
+const HANDSHAKE_DEADLINE_MS = 10_000;
+/** An agent sends a ping every 10 s; one that was silent for so long is gone. */
+const SILENCE_DEADLINE_MS = 30_000;
+/** Bytes that may wait for an agent that does not read; its link is closed beyond that. */
+const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
+/** Private-use WebSocket close codes, RFC 6455 section 7.4.2: 4000 and the number of the goodbye. */
+const CLOSE_CODE_BASE = 4000;
+
+/** What happens on links, told in order for each agent. */
+export interface AgentLinkEvents {
+  /** The agent is admitted: answer what it is to keep of what it holds. No message of it is handled before that. */
+  onLinked(agent: LinkedAgent, hello: Hello, previousInstanceId: string): Promise<LinkedAnswer>;
+  /** The link is gone. Not told when a newer link of the same agent took over. */
+  onUnlinked(agent: LinkedAgent): void;
+  /** Anything but hello and heartbeat. May throw LinkProtocolError. */
+  onMessage(agent: LinkedAgent, message: AgentMessage['message']): void;
+  /** Room may have appeared. */
+  onCapacityChanged(): void;
+}
+
+export interface LinkedAnswer {
+  resume: { executionId: string; attempt: number; stdoutOffset: bigint; stderrOffset: bigint }[];
+  drop: { executionId: string; attempt: number }[];
+  /** Slots that what it keeps takes. */
+  active: number;
+}
+
+export interface AgentSessionOptions {
+  socket: WebSocket;
+  sql: Sql;
+  registry: AgentRegistry;
+  events: AgentLinkEvents;
+  logger: Logger;
+}
+
+/**
+ * One link. States: `greeting` (challenge sent) → `admitting` (hello being checked) → `linked` → `closed`; from every state
+ * to `closed`.
+ */
+export class AgentSession {
+  readonly #options: AgentSessionOptions;
+  readonly #codec = new LinkCodec('server');
+  readonly #sender: BatchSender<ServerMessage>;
+  readonly #nonce = randomBytes(32);
+  #state: 'greeting' | 'admitting' | 'linked' | 'closed' = 'greeting';
+  #agent: LinkedAgent | undefined;
+  #deadline: NodeJS.Timeout;
+  #heardMs = performance.now();
+
+  constructor(options: AgentSessionOptions) {
+    this.#options = options;
+    this.#sender = new BatchSender((messages) => this.#transmit(messages));
+    const { socket } = options;
+    socket.on('message', (data, isBinary) => this.#receive(data as Buffer, isBinary));
+    socket.on('ping', () => this.#heard());
+    socket.on('pong', () => this.#heard());
+    socket.on('close', () => this.#ended('the link was closed'));
+    socket.on('error', (error) => {
+      options.logger.info({ reason: messageOf(error) }, 'agent link failed');
+      socket.terminate();
+    });
+    this.#deadline = setTimeout(() => socket.terminate(), HANDSHAKE_DEADLINE_MS);
+    this.send({ message: { case: 'challenge', value: { nonce: this.#nonce } } });
+  }
+
+  send(message: MessageInitShape<typeof ServerMessageSchema>): void {
+    if (this.#state !== 'closed') this.#sender.send(create(ServerMessageSchema, message));
+  }
+
+  /** Says goodbye and closes. */
+  close(code: GoodbyeCode, message: string): void {
+    if (this.#state === 'closed') return;
+    this.send({ message: { case: 'goodbye', value: { code, message } } });
+    this.#sender.flush();
+    this.#ended(message);
+    this.#options.socket.close(CLOSE_CODE_BASE + code, message.slice(0, 100));
+  }
+
+  #heard(): void {
+    this.#heardMs = performance.now();
+    if (this.#agent !== undefined) this.#agent.lastSeenTime = new Date();
+  }
+
+  #transmit(messages: ServerMessage[]): void {
+    const { socket } = this.#options;
+    if (socket.readyState !== socket.OPEN) return;
+    for (const frame of this.#codec.encode(messages)) socket.send(frame, { binary: true, compress: false });
+    if (socket.bufferedAmount > MAX_BUFFERED_BYTES) {
+      this.#options.logger.warn({ agentId: this.#agent?.id }, 'the agent does not read its link; closing it');
+      socket.terminate();
+    }
+  }
+
+  #receive(data: Buffer, isBinary: boolean): void {
+    if (this.#state === 'closed') return;
+    this.#heard();
+    try {
+      if (!isBinary) throw new LinkProtocolError('a text frame came on a binary link');
+      for (const { message } of this.#codec.decode(data)) this.#handle(message);
+    } catch (error) {
+      if (!(error instanceof LinkProtocolError)) {
+        this.#options.logger.error(
+          { err: error, agentId: this.#agent?.id },
+          'a message of an agent could not be handled',
+        );
+      }
+      this.close(GoodbyeCode.PROTOCOL_ERROR, messageOf(error));
+    }
+  }
+
+  #handle(message: AgentMessage['message']): void {
+    if (message.case === 'hello') {
+      if (this.#state !== 'greeting') throw new LinkProtocolError('a second hello came');
+      this.#state = 'admitting';
+      void this.#admit(message.value);
+      return;
+    }
+    if (this.#agent === undefined || this.#state !== 'linked') {
+      throw new LinkProtocolError(`"${message.case ?? 'nothing'}" came before the welcome`);
+    }
+    if (message.case === 'heartbeat') this.#heartbeat(this.#agent, message.value);
+    else this.#options.events.onMessage(this.#agent, message);
+  }
+
+  async #admit(hello: Hello): Promise<void> {
+    const { sql, registry, events, logger } = this.#options;
+    try {
+      const before = await admitAgent(sql, hello, this.#nonce);
+      if (this.#closed()) return;
+      registry.get(before.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
+      const agent = this.#linkedAgent(before.id, before.tenant_id, hello, before.drain_requested);
+      const answer = await events.onLinked(agent, hello, before.instance_id);
+      if (this.#closed()) return events.onUnlinked(agent);
+      clearTimeout(this.#deadline);
+      agent.active = answer.active;
+      this.#agent = agent;
+      this.#state = 'linked';
+      registry.get(agent.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
+      registry.add(agent);
+      this.#deadline = setInterval(() => this.#checkSilence(), SILENCE_DEADLINE_MS / 3);
+      this.#welcome(agent, answer);
+      logger.info({ agentId: agent.id, name: agent.name, held: hello.held.length }, 'agent linked');
+      events.onCapacityChanged();
+    } catch (error) {
+      if (!(error instanceof HarrierError)) logger.error({ err: error }, 'an agent could not be admitted');
+      else logger.warn({ reason: error.message, name: hello.name }, 'an agent was refused');
+      const refused = error instanceof HarrierError && error.code !== 'internal' && error.code !== 'unavailable';
+      this.close(refused ? GoodbyeCode.REFUSED : GoodbyeCode.SHUTDOWN, messageOf(error));
+    }
+  }
+
+  #closed(): boolean {
+    return this.#state === 'closed';
+  }
+
+  #linkedAgent(id: string, tenantId: string, hello: Hello, drainRequested: boolean): LinkedAgent {
+    return {
+      id,
+      tenantId,
+      name: hello.name,
+      labels: hello.labels,
+      environments: new Set(hello.environments),
+      slots: hello.slots,
+      active: 0,
+      draining: drainRequested,
+      stopping: false,
+      drainRequested,
+      instanceId: hello.instanceId,
+      isolation: hello.isolation?.level ?? 0,
+      version: hello.version,
+      hardware: hello.hardware,
+      load: undefined,
+      activeReported: 0,
+      lastSeenTime: new Date(),
+      channel: {
+        send: (message) => this.#sender.send(message),
+        close: (code, message) => this.close(code as GoodbyeCode, message),
+      },
+    };
+  }
+
+  #welcome(agent: LinkedAgent, answer: LinkedAnswer): void {
+    this.send({
+      message: {
+        case: 'welcome',
+        value: {
+          agentId: agent.id,
+          heartbeatInterval: { seconds: HEARTBEAT_SECONDS },
+          resume: answer.resume.map(({ executionId, attempt, stdoutOffset, stderrOffset }) => ({
+            ref: { executionId, attempt },
+            stdoutOffset,
+            stderrOffset,
+          })),
+          drop: answer.drop,
+          draining: agent.drainRequested,
+        },
+      },
+    });
+  }
+
+  #heartbeat(agent: LinkedAgent, beat: Heartbeat): void {
+    agent.load = beat.load ?? agent.load;
+    agent.activeReported = beat.activeExecutions;
+    agent.isolation = beat.isolation?.level ?? agent.isolation;
+    agent.stopping = beat.stopping;
+    agent.draining = agent.drainRequested || beat.stopping;
+    if (beat.hardware === undefined) return;
+    agent.hardware = beat.hardware;
+    const { sql, logger } = this.#options;
+    recordHardware(sql, agent.id, toBinary(HardwareSchema, beat.hardware)).catch((error: unknown) =>
+      logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'hardware could not be stored'),
+    );
+  }
+
+  #checkSilence(): void {
+    if (performance.now() - this.#heardMs < SILENCE_DEADLINE_MS) return;
+    this.#options.logger.warn({ agentId: this.#agent?.id }, 'the agent was silent for too long; closing its link');
+    this.#options.socket.terminate();
+  }
+
+  #ended(reason: string): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    clearTimeout(this.#deadline);
+    const { registry, events, sql, logger } = this.#options;
+    const agent = this.#agent;
+    if (agent === undefined || !registry.remove(agent)) return;
+    logger.info({ agentId: agent.id, name: agent.name, reason }, 'agent unlinked');
+    recordUnlink(sql, agent.id).catch(() => undefined);
+    events.onUnlinked(agent);
+  }
+}

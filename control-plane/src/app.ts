@@ -1,0 +1,216 @@
+import { mkdir } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { formatHostPort, HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
+import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
+import { AgentRegistry } from './agent-link/agent-registry.ts';
+import { createLinkServer } from './agent-link/link-server.ts';
+import { createAgentApi } from './api/agent-api.ts';
+import { createApiHandler } from './api/api-handler.ts';
+import { createExecutionApi } from './api/execution-api.ts';
+import { createListener } from './api/listener/listener.ts';
+import { createModuleApi } from './api/module-api.ts';
+import { ensureAdminKey } from './auth/admin-key.ts';
+import { Authenticator } from './auth/authenticator.ts';
+import type { Config } from './config.ts';
+import { type Database, openDatabase } from './db/database.ts';
+import { GroupCommit } from './db/group-commit.ts';
+import { ensureTenant } from './db/queries/api-keys.ts';
+import { finishExecutions } from './db/queries/finish-executions.ts';
+import { insertExecutions } from './db/queries/insert-executions.ts';
+import { type NewLogChunk, storeLogChunks } from './db/queries/log-chunks.ts';
+import { queueDepths } from './db/queries/queue-state.ts';
+import { uuidv7 } from './db/uuid.ts';
+import { createMetrics, serveMetrics } from './metrics.ts';
+import { Scheduler } from './scheduler/scheduler.ts';
+import { AgentService } from './service/agent-service.ts';
+import { ExecutionService } from './service/execution-service.ts';
+import { ExecutionTracker } from './service/execution-tracker.ts';
+import { ExecutionWatcher } from './service/execution-watcher.ts';
+import { LostAgents } from './service/lost-agents.ts';
+import { ModuleService } from './service/module-service.ts';
+import type { TrackedExecution } from './service/tracked-execution.ts';
+
+const DEFAULT_TENANT = 'default';
+
+export interface App {
+  /** Where it listens. */
+  address: AddressInfo;
+  grpcAddress: AddressInfo | undefined;
+  metricsAddress: AddressInfo;
+  /** Finishes what is in flight, tells the agents to come back, and closes the database. */
+  stop(): Promise<void>;
+}
+
+export interface AppOptions {
+  config: Config;
+  logger: Logger;
+  /** The process cannot go on. */
+  onFatal: (reason: string) => void;
+}
+
+/** The composition root: builds every part, wires them, and starts listening. */
+export async function startApp({ config, logger, onFatal }: AppOptions): Promise<App> {
+  await mkdir(config.dataDirectory, { recursive: true, mode: 0o755 });
+  const lock = await lockDirectory(config.dataDirectory, 'a control plane');
+  const database = await openDatabase({
+    url: config.databaseUrl,
+    dataDirectory: config.dataDirectory,
+    logger,
+    onLost: onFatal,
+  }).catch(async (error: unknown) => {
+    await lock.release();
+    throw error;
+  });
+  try {
+    return await startOn(database, { config, logger, onFatal }, () => lock.release());
+  } catch (error) {
+    await database.close();
+    await lock.release();
+    throw error;
+  }
+}
+
+async function startOn(database: Database, { config, logger }: AppOptions, unlock: () => Promise<void>): Promise<App> {
+  const { hot, cold } = database;
+  const tenantId = await ensureTenant(cold, uuidv7(), DEFAULT_TENANT);
+  await ensureAdminKey(cold, join(config.dataDirectory, 'admin.key'), tenantId);
+
+  const registry = new AgentRegistry();
+  const metrics = createMetrics({
+    queueDepths: () => queueDepths(cold),
+    agentStates: () => agentStates(registry),
+  });
+  const modules = new ModuleService(cold);
+  const tracker = new ExecutionTracker({
+    sql: cold,
+    registry,
+    logger,
+    finishes: new GroupCommit({ write: (rows) => finishExecutions(hot, rows), concurrency: 2, maxItems: 200 }),
+    logs: new GroupCommit<NewLogChunk, void>({
+      write: async (chunks) => {
+        await storeLogChunks(hot, chunks);
+        return [];
+      },
+      concurrency: 2,
+      maxItems: 32,
+    }),
+    resolveRow: (row) => executions.resolveRow(row),
+    release: (agentId) => scheduler.release(agentId),
+    queued: () => scheduler.wake(),
+    onFinished: (tracked) => observeEnd(tracked),
+  });
+  const scheduler = new Scheduler({
+    sql: cold,
+    registry,
+    logger,
+    requirementOf: async (waiting) => (await executions.resolveRow(waiting)).requirement,
+    onClaimed: async (waiting, agentId, assignTime) => {
+      const resolved = tracker.get(waiting.id)?.resolved ?? (await executions.resolveRow(waiting));
+      const times = {
+        createTime: waiting.create_time,
+        queueTime: waiting.queue_time,
+        assignTime,
+        startTime: undefined,
+        endTime: undefined,
+      };
+      const tracked = tracker.get(waiting.id) ?? tracker.track(resolved, times, waiting.failures);
+      tracker.assign(tracked, agentId, waiting.attempt, assignTime);
+    },
+  });
+  const executions = new ExecutionService({
+    sql: cold,
+    inserts: new GroupCommit({ write: (rows) => insertExecutions(hot, rows), concurrency: 2, maxItems: 200 }),
+    modules,
+    scheduler,
+    tracker,
+  });
+  const observeEnd = (tracked: TrackedExecution) => {
+    metrics.observeFinished(tracked.resolved.taskClass, tracked.current.state);
+    const { assignTime, queueTime } = tracked.times;
+    if (assignTime !== undefined)
+      metrics.observeQueueWait(Math.max(0, assignTime.getTime() - queueTime.getTime()) / 1000);
+  };
+  const lostAgents = new LostAgents({
+    sql: cold,
+    registry,
+    logger,
+    agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
+  });
+  const agents = new AgentService({
+    sql: cold,
+    registry,
+    capacityChanged: () => scheduler.wake(),
+    agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
+  });
+  const links = createLinkServer({
+    sql: cold,
+    registry,
+    logger,
+    events: {
+      onLinked: async (agent, hello, previousInstanceId) => {
+        lostAgents.linked(agent.id);
+        return await tracker.reconcile(agent, hello, previousInstanceId);
+      },
+      onUnlinked: (agent) => lostAgents.unlinked(agent.id),
+      onMessage: (agent, message) => tracker.handle(agent, message),
+      onCapacityChanged: () => scheduler.wake(),
+    },
+  });
+  const authenticator = new Authenticator(cold);
+  const shutdown = new AbortController();
+  const handler = createApiHandler({
+    services: {
+      execution: createExecutionApi(executions, new ExecutionWatcher(cold, tracker)),
+      module: createModuleApi(modules),
+      agent: createAgentApi(agents),
+    },
+    authenticate: (header) => authenticator.authenticate(header),
+    observe: metrics.observeRpc,
+    ready: async () => {
+      await database.ping();
+      return true;
+    },
+    logger,
+    shutdownSignal: shutdown.signal,
+  });
+  await lostAgents.start();
+
+  const listener = createListener({ ...config.listen, tls: config.tls, handler, upgrade: links.handleUpgrade, logger });
+  const grpcListener =
+    config.grpcListen === undefined
+      ? undefined
+      : createListener({ ...config.grpcListen, tls: config.tls, handler, grpcOnly: true, logger });
+  const address = await listener.listen();
+  const grpcAddress = await grpcListener?.listen();
+  const metricsServer = await serveMetrics(metrics, config.metricsListen).catch((cause: unknown) => {
+    const message = `metrics cannot be served on ${formatHostPort(config.metricsListen)}: ${messageOf(cause)}`;
+    throw new HarrierError('failed_precondition', message, { cause });
+  });
+  logger.info({ address, grpcAddress, metrics: metricsServer.address() }, 'control plane is ready');
+  return {
+    address,
+    grpcAddress,
+    metricsAddress: metricsServer.address() as AddressInfo,
+    stop: async () => {
+      shutdown.abort(new HarrierError('unavailable', 'the control plane stops; try again'));
+      links.close();
+      await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);
+      lostAgents.stop();
+      tracker.stop();
+      await scheduler.stop();
+      await new Promise((resolve) => metricsServer.close(resolve));
+      await database.close();
+      await unlock();
+    },
+  };
+}
+
+function agentStates(registry: AgentRegistry): Map<AgentState, number> {
+  const states = new Map<AgentState, number>();
+  for (const { draining } of registry.candidates()) {
+    const state = draining ? AgentState.DRAINING : AgentState.ONLINE;
+    states.set(state, (states.get(state) ?? 0) + 1);
+  }
+  return states;
+}

@@ -1,0 +1,74 @@
+import { resolve } from 'node:path';
+import { type HostPort, SettingsReader } from '@harrier/shared';
+
+export interface Config {
+  /** gRPC, Connect, REST and agent links. */
+  listen: HostPort;
+  /** A second listener for gRPC alone; absent: none. */
+  grpcListen: HostPort | undefined;
+  /** Prometheus metrics. */
+  metricsListen: HostPort;
+  dataDirectory: string;
+  /** postgres:// URL; absent: embedded PostgreSQL in the data directory. */
+  databaseUrl: string | undefined;
+  /** The modules file; absent: none. */
+  modulesFile: string | undefined;
+  /** PEM files; with them the listeners speak TLS. */
+  tls: { certFile: string; keyFile: string } | undefined;
+  logLevel: LogLevel;
+  /** How long calls in flight may take to finish when the process stops. */
+  stopGraceMs: number;
+}
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** Settings by the names of their environment variables; a flag that is given replaces its variable. */
+export type Overrides = Partial<
+  Record<
+    | 'HARRIER_LISTEN'
+    | 'HARRIER_GRPC_PORT'
+    | 'HARRIER_METRICS_LISTEN'
+    | 'HARRIER_DATA_DIR'
+    | 'HARRIER_DATABASE_URL'
+    | 'HARRIER_MODULES_FILE'
+    | 'HARRIER_TLS_CERT_FILE'
+    | 'HARRIER_TLS_KEY_FILE'
+    | 'HARRIER_LOG_LEVEL'
+    | 'HARRIER_STOP_GRACE_S',
+    string | undefined
+  >
+>;
+
+/** Reads the configuration. @returns it, or every problem at once. */
+export function readConfig(overrides: Overrides): { config: Config } | { problems: string[] } {
+  const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
+  const reader = new SettingsReader({ ...process.env, ...Object.fromEntries(given) });
+  const listen = reader.address('HARRIER_LISTEN', { host: '127.0.0.1', port: 8000 });
+  const grpcPort = reader.text('HARRIER_GRPC_PORT');
+  const certFile = reader.text('HARRIER_TLS_CERT_FILE');
+  const keyFile = reader.text('HARRIER_TLS_KEY_FILE');
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    reader.problems.push('HARRIER_TLS_CERT_FILE and HARRIER_TLS_KEY_FILE go together; only one is set');
+  }
+  const modulesFile = reader.text('HARRIER_MODULES_FILE');
+  const databaseUrl = reader.text('HARRIER_DATABASE_URL');
+  if (databaseUrl !== undefined && !/^postgres(ql)?:\/\//.test(databaseUrl)) {
+    reader.problems.push('HARRIER_DATABASE_URL must be a postgres:// URL');
+  }
+  const config: Config = {
+    listen,
+    grpcListen:
+      grpcPort === undefined
+        ? undefined
+        : { host: listen.host, port: reader.integer('HARRIER_GRPC_PORT', 50_051, { min: 0, max: 65_535 }) },
+    metricsListen: reader.address('HARRIER_METRICS_LISTEN', { host: '127.0.0.1', port: 9464 }),
+    dataDirectory: resolve(reader.text('HARRIER_DATA_DIR', '.harrier')),
+    databaseUrl,
+    modulesFile: modulesFile === undefined ? undefined : resolve(modulesFile),
+    tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },
+    logLevel: reader.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
+    stopGraceMs: reader.integer('HARRIER_STOP_GRACE_S', 30, { min: 0, max: 3600 }) * 1000,
+  };
+  return reader.problems.length > 0 ? { problems: reader.problems } : { config };
+}

@@ -1,0 +1,131 @@
+import type { Sql } from '../database.ts';
+
+export interface AgentRow {
+  id: string;
+  tenant_id: string;
+  name: string;
+  public_key: Uint8Array;
+  labels: Record<string, string>;
+  version: string;
+  hardware: Uint8Array;
+  isolation: number;
+  slots: number;
+  drain_requested: boolean;
+  instance_id: string;
+  create_time: Date;
+  link_time: Date | null;
+  last_seen_time: Date | null;
+}
+
+export async function readAgent(sql: Sql, id: string): Promise<AgentRow | undefined> {
+  const [row] = await sql<AgentRow[]>`SELECT * FROM agents WHERE id = ${id}`;
+  return row;
+}
+
+/** What an agent says of itself when its link opens. */
+export interface AgentFacts {
+  name: string;
+  labels: Record<string, string>;
+  version: string;
+  hardware: Uint8Array;
+  isolation: number;
+  slots: number;
+  instanceId: string;
+}
+
+/**
+ * Makes an agent from a join token, which is used up by it. The same key with the same token again answers the same agent:
+ * the answer to the first try may have been lost.
+ * @returns undefined when the token is unknown, expired, or was used by another agent.
+ */
+export async function joinAgent(
+  sql: Sql,
+  agent: AgentFacts & { id: string; publicKey: Uint8Array; tokenHash: Uint8Array },
+): Promise<AgentRow | undefined> {
+  return await sql.begin(async (transaction) => {
+    const [token] = await transaction<{ id: string; tenant_id: string; agent_id: string | null }[]>`
+      SELECT id, tenant_id, agent_id FROM join_tokens
+      WHERE secret_hash = ${agent.tokenHash} AND expire_time > now() FOR UPDATE`;
+    if (token === undefined) return undefined;
+    if (token.agent_id !== null) {
+      const [row] = await transaction<AgentRow[]>`
+        SELECT * FROM agents WHERE id = ${token.agent_id} AND public_key = ${agent.publicKey}`;
+      return row;
+    }
+    const [row] = await transaction<AgentRow[]>`
+      INSERT INTO agents (id, tenant_id, name, public_key, labels, version, hardware, isolation, slots)
+      VALUES (${agent.id}, ${token.tenant_id}, ${agent.name}, ${agent.publicKey}, ${transaction.json(agent.labels)},
+        ${agent.version}, ${agent.hardware}, ${agent.isolation}, ${agent.slots})
+      ON CONFLICT (public_key) DO NOTHING RETURNING *`;
+    if (row === undefined) return undefined;
+    await transaction`UPDATE join_tokens SET agent_id = ${row.id} WHERE id = ${token.id}`;
+    return row;
+  });
+}
+
+/** Records that a link opened, with what the agent says of itself. @returns the row as it was before; undefined when deleted. */
+export async function recordLink(sql: Sql, id: string, facts: AgentFacts): Promise<AgentRow | undefined> {
+  const [row] = await sql<AgentRow[]>`
+    WITH before AS (SELECT * FROM agents WHERE id = ${id} FOR UPDATE)
+    UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
+      hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
+      instance_id = ${facts.instanceId}, link_time = now(), last_seen_time = now()
+    FROM before WHERE agents.id = before.id
+    RETURNING before.*`;
+  return row;
+}
+
+export async function recordUnlink(sql: Sql, id: string): Promise<void> {
+  await sql`UPDATE agents SET last_seen_time = now() WHERE id = ${id}`;
+}
+
+export async function recordHardware(sql: Sql, id: string, hardware: Uint8Array): Promise<void> {
+  await sql`UPDATE agents SET hardware = ${hardware} WHERE id = ${id}`;
+}
+
+export async function readAgentOf(sql: Sql, tenantId: string, id: string): Promise<AgentRow | undefined> {
+  const [row] = await sql<AgentRow[]>`SELECT * FROM agents WHERE tenant_id = ${tenantId} AND id = ${id}`;
+  return row;
+}
+
+/** By name, then id. */
+export async function listAgents(
+  sql: Sql,
+  tenantId: string,
+  limit: number,
+  after: { name: string; id: string } | undefined,
+): Promise<AgentRow[]> {
+  return await sql<AgentRow[]>`
+    SELECT * FROM agents WHERE tenant_id = ${tenantId}
+      ${after === undefined ? sql`` : sql`AND (name, id) > (${after.name}, ${after.id}::uuid)`}
+    ORDER BY name, id LIMIT ${limit}`;
+}
+
+export async function setDrainRequested(
+  sql: Sql,
+  tenantId: string,
+  id: string,
+  requested: boolean,
+): Promise<AgentRow | undefined> {
+  const [row] = await sql<AgentRow[]>`
+    UPDATE agents SET drain_requested = ${requested} WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING *`;
+  return row;
+}
+
+export async function deleteAgent(sql: Sql, tenantId: string, id: string): Promise<boolean> {
+  const rows = await sql`DELETE FROM agents WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING id`;
+  return rows.length > 0;
+}
+
+export async function insertJoinToken(
+  sql: Sql,
+  token: { id: string; tenantId: string; secretHash: Uint8Array; ttlMs: number },
+): Promise<Date> {
+  const [row] = await sql<{ expire_time: Date }[]>`
+    INSERT INTO join_tokens (id, tenant_id, secret_hash, expire_time)
+    VALUES (${token.id}, ${token.tenantId}, ${token.secretHash},
+      now() + ${token.ttlMs}::float8 * interval '1 millisecond')
+    RETURNING expire_time`;
+  if (row === undefined) throw new Error('the join token was not stored');
+  return row.expire_time;
+}

@@ -1,0 +1,139 @@
+import type { Sql } from '../database.ts';
+
+export interface ModuleRow {
+  id: string;
+  tenant_id: string;
+  name: string;
+  version: string;
+  digest: string;
+  source: number;
+  definition: Uint8Array;
+  create_time: Date;
+}
+
+export interface NewModule {
+  id: string;
+  tenantId: string;
+  name: string;
+  version: string;
+  environment: string;
+  tags: string[];
+  digest: string;
+  source: number;
+  definition: Uint8Array;
+}
+
+/** The order of versions, for the greatest of some. */
+export type PickLatest = (versions: string[]) => string | undefined;
+
+/** Registers a version. @returns the row that now stands, and whether this call made it. */
+export async function insertModule(
+  sql: Sql,
+  module: NewModule,
+  pickLatest: PickLatest,
+): Promise<{ row: ModuleRow; created: boolean }> {
+  return await sql.begin(async (transaction) => {
+    await lockName(transaction, module.tenantId, module.name);
+    const [existing] = await transaction<ModuleRow[]>`
+      SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+      WHERE tenant_id = ${module.tenantId} AND name = ${module.name} AND version = ${module.version}
+        AND delete_time IS NULL`;
+    if (existing !== undefined) return { row: existing, created: false };
+    const [row] = await transaction<ModuleRow[]>`
+      INSERT INTO modules (id, tenant_id, name, version, environment, tags, digest, source, definition, latest)
+      VALUES (${module.id}, ${module.tenantId}, ${module.name}, ${module.version}, ${module.environment}, ${module.tags},
+        ${module.digest}, ${module.source}, ${module.definition}, false)
+      RETURNING id, tenant_id, name, version, digest, source, definition, create_time`;
+    if (row === undefined) throw new Error('the module was not stored');
+    await markLatest(transaction, module.tenantId, module.name, pickLatest);
+    return { row, created: true };
+  });
+}
+
+/** Deletes one version, or all when none is named. @returns how many. */
+export async function deleteModule(
+  sql: Sql,
+  tenantId: string,
+  name: string,
+  version: string | undefined,
+  pickLatest: PickLatest,
+): Promise<number> {
+  return await sql.begin(async (transaction) => {
+    await lockName(transaction, tenantId, name);
+    const rows = await transaction`
+      UPDATE modules SET delete_time = now(), latest = false
+      WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
+        ${version === undefined ? transaction`` : transaction`AND version = ${version}`}
+      RETURNING id`;
+    await markLatest(transaction, tenantId, name, pickLatest);
+    return rows.length;
+  });
+}
+
+type Transaction = Parameters<Parameters<Sql['begin']>[1]>[0];
+
+/** Writers of one name take turns, so that `latest` is right. */
+async function lockName(sql: Transaction, tenantId: string, name: string): Promise<void> {
+  await sql`SELECT pg_advisory_xact_lock(hashtextextended(${`module ${tenantId} ${name}`}, 0))`;
+}
+
+async function markLatest(sql: Transaction, tenantId: string, name: string, pickLatest: PickLatest): Promise<void> {
+  const rows = await sql<{ version: string }[]>`
+    SELECT version FROM modules WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL`;
+  const latest = pickLatest(rows.map((row) => row.version));
+  await sql`UPDATE modules SET latest = false
+    WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL AND latest`;
+  if (latest === undefined) return;
+  await sql`UPDATE modules SET latest = true
+    WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL AND version = ${latest}`;
+}
+
+/** A version, or the latest when none is named. */
+export async function readModule(
+  sql: Sql,
+  tenantId: string,
+  name: string,
+  version: string | undefined,
+): Promise<ModuleRow | undefined> {
+  const [row] = await sql<ModuleRow[]>`
+    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
+      AND ${version === undefined ? sql`latest` : sql`version = ${version}`}`;
+  return row;
+}
+
+/** A version by its id, deleted or not. */
+export async function readModuleById(sql: Sql, tenantId: string, id: string): Promise<ModuleRow | undefined> {
+  const [row] = await sql<ModuleRow[]>`
+    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    WHERE tenant_id = ${tenantId} AND id = ${id}`;
+  return row;
+}
+
+export interface ModuleFilter {
+  tenantId: string;
+  limit: number;
+  /** Only names after this one. */
+  after: string | undefined;
+  tag: string | undefined;
+  environment: string | undefined;
+  namePrefix: string | undefined;
+}
+
+/** Latest versions by name. */
+export async function listModules(sql: Sql, filter: ModuleFilter): Promise<ModuleRow[]> {
+  return await sql<ModuleRow[]>`
+    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    WHERE tenant_id = ${filter.tenantId} AND delete_time IS NULL AND latest
+      ${filter.after === undefined ? sql`` : sql`AND name > ${filter.after}`}
+      ${filter.tag === undefined ? sql`` : sql`AND tags @> ARRAY[${filter.tag}]`}
+      ${filter.environment === undefined ? sql`` : sql`AND environment = ${filter.environment}`}
+      ${filter.namePrefix === undefined ? sql`` : sql`AND starts_with(name, ${filter.namePrefix})`}
+    ORDER BY name LIMIT ${filter.limit}`;
+}
+
+export async function listModuleVersions(sql: Sql, tenantId: string, name: string): Promise<ModuleRow[]> {
+  return await sql<ModuleRow[]>`
+    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL`;
+}

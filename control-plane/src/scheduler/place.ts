@@ -1,0 +1,58 @@
+import { formatRequirement, type LabelSelector, matchesRequirement } from '@harrier/shared';
+import type { Candidate } from '../agent-link/candidate.ts';
+
+/** What an execution asks of an agent. */
+export interface Requirement {
+  tenantId: string;
+  /** Kind of environment, for example `inline`. */
+  environment: string;
+  /** All of them must match. */
+  selectors: readonly LabelSelector[];
+}
+
+/** The least loaded agent that can take an execution now; undefined when there is none. Ties go to the first. */
+export function place(requirement: Requirement, candidates: Iterable<Candidate>): Candidate | undefined {
+  let best: Candidate | undefined;
+  let bestLoad = Number.POSITIVE_INFINITY;
+  for (const candidate of candidates) {
+    if (candidate.active >= candidate.slots || whyNot(requirement, candidate) !== undefined) continue;
+    const load = candidate.active / candidate.slots;
+    if (load < bestLoad) {
+      best = candidate;
+      bestLoad = load;
+    }
+  }
+  return best;
+}
+
+/** Why an execution waits: the failing constraint of every agent of its tenant. */
+export function explainWaiting(requirement: Requirement, candidates: Iterable<Candidate>): string {
+  const own = [...candidates].filter((candidate) => candidate.tenantId === requirement.tenantId);
+  if (own.length === 0) return 'no agent is linked';
+  const reasons = own.map((candidate) => {
+    const reason =
+      whyNot(requirement, candidate) ?? (isFull(candidate) ? fullReason(candidate) : 'about to be assigned');
+    return `${candidate.name}: ${reason}`;
+  });
+  return reasons.join('; ');
+}
+
+function whyNot(requirement: Requirement, candidate: Candidate): string | undefined {
+  if (candidate.tenantId !== requirement.tenantId) return 'belongs to another tenant';
+  if (candidate.draining) return 'draining';
+  if (!candidate.environments.has(requirement.environment)) return `has no environment "${requirement.environment}"`;
+  for (const selector of requirement.selectors) {
+    for (const label of selector) {
+      if (!matchesRequirement(label, candidate.labels)) return `labels do not match "${formatRequirement(label)}"`;
+    }
+  }
+  return undefined;
+}
+
+function isFull(candidate: Candidate): boolean {
+  return candidate.active >= candidate.slots;
+}
+
+function fullReason(candidate: Candidate): string {
+  return `all ${candidate.slots} slots are in use`;
+}

@@ -1,0 +1,166 @@
+import { type Logger, messageOf } from '@harrier/shared';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import type { AgentRegistry } from '../agent-link/agent-registry.ts';
+import type { Sql } from '../db/database.ts';
+import {
+  type Claim,
+  claimExecutions,
+  type QueueCursor,
+  type WaitingExecution,
+} from '../db/queries/claim-executions.ts';
+import { nextDueTime } from '../db/queries/queue-state.ts';
+import { explainWaiting, place, type Requirement } from './place.ts';
+
+/** Entries looked at in one transaction, and pages in one pass: what waits behind 4,000 that cannot run waits for the next. */
+const PAGE_ENTRIES = 250;
+const PAGES_IN_A_PASS = 16;
+/** Finds what another replica queued or a lost wake-up left; wake-ups do the work otherwise. */
+const POLL_MS = 2_000;
+const LONGEST_TIMER_MS = 60_000;
+
+export interface SchedulerOptions {
+  sql: Sql;
+  registry: AgentRegistry;
+  logger: Logger;
+  /** What a waiting execution asks for. */
+  requirementOf: (waiting: WaitingExecution) => Promise<Requirement>;
+  /** The claim is committed: the slot on the agent is taken, the assignment is to be sent. */
+  onClaimed: (waiting: WaitingExecution, agentId: string, assignTime: Date) => Promise<void>;
+}
+
+/**
+ * Gives executions to agents. `reserve` serves a new one at once from memory; what found no room waits in the database and
+ * is claimed by a pass over the queue, which runs when room appears, when a retry is due, and now and then.
+ */
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  #running = false;
+  #again = false;
+  #stopped = false;
+  #timer: NodeJS.Timeout | undefined;
+  #pass: Promise<void> = Promise.resolve();
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+    this.#arm(POLL_MS);
+  }
+
+  /**
+   * Takes a slot for a new execution, or answers undefined when it must wait. Nothing overtakes: while a pass over the queue
+   * is due, new ones queue up too.
+   */
+  reserve(requirement: Requirement): string | undefined {
+    if (this.#running || this.#again) return undefined;
+    const candidate = place(requirement, this.#options.registry.candidates());
+    if (candidate === undefined) return undefined;
+    this.#options.registry.takeSlot(candidate.id);
+    return candidate.id;
+  }
+
+  /** Gives a slot back; somebody may wait for it. */
+  release(agentId: string): void {
+    this.#options.registry.freeSlot(agentId);
+    if (this.#waiting) this.wake();
+  }
+
+  explain(requirement: Requirement): string {
+    return explainWaiting(requirement, this.#options.registry.candidates());
+  }
+
+  /** Something entered the queue, or room appeared. */
+  wake(): void {
+    if (this.#stopped) return;
+    this.#again = true;
+    if (this.#running) return;
+    this.#running = true;
+    this.#pass = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    await this.#pass;
+  }
+
+  /** The last pass left entries in the queue. */
+  #waiting = true;
+
+  async #run(): Promise<void> {
+    let nextMs = POLL_MS;
+    try {
+      while (this.#again && !this.#stopped) {
+        this.#again = false;
+        this.#waiting = await this.#claimAll();
+      }
+      const due = await nextDueTime(this.#options.sql);
+      if (due !== undefined) nextMs = Math.min(due.inMs + 1, this.#waiting ? POLL_MS : LONGEST_TIMER_MS);
+    } catch (error) {
+      this.#options.logger.error({ err: error }, `the queue could not be read: ${messageOf(error)}`);
+      this.#again = false;
+    } finally {
+      this.#running = false;
+    }
+    if (this.#again) this.wake();
+    else this.#arm(Math.max(1, nextMs));
+  }
+
+  #arm(ms: number): void {
+    clearTimeout(this.#timer);
+    if (this.#stopped) return;
+    this.#timer = setTimeout(() => this.wake(), ms);
+    this.#timer.unref();
+  }
+
+  /** @returns whether entries are left that could not be placed. */
+  async #claimAll(): Promise<boolean> {
+    let after: QueueCursor | undefined;
+    let left = false;
+    for (let page = 0; page < PAGES_IN_A_PASS; page++) {
+      const { waiting, claims } = await this.#claimPage(after);
+      left ||= claims.length < waiting.length;
+      const last = waiting.at(-1);
+      if (last === undefined || waiting.length < PAGE_ENTRIES || !this.#hasRoom()) break;
+      after = { priority: last.priority, id: last.id };
+    }
+    return left;
+  }
+
+  async #claimPage(after: QueueCursor | undefined): Promise<{ waiting: WaitingExecution[]; claims: Claim[] }> {
+    const { sql, registry } = this.#options;
+    const taken: string[] = [];
+    let page: Awaited<ReturnType<typeof claimExecutions>>;
+    try {
+      page = await claimExecutions(sql, { assigned: State.ASSIGNED, limit: PAGE_ENTRIES, after }, async (waiting) => {
+        const claims: Claim[] = [];
+        for (const entry of waiting) {
+          if (!this.#hasRoom()) break;
+          const candidate = place(await this.#options.requirementOf(entry), registry.candidates());
+          if (candidate === undefined) continue;
+          registry.takeSlot(candidate.id);
+          taken.push(candidate.id);
+          claims.push({ id: entry.id, agentId: candidate.id });
+        }
+        return claims;
+      });
+    } catch (error) {
+      for (const agentId of taken) registry.freeSlot(agentId);
+      throw error;
+    }
+    const agents = new Map(page.claims.map((claim) => [claim.id, claim.agentId]));
+    for (const entry of page.waiting) {
+      const agentId = agents.get(entry.id);
+      if (agentId === undefined) continue;
+      // The numbers as the statement left them.
+      const claimed = { ...entry, attempt: entry.attempt + 1 };
+      await this.#options.onClaimed(claimed, agentId, page.assignTime ?? new Date());
+    }
+    return page;
+  }
+
+  #hasRoom(): boolean {
+    for (const candidate of this.#options.registry.candidates()) {
+      if (!candidate.draining && candidate.active < candidate.slots) return true;
+    }
+    return false;
+  }
+}

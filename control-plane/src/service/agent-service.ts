@@ -1,0 +1,125 @@
+import { create, fromBinary } from '@bufbuild/protobuf';
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
+import {
+  type Agent,
+  AgentSchema,
+  Agent_State as AgentState,
+  HardwareSchema,
+  type Isolation_Level as IsolationLevel,
+  type ListAgentsRequest,
+} from '@harrier/shared/gen/agent';
+import { Goodbye_Code as GoodbyeCode, ServerMessageSchema } from '@harrier/shared/gen/link';
+import type { AgentRegistry } from '../agent-link/agent-registry.ts';
+import { createSecret, hashSecret } from '../auth/secret.ts';
+import type { Sql } from '../db/database.ts';
+import {
+  type AgentRow,
+  deleteAgent,
+  insertJoinToken,
+  listAgents,
+  readAgentOf,
+  setDrainRequested,
+} from '../db/queries/agents.ts';
+import { uuidv7 } from '../db/uuid.ts';
+import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE, UUID_SHAPE } from './page-token.ts';
+
+export interface AgentServiceOptions {
+  sql: Sql;
+  registry: AgentRegistry;
+  /** Work may be placed differently now. */
+  capacityChanged: () => void;
+  /** The agent will not come back. */
+  agentLost: (agentId: string, reason: string) => Promise<void>;
+}
+
+/** Shows and steers the agents of a tenant. */
+export class AgentService {
+  readonly #options: AgentServiceOptions;
+
+  constructor(options: AgentServiceOptions) {
+    this.#options = options;
+  }
+
+  async list(tenantId: string, request: ListAgentsRequest): Promise<{ agents: Agent[]; nextPageToken: string }> {
+    const selector = parseLabelSelector(request.labelSelector, 'label_selector');
+    const limit = pageSizeOf(request.pageSize);
+    const position = decodePageToken(request.pageToken, [TEXT_SHAPE, UUID_SHAPE]);
+    let after = position === undefined ? undefined : { name: position[0] ?? '', id: position[1] ?? '' };
+    const found: Agent[] = [];
+    while (true) {
+      const rows = await listAgents(this.#options.sql, tenantId, limit + 1, after);
+      for (const row of rows) {
+        const agent = this.#message(row);
+        const wanted = request.state === AgentState.STATE_UNSPECIFIED || agent.state === request.state;
+        if (!wanted || !matchesLabels(selector, agent.labels)) continue;
+        if (found.length === limit) {
+          const last = found.at(-1);
+          return { agents: found, nextPageToken: encodePageToken(last?.name ?? '', last?.id ?? '') };
+        }
+        found.push(agent);
+      }
+      const last = rows.at(-1);
+      if (last === undefined || rows.length <= limit) return { agents: found, nextPageToken: '' };
+      after = { name: last.name, id: last.id };
+    }
+  }
+
+  /** @throws HarrierError not_found */
+  async get(tenantId: string, id: string): Promise<Agent> {
+    const row = await readAgentOf(this.#options.sql, tenantId, id);
+    if (row === undefined) throw notFound(id);
+    return this.#message(row);
+  }
+
+  /** Begins or ends a drain. @throws HarrierError not_found */
+  async setDraining(tenantId: string, id: string, draining: boolean): Promise<Agent> {
+    const row = await setDrainRequested(this.#options.sql, tenantId, id, draining);
+    if (row === undefined) throw notFound(id);
+    const { registry } = this.#options;
+    registry.setDraining(id, draining);
+    registry.send(id, create(ServerMessageSchema, { message: { case: 'drain', value: { draining } } }));
+    this.#options.capacityChanged();
+    return this.#message(row);
+  }
+
+  /** @throws HarrierError not_found */
+  async delete(tenantId: string, id: string): Promise<void> {
+    if (!(await deleteAgent(this.#options.sql, tenantId, id))) throw notFound(id);
+    this.#options.registry.get(id)?.channel.close(GoodbyeCode.REVOKED, 'the agent was deleted');
+    await this.#options.agentLost(id, 'the agent was deleted');
+  }
+
+  async createJoinToken(tenantId: string, ttlMs: number): Promise<{ token: string; expireTime: Date }> {
+    const token = createSecret('hj');
+    const id = uuidv7();
+    const secretHash = hashSecret(token);
+    return { token, expireTime: await insertJoinToken(this.#options.sql, { id, tenantId, secretHash, ttlMs }) };
+  }
+
+  #message(row: AgentRow): Agent {
+    const linked = this.#options.registry.get(row.id);
+    const agent = create(AgentSchema, {
+      id: row.id,
+      name: row.name,
+      state: linked === undefined ? AgentState.OFFLINE : linked.draining ? AgentState.DRAINING : AgentState.ONLINE,
+      labels: row.labels,
+      version: row.version,
+      hardware: linked?.hardware ?? fromBinary(HardwareSchema, row.hardware),
+      isolation: { level: (linked?.isolation ?? row.isolation) as IsolationLevel },
+      slots: row.slots,
+      activeExecutions: linked?.active ?? 0,
+      createTime: timestampFromDate(row.create_time),
+      drainRequested: row.drain_requested,
+    });
+    if (linked?.load !== undefined) agent.load = linked.load;
+    if (row.link_time !== null) agent.linkTime = timestampFromDate(row.link_time);
+    const seen = linked?.lastSeenTime ?? row.last_seen_time;
+    if (seen !== null) agent.lastSeenTime = timestampFromDate(seen);
+    return agent;
+  }
+}
+
+function notFound(id: string): HarrierError {
+  return new HarrierError('not_found', `there is no agent ${id}`, { field: 'id' });
+}

@@ -1,0 +1,108 @@
+import { messageOf } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import type { AttemptResult } from '@harrier/shared/gen/link';
+import { parseJsonObject } from './json-document.ts';
+import { violationsOf } from './json-schema.ts';
+import type { ResolvedExecution } from './resolved-execution.ts';
+import { storable } from './storable.ts';
+
+/** How an attempt ended, as the control plane judges it. */
+export interface AttemptOutcome {
+  /** A final state. */
+  state: State;
+  outputJson: string | undefined;
+  error: { code: Code; message: string; details: string | undefined } | undefined;
+  exitCode: number | undefined;
+  stdoutBytes: number;
+  stderrBytes: number;
+  stdoutTruncated: boolean;
+  stderrTruncated: boolean;
+  cpuMs: number | undefined;
+  maxRssBytes: number | undefined;
+  prepareMs: number | undefined;
+  runMs: number | undefined;
+}
+
+const FINAL: ReadonlySet<State> = new Set([State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED]);
+
+/** The outcome that an agent reports, checked: an agent's word is not taken for what can be looked at. */
+export function outcomeOfResult(result: AttemptResult, resolved: ResolvedExecution): AttemptOutcome {
+  const reported: AttemptOutcome = {
+    state: FINAL.has(result.state) ? result.state : State.FAILED,
+    outputJson: undefined,
+    error: undefined,
+    exitCode: result.exitCode,
+    stdoutBytes: Number(result.stdoutBytes),
+    stderrBytes: Number(result.stderrBytes),
+    stdoutTruncated: result.stdoutTruncated,
+    stderrTruncated: result.stderrTruncated,
+    cpuMs: result.usage?.cpuMs,
+    maxRssBytes: result.usage === undefined ? undefined : Number(result.usage.maxRssBytes),
+    prepareMs: result.prepareMs,
+    runMs: result.runMs,
+  };
+  if (reported.state === State.SUCCEEDED) return withOutput(reported, result.outputJson, resolved);
+  const details = result.error?.details;
+  reported.error = {
+    code: result.error?.code || Code.INTERNAL,
+    message: storable(result.error?.message ?? 'the agent gave no reason'),
+    details: details === undefined ? undefined : storableJson(details),
+  };
+  return reported;
+}
+
+function withOutput(reported: AttemptOutcome, bytes: Uint8Array, resolved: ResolvedExecution): AttemptOutcome {
+  if (bytes.length > Number(resolved.limits.outputBytes)) {
+    return failed(reported, Code.OUTPUT_TOO_LARGE, `the output has ${bytes.length} bytes`);
+  }
+  if (bytes.length === 0) return { ...reported, outputJson: '{}' };
+  try {
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    const value = parseJsonObject(text, 'output');
+    const module = resolved.program.kind === 'module' ? resolved.program.stored.module : undefined;
+    if (module?.outputSchema !== undefined) {
+      const violations = violationsOf(module.outputSchema, `${module.digest} output`, value);
+      if (violations !== undefined) {
+        return failed(
+          reported,
+          Code.OUTPUT_INVALID,
+          `the output does not satisfy the schema of the module: ${violations}`,
+        );
+      }
+    }
+    return { ...reported, outputJson: text };
+  } catch (error) {
+    return failed(reported, Code.OUTPUT_INVALID, messageOf(error));
+  }
+}
+
+function failed(reported: AttemptOutcome, code: Code, message: string): AttemptOutcome {
+  return { ...reported, state: State.FAILED, error: { code, message: storable(message), details: undefined } };
+}
+
+/** The outcome of an attempt that has no result: its agent is gone, or refused it. */
+export function outcomeWithoutResult(
+  code: Code,
+  message: string,
+  written: { stdout: number; stderr: number },
+): AttemptOutcome {
+  return {
+    state: code === Code.CANCELLED ? State.CANCELLED : State.FAILED,
+    outputJson: undefined,
+    error: { code, message: storable(message), details: undefined },
+    exitCode: undefined,
+    stdoutBytes: written.stdout,
+    stderrBytes: written.stderr,
+    stdoutTruncated: false,
+    stderrTruncated: false,
+    cpuMs: undefined,
+    maxRssBytes: undefined,
+    prepareMs: undefined,
+    runMs: undefined,
+  };
+}
+
+function storableJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll('\\u0000', '\\ufffd');
+}

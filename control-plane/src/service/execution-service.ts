@@ -1,0 +1,353 @@
+import { create, type JsonObject } from '@bufbuild/protobuf';
+import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import {
+  type CreateExecutionRequest,
+  CreateExecutionRequestSchema,
+  type ExecuteRequest,
+  type ExecuteStreamRequest,
+  type Execution,
+  type ListExecutionsRequest,
+  Execution_State as State,
+} from '@harrier/shared/gen/execution';
+import type { Sql } from '../db/database.ts';
+import type { GroupCommit } from '../db/group-commit.ts';
+import { cancelExecution } from '../db/queries/cancel-execution.ts';
+import type { NewExecution } from '../db/queries/insert-executions.ts';
+import {
+  type ActiveRow,
+  type ExecutionRow,
+  findExecutionByKey,
+  listAttempts,
+  listExecutions,
+  readExecution,
+} from '../db/queries/read-executions.ts';
+import { uuidv7 } from '../db/uuid.ts';
+import type { Scheduler } from '../scheduler/scheduler.ts';
+import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';
+import type { ExecutionTracker } from './execution-tracker.ts';
+import { parseJsonObject } from './json-document.ts';
+import { violationsOf } from './json-schema.ts';
+import type { ModuleService, StoredModule } from './module-service.ts';
+import { decodePageToken, encodePageToken, pageSizeOf, UUID_SHAPE } from './page-token.ts';
+import { decodeRequest, encodeRequest, type ResolvedExecution, resolveExecution } from './resolved-execution.ts';
+import { storable } from './storable.ts';
+import type { TrackedExecution } from './tracked-execution.ts';
+
+/** The three requests that start an execution have the same fields. */
+export type ExecutionRequest = CreateExecutionRequest | ExecuteRequest | ExecuteStreamRequest;
+
+/** Rows that one page of a label-filtered list looks at, at most. */
+const LABEL_SCAN_ROWS = 10_000;
+const MAX_INPUT_BYTES = 8 * 1024 * 1024;
+
+export interface ExecutionServiceOptions {
+  sql: Sql;
+  inserts: GroupCommit<NewExecution, Date | undefined>;
+  modules: ModuleService;
+  scheduler: Scheduler;
+  tracker: ExecutionTracker;
+}
+
+/** Accepts, shows, lists and cancels executions. */
+export class ExecutionService {
+  readonly #options: ExecutionServiceOptions;
+
+  constructor(options: ExecutionServiceOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Accepts an execution: when this resolves it is committed.
+   * @returns its id, and its record when this replica follows it.
+   * @throws HarrierError invalid_argument, not_found; nothing was written then.
+   */
+  async accept(
+    tenantId: string,
+    request: ExecutionRequest,
+  ): Promise<{ id: string; tracked: TrackedExecution | undefined }> {
+    const module = await this.#moduleOf(tenantId, request);
+    const { inputJson, jsonText } = checkedInput(request, module);
+    const resolved = resolveExecution({
+      id: uuidv7(),
+      tenantId,
+      request: storedRequest(request),
+      module,
+      inputJson,
+      jsonText,
+    });
+    const { scheduler, tracker } = this.#options;
+    const agentId = scheduler.reserve(resolved.requirement);
+    let createTime: Date | undefined;
+    try {
+      createTime = await this.#options.inserts.add(newRow(resolved, agentId));
+    } catch (error) {
+      if (agentId !== undefined) scheduler.release(agentId);
+      throw error;
+    }
+    if (createTime === undefined) {
+      if (agentId !== undefined) scheduler.release(agentId);
+      return await this.#acceptedBefore(tenantId, request.idempotencyKey);
+    }
+    const times = {
+      createTime,
+      queueTime: createTime,
+      assignTime: undefined,
+      startTime: undefined,
+      endTime: undefined,
+    };
+    // A claim of the queue may have come first.
+    const tracked = tracker.get(resolved.id) ?? tracker.track(resolved, times, 0);
+    if (agentId !== undefined) tracker.assign(tracked, agentId, 1, createTime);
+    else {
+      if (tracked.history.length === 0) tracked.move({ state: State.PENDING, attempt: 0, agentId: '' });
+      scheduler.wake();
+    }
+    return { id: resolved.id, tracked };
+  }
+
+  /** Waits for the end. @returns the execution in its final state. Rejects with the signal's reason. */
+  async finished(
+    tenantId: string,
+    id: string,
+    tracked: TrackedExecution | undefined,
+    signal: AbortSignal,
+  ): Promise<Execution> {
+    if (tracked !== undefined) {
+      while (!tracked.finished && this.#options.tracker.get(id) === tracked) await tracked.changed.wait(signal);
+      if (tracked.finished) return executionMessage(rowOfTracked(tracked));
+    }
+    while (true) {
+      const row = await this.#row(tenantId, id);
+      if (row.end_time !== null) return executionMessage(row);
+      const followed = this.#options.tracker.get(id);
+      if (followed !== undefined && followed !== tracked) return await this.finished(tenantId, id, followed, signal);
+      await waitFor(FOREIGN_POLL_MS, signal);
+    }
+  }
+
+  /** @throws HarrierError not_found */
+  async get(tenantId: string, id: string, options: { includeInput: boolean }): Promise<Execution> {
+    const row = await this.#row(tenantId, id);
+    const message = await this.#withMemory(row, tenantId);
+    if (options.includeInput) message.inputJson = row.input_json ?? '';
+    const earlier = await listAttempts(this.#options.sql, tenantId, id);
+    message.attempts = earlier.map(attemptMessage);
+    return message;
+  }
+
+  async list(
+    tenantId: string,
+    request: ListExecutionsRequest,
+  ): Promise<{ executions: Execution[]; nextPageToken: string }> {
+    const selector = parseLabelSelector(request.labelSelector, 'label_selector');
+    const limit = pageSizeOf(request.pageSize);
+    if (request.module.includes('\0')) {
+      throw new HarrierError('invalid_argument', 'module cannot contain NUL', { field: 'module' });
+    }
+    let before = decodePageToken(request.pageToken, [UUID_SHAPE])?.[0];
+    const found: ExecutionRow[] = [];
+    for (let scanned = 0; found.length <= limit && scanned < LABEL_SCAN_ROWS; ) {
+      const rows = await listExecutions(this.#options.sql, {
+        tenantId,
+        limit: limit + 1,
+        before,
+        state: request.state === State.STATE_UNSPECIFIED ? undefined : request.state,
+        module: request.module === '' ? undefined : request.module,
+        createTimeFrom: request.createTimeFrom === undefined ? undefined : timestampDate(request.createTimeFrom),
+        createTimeTo: request.createTimeTo === undefined ? undefined : timestampDate(request.createTimeTo),
+      });
+      scanned += rows.length;
+      for (const row of rows) {
+        before = row.id;
+        if (matchesLabels(selector, row.labels ?? {}) && found.push(row) > limit) break;
+      }
+      if (rows.length <= limit) {
+        before = undefined;
+        break;
+      }
+    }
+    const shown = found.slice(0, limit);
+    const last = found.length > limit ? shown.at(-1)?.id : before;
+    return {
+      executions: shown.map((row) => overlaid(executionMessage(row), this.#options.tracker.get(row.id))),
+      nextPageToken: last === undefined ? '' : encodePageToken(last),
+    };
+  }
+
+  /** @throws HarrierError not_found */
+  async cancel(tenantId: string, id: string, reason: string): Promise<Execution> {
+    const message = storable(reason === '' ? 'cancelled by a caller' : reason);
+    const outcome = await cancelExecution(this.#options.sql, {
+      tenantId,
+      id,
+      message,
+      cancelled: State.CANCELLED,
+      errorCode: Code.CANCELLED,
+    });
+    if (outcome === undefined) throw notFound(id);
+    const tracked = this.#options.tracker.get(id);
+    if (tracked !== undefined) {
+      if (outcome === 'ended') this.#options.tracker.cancelledWhileWaiting(tracked, message);
+      if (outcome === 'requested') this.#options.tracker.requestCancel(tracked, message);
+    }
+    return await this.get(tenantId, id, { includeInput: false });
+  }
+
+  /** What a stored row asks for: for claims and for attempts that an agent brings back. */
+  async resolveRow(row: Omit<ActiveRow, 'state' | 'assign_time' | 'cancel_reason'>): Promise<ResolvedExecution> {
+    const { modules } = this.#options;
+    return resolveExecution({
+      id: row.id,
+      tenantId: row.tenant_id,
+      request: decodeRequest(row.request),
+      module: row.module_id === null ? undefined : await modules.resolveById(row.tenant_id, row.module_id),
+      inputJson: row.input_json,
+      jsonText: row.json_text,
+    });
+  }
+
+  async #moduleOf(tenantId: string, request: ExecutionRequest): Promise<StoredModule | undefined> {
+    if (request.target.case === 'module') {
+      return await this.#options.modules.resolve(tenantId, request.target.value, request.version);
+    }
+    if (request.version !== '') {
+      throw new HarrierError('invalid_argument', 'version goes with module', { field: 'version' });
+    }
+    return undefined;
+  }
+
+  async #acceptedBefore(tenantId: string, key: string): Promise<{ id: string; tracked: TrackedExecution | undefined }> {
+    const id = await findExecutionByKey(this.#options.sql, tenantId, key);
+    if (id === undefined) throw new HarrierError('internal', 'an execution was not stored');
+    return { id, tracked: this.#options.tracker.get(id) };
+  }
+
+  async #row(tenantId: string, id: string): Promise<ExecutionRow> {
+    const row = await readExecution(this.#options.sql, tenantId, id);
+    if (row === undefined) throw notFound(id);
+    return row;
+  }
+
+  async #withMemory(row: ExecutionRow, tenantId: string): Promise<Execution> {
+    const message = overlaid(
+      executionMessage(row),
+      row.end_time === null ? this.#options.tracker.get(row.id) : undefined,
+    );
+    if (message.state === State.PENDING && message.nextAttemptTime === undefined) {
+      const { requirement } = await this.resolveRow({
+        ...row,
+        tenant_id: tenantId,
+        request: row.request ?? new Uint8Array(),
+        input_json: '{}',
+      });
+      message.waitingReason = this.#options.scheduler.explain(requirement);
+    }
+    return message;
+  }
+}
+
+/** How often an execution that another replica follows is looked up. */
+const FOREIGN_POLL_MS = 500;
+
+/** What memory knows better than the database, which is told of running states a little later. */
+function overlaid(message: Execution, tracked: TrackedExecution | undefined): Execution {
+  if (tracked === undefined || tracked.history.length === 0) return message;
+  const { current, progress, log, nextAttemptTime } = tracked;
+  message.state = current.state;
+  message.attempt = current.attempt;
+  message.agentId = current.agentId;
+  if (progress !== undefined) message.progress = { $typeName: 'harrier.v1.Progress', ...progress };
+  if (log !== undefined) {
+    message.stdoutBytes = BigInt(log.stdout.end);
+    message.stderrBytes = BigInt(log.stderr.end);
+  }
+  if (current.state === State.PENDING && nextAttemptTime !== undefined && nextAttemptTime.getTime() > Date.now()) {
+    message.nextAttemptTime = timestampFromDate(nextAttemptTime);
+    message.waitingReason = `the next attempt is due at ${nextAttemptTime.toISOString()}`;
+  }
+  return message;
+}
+
+function checkedInput(
+  request: ExecutionRequest,
+  module: StoredModule | undefined,
+): { inputJson: string; jsonText: boolean } {
+  const form = request.inputForm;
+  const jsonText = form.case === 'inputJson';
+  const inputJson =
+    form.case === 'inputJson'
+      ? form.value
+      : form.case === 'input'
+        ? JSON.stringify(form.value satisfies JsonObject)
+        : '{}';
+  const field = jsonText ? 'input_json' : 'input';
+  if (Buffer.byteLength(inputJson) > MAX_INPUT_BYTES) {
+    throw new HarrierError('invalid_argument', `${field} is larger than ${MAX_INPUT_BYTES} bytes`, { field });
+  }
+  const value = parseJsonObject(inputJson, field);
+  const schema = module?.module.inputSchema;
+  if (module !== undefined && schema !== undefined) {
+    const violations = violationsOf(schema, `${module.module.digest} input`, value);
+    if (violations !== undefined) {
+      throw new HarrierError(
+        'invalid_argument',
+        `${field} does not satisfy the input schema of ${module.module.name} ${module.module.version}: ${violations}`,
+        { field },
+      );
+    }
+  }
+  return { inputJson, jsonText };
+}
+
+/** The request as it is stored: its input has a column of its own. */
+function storedRequest(request: ExecutionRequest): CreateExecutionRequest {
+  const { $typeName, inputForm, ...fields } = request;
+  return create(CreateExecutionRequestSchema, fields);
+}
+
+function newRow(resolved: ResolvedExecution, agentId: string | undefined): NewExecution {
+  const { request, program } = resolved;
+  const stored = program.kind === 'module' ? program.stored : undefined;
+  const hasLabels = Object.keys(request.labels).length > 0;
+  if (request.idempotencyKey.includes('\0')) {
+    throw new HarrierError('invalid_argument', 'idempotency_key cannot contain NUL', { field: 'idempotency_key' });
+  }
+  return {
+    id: resolved.id,
+    tenant_id: resolved.tenantId,
+    state: agentId === undefined ? State.PENDING : State.ASSIGNED,
+    attempt: agentId === undefined ? 0 : 1,
+    agent_id: agentId ?? null,
+    module_id: stored?.id ?? null,
+    module: stored?.module.name ?? null,
+    version: stored?.module.version ?? null,
+    task_class: resolved.taskClass,
+    labels: hasLabels ? request.labels : null,
+    priority: request.priority,
+    request: encodeRequest(request),
+    input_json: resolved.inputJson,
+    json_text: resolved.jsonText,
+    idempotency_key: request.idempotencyKey === '' ? null : request.idempotencyKey,
+  };
+}
+
+function notFound(id: string): HarrierError {
+  return new HarrierError('not_found', `there is no execution ${id}`, { field: 'id' });
+}
+
+function waitFor(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason);
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener('abort', abort);
+      resolve();
+    }, ms);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+}

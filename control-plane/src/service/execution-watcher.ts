@@ -1,0 +1,242 @@
+import { HarrierError } from '@harrier/shared';
+import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
+import type { Sql } from '../db/database.ts';
+import { readLogChunks } from '../db/queries/log-chunks.ts';
+import { type ExecutionRow, readExecution } from '../db/queries/read-executions.ts';
+import type { AttemptLog, LogStreamName } from './attempt-log.ts';
+import { executionMessage } from './execution-message.ts';
+import type { ExecutionTracker } from './execution-tracker.ts';
+import type { LogPiece } from './log-stream.ts';
+import type { ProgressReport, StateChange, TrackedExecution } from './tracked-execution.ts';
+
+/** Rows of the log in one read. */
+const CHUNKS_A_READ = 16;
+/** How often an execution that another replica follows is looked up. */
+const FOREIGN_POLL_MS = 500;
+const STREAMS: readonly LogStreamName[] = [Stream.STDOUT, Stream.STDERR];
+
+/** What a watcher is told. The result is the last. */
+export type ExecutionEvent =
+  | { kind: 'state'; change: StateChange }
+  | { kind: 'log'; attempt: number; stream: LogStreamName; piece: LogPiece }
+  | { kind: 'progress'; progress: ProgressReport }
+  | { kind: 'result'; execution: Execution };
+
+export interface LogPosition {
+  attempt: number;
+  stdout: number;
+  stderr: number;
+}
+
+export interface WatchOptions {
+  tenantId: string;
+  id: string;
+  /** First bytes wanted; attempt 0 is the current one. */
+  from: LogPosition;
+  /** Streams wanted. Default both. */
+  streams?: readonly LogStreamName[];
+  signal: AbortSignal;
+}
+
+/**
+ * Follows executions for readers. Each reader pulls at its own pace: log bytes from the memory of the attempt while it
+ * runs, from the database where they have left memory, the same bytes either way.
+ */
+export class ExecutionWatcher {
+  readonly #sql: Sql;
+  readonly #tracker: ExecutionTracker;
+
+  constructor(sql: Sql, tracker: ExecutionTracker) {
+    this.#sql = sql;
+    this.#tracker = tracker;
+  }
+
+  /** States, log bytes and progress until the result. @throws HarrierError not_found, invalid_argument */
+  async *watch(options: WatchOptions): AsyncGenerator<ExecutionEvent> {
+    const { tenantId, id, signal } = options;
+    const cursor = { ...options.from };
+    let shown: StateChange | undefined;
+    let progress: ProgressReport | undefined;
+    let step = 0;
+    while (true) {
+      signal.throwIfAborted();
+      const tracked = this.#tracker.get(id);
+      if (tracked !== undefined && tracked.resolved.tenantId === tenantId && tracked.history.length > 0) {
+        step = shown === undefined ? tracked.history.length - 1 : step;
+        // What is asked for before it is looked at cannot be missed.
+        const wake = this.#nextChange(tracked, signal);
+        for (; step < tracked.history.length; step++) {
+          shown = tracked.history[step] ?? tracked.current;
+          if (!isFinalState(shown.state)) yield { kind: 'state', change: shown };
+        }
+        const { current, log, finished } = tracked;
+        if (cursor.attempt === 0) cursor.attempt = current.attempt;
+        if (cursor.attempt > current.attempt && current.attempt > 0) throw noAttempt(id, cursor.attempt);
+        yield* this.#earlierAttempts(options, cursor, current.attempt);
+        if (log !== undefined && cursor.attempt === log.attempt) yield* this.#available(options, cursor, log);
+        if (tracked.progress !== undefined && tracked.progress !== progress) {
+          progress = tracked.progress;
+          yield { kind: 'progress', progress };
+        }
+        if (!finished && this.#tracker.get(id) === tracked) {
+          await wake;
+          continue;
+        }
+        // It ended, here or elsewhere: the database has the rest.
+        wake.catch(() => undefined);
+      }
+      const row = await this.#row(tenantId, id);
+      if (row.end_time !== null) {
+        yield* this.#stored(options, cursor, row);
+        yield { kind: 'result', execution: executionMessage(row) };
+        return;
+      }
+      if (this.#tracker.get(id) === undefined) {
+        const change = { state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' };
+        if (shown?.state !== change.state || shown.attempt !== change.attempt) yield { kind: 'state', change };
+        shown = change;
+        await new Promise((resolve) => setTimeout(resolve, FOREIGN_POLL_MS));
+      }
+    }
+  }
+
+  /** Log bytes of one attempt: what there is, and with `follow` what comes until its end. */
+  async *readLogs(options: WatchOptions & { follow: boolean }): AsyncGenerator<ExecutionEvent & { kind: 'log' }> {
+    const { tenantId, id, signal } = options;
+    const cursor = { ...options.from };
+    const row = await this.#row(tenantId, id);
+    if (cursor.attempt === 0) cursor.attempt = row.attempt;
+    if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(id, cursor.attempt);
+    while (true) {
+      signal.throwIfAborted();
+      const tracked = this.#tracker.get(id);
+      const log = tracked?.log;
+      if (tracked !== undefined && log !== undefined && log.attempt === cursor.attempt) {
+        const wake = this.#nextChange(tracked, signal);
+        yield* this.#available(options, cursor, log);
+        const over = tracked.finished || tracked.log !== log || tracked.current.agentId === '';
+        if (!options.follow || over) {
+          wake.catch(() => undefined);
+          // What was in memory a moment ago may have left it: the database has it all.
+          if (over) yield* this.#fromDatabase(options, cursor, undefined);
+          return;
+        }
+        await wake;
+        continue;
+      }
+      yield* this.#fromDatabase(options, cursor, undefined);
+      if (!options.follow) return;
+      const now = await this.#row(tenantId, id);
+      if (now.end_time !== null || now.attempt > cursor.attempt) {
+        yield* this.#fromDatabase(options, cursor, undefined);
+        return;
+      }
+      if (cursor.attempt === 0) cursor.attempt = now.attempt;
+      const followed = this.#tracker.get(id);
+      if (followed !== undefined && followed.log?.attempt !== cursor.attempt) {
+        await followed.changed.wait(signal, FOREIGN_POLL_MS);
+      } else if (followed === undefined) await new Promise((resolve) => setTimeout(resolve, FOREIGN_POLL_MS));
+      if (cursor.attempt === 0) cursor.attempt = followed?.current.attempt ?? 0;
+    }
+  }
+
+  /** Resolves when the state, the progress or the log changes. */
+  async #nextChange(tracked: TrackedExecution, signal: AbortSignal): Promise<void> {
+    const stop = new AbortController();
+    const either = AbortSignal.any([signal, stop.signal]);
+    const waits = [tracked.changed.wait(either)];
+    if (tracked.log !== undefined) waits.push(tracked.log.changed.wait(either));
+    try {
+      await Promise.race(waits);
+    } finally {
+      stop.abort();
+      for (const wait of waits) wait.catch(() => undefined);
+    }
+  }
+
+  /** Bytes of a running attempt that are there now. */
+  async *#available(options: WatchOptions, cursor: LogPosition, log: AttemptLog): AsyncGenerator<LogEvent> {
+    for (const stream of options.streams ?? STREAMS) {
+      const key = keyOf(stream);
+      while (cursor[key] < log.stream(stream).end) {
+        const piece = log.stream(stream).read(cursor[key]);
+        if (piece === undefined) {
+          yield* this.#fromDatabase({ ...options, streams: [stream] }, cursor, log.stream(stream).start);
+          continue;
+        }
+        cursor[key] += piece.data.length;
+        yield { kind: 'log', attempt: log.attempt, stream, piece };
+      }
+    }
+  }
+
+  /** What is stored of the cursor's attempt, of each stream up to `until`. */
+  async *#fromDatabase(
+    options: WatchOptions,
+    cursor: LogPosition,
+    until: number | undefined,
+  ): AsyncGenerator<LogEvent> {
+    const { tenantId, id: executionId, signal } = options;
+    for (const stream of options.streams ?? STREAMS) {
+      const key = keyOf(stream);
+      while (until === undefined || cursor[key] < until) {
+        signal.throwIfAborted();
+        const range = { tenantId, executionId, attempt: cursor.attempt, stream };
+        const chunks = await readLogChunks(this.#sql, range, cursor[key], CHUNKS_A_READ);
+        const before = cursor[key];
+        for (const { offset, data } of chunks) {
+          const rest = data.subarray(Math.max(0, cursor[key] - offset));
+          if (rest.length === 0) continue;
+          if (offset > cursor[key]) {
+            throw new HarrierError(
+              'internal',
+              `bytes ${cursor[key]} to ${offset} of the log of ${executionId} are missing`,
+            );
+          }
+          const piece = { offset: cursor[key], data: rest };
+          cursor[key] += rest.length;
+          yield { kind: 'log', attempt: cursor.attempt, stream, piece };
+        }
+        if (cursor[key] === before) break;
+      }
+    }
+  }
+
+  /** The rest of attempts that were followed by another one; moves the cursor to the beginning of `attempt`. */
+  async *#earlierAttempts(options: WatchOptions, cursor: LogPosition, attempt: number): AsyncGenerator<LogEvent> {
+    while (cursor.attempt !== 0 && cursor.attempt < attempt) {
+      yield* this.#fromDatabase(options, cursor, undefined);
+      cursor.attempt++;
+      cursor.stdout = 0;
+      cursor.stderr = 0;
+    }
+  }
+
+  /** The rest of the log of an execution that is over. */
+  async *#stored(options: WatchOptions, cursor: LogPosition, row: ExecutionRow): AsyncGenerator<LogEvent> {
+    if (cursor.attempt === 0) cursor.attempt = row.attempt;
+    if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(row.id, cursor.attempt);
+    yield* this.#earlierAttempts(options, cursor, row.attempt);
+    yield* this.#fromDatabase(options, cursor, undefined);
+  }
+
+  async #row(tenantId: string, id: string): Promise<ExecutionRow> {
+    const row = await readExecution(this.#sql, tenantId, id);
+    if (row === undefined) throw new HarrierError('not_found', `there is no execution ${id}`, { field: 'id' });
+    return row;
+  }
+}
+
+type LogEvent = ExecutionEvent & { kind: 'log' };
+
+function keyOf(stream: LogStreamName): 'stdout' | 'stderr' {
+  return stream === Stream.STDOUT ? 'stdout' : 'stderr';
+}
+
+function isFinalState(state: State): boolean {
+  return state >= State.SUCCEEDED;
+}
+
+function noAttempt(id: string, attempt: number): HarrierError {
+  return new HarrierError('invalid_argument', `execution ${id} has no attempt ${attempt} yet`, { field: 'attempt' });
+}

@@ -1,0 +1,248 @@
+import { createHash } from 'node:crypto';
+import { clone, create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { timestampFromDate } from '@bufbuild/protobuf/wkt';
+import { HarrierError, parseLabelSelector } from '@harrier/shared';
+import {
+  EnvironmentSchema,
+  type ListModulesRequest,
+  type Module,
+  ModuleSchema,
+  type Module_Source as ModuleSource,
+} from '@harrier/shared/gen/module';
+import semver from 'semver';
+import type { Sql } from '../db/database.ts';
+import {
+  deleteModule,
+  insertModule,
+  listModules,
+  listModuleVersions,
+  type ModuleRow,
+  readModule,
+  readModuleById,
+} from '../db/queries/modules.ts';
+import { uuidv7 } from '../db/uuid.ts';
+import { checkSchema } from './json-schema.ts';
+import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';
+import { DEFAULT_TASK_CLASS, taskClassTimeoutMs } from './task-class.ts';
+
+/** A registered version and its key in the database. */
+export interface StoredModule {
+  id: string;
+  module: Module;
+}
+
+/** How long a replica may go on with a version that another replica has replaced or deleted. */
+const CACHE_MS = 1_000;
+const CACHE_ENTRIES = 5_000;
+
+/** The registry of modules. */
+export class ModuleService {
+  readonly #sql: Sql;
+  /** Resolved names and versions; by id for what never changes. */
+  readonly #resolved = new Map<string, { stored: StoredModule; untilMs: number }>();
+
+  constructor(sql: Sql) {
+    this.#sql = sql;
+  }
+
+  /** Registers a version. @throws HarrierError invalid_argument, already_exists */
+  async create(tenantId: string, given: Module, source: ModuleSource): Promise<Module> {
+    const module = normalise(given);
+    checkModule(module);
+    const digest = digestOf(module);
+    const { row, created } = await insertModule(
+      this.#sql,
+      {
+        id: uuidv7(),
+        tenantId,
+        name: module.name,
+        version: module.version,
+        environment: module.environment?.kind.case ?? 'inline',
+        tags: module.tags,
+        digest,
+        source,
+        definition: toBinary(ModuleSchema, module),
+      },
+      latestOf,
+    );
+    if (!created && row.digest !== digest) {
+      throw new HarrierError(
+        'already_exists',
+        `module ${module.name} ${module.version} exists with other content; versions never change, register a new one`,
+        { field: 'module.version' },
+      );
+    }
+    if (created) this.#forget(tenantId, module.name);
+    return storedOf(row).module;
+  }
+
+  /** @throws HarrierError not_found, invalid_argument */
+  async get(tenantId: string, name: string, version: string): Promise<Module> {
+    return (await this.resolve(tenantId, name, version)).module;
+  }
+
+  /** As `get`, with the key; from memory when it was resolved a moment ago. */
+  async resolve(tenantId: string, name: string, version: string): Promise<StoredModule> {
+    const key = `${tenantId} ${name} ${version}`;
+    const cached = this.#resolved.get(key);
+    if (cached !== undefined && cached.untilMs > performance.now()) return cached.stored;
+    checkLookup(name, version);
+    const row = await readModule(this.#sql, tenantId, name, version === '' ? undefined : version);
+    if (row === undefined) throw notFound(name, version);
+    return this.#remember(key, row, CACHE_MS);
+  }
+
+  /** A version that an execution was accepted with, deleted since or not. */
+  async resolveById(tenantId: string, id: string): Promise<StoredModule> {
+    const key = `${tenantId} ${id}`;
+    const cached = this.#resolved.get(key);
+    if (cached !== undefined) return cached.stored;
+    const row = await readModuleById(this.#sql, tenantId, id);
+    if (row === undefined) throw new HarrierError('internal', `module ${id} of an execution is gone`);
+    return this.#remember(key, row, Number.POSITIVE_INFINITY);
+  }
+
+  async list(tenantId: string, request: ListModulesRequest): Promise<{ modules: Module[]; nextPageToken: string }> {
+    const limit = pageSizeOf(request.pageSize);
+    const rows = await listModules(this.#sql, {
+      tenantId,
+      limit: limit + 1,
+      after: decodePageToken(request.pageToken, [TEXT_SHAPE])?.[0],
+      tag: optionalText(request.tag, 'tag'),
+      environment: optionalText(request.environment, 'environment'),
+      namePrefix: optionalText(request.namePrefix, 'name_prefix'),
+    });
+    return page(rows, limit, (row) => encodePageToken(row.name));
+  }
+
+  /** Newest first by semantic version. @throws HarrierError not_found */
+  async listVersions(
+    tenantId: string,
+    name: string,
+    pageSize: number,
+    pageToken: string,
+  ): Promise<{ modules: Module[]; nextPageToken: string }> {
+    checkLookup(name, '');
+    const rows = await listModuleVersions(this.#sql, tenantId, name);
+    if (rows.length === 0) throw notFound(name, '');
+    rows.sort((a, b) => compareVersions(b.version, a.version));
+    const after = decodePageToken(pageToken, [TEXT_SHAPE])?.[0];
+    const rest = after === undefined ? rows : rows.filter((row) => compareVersions(row.version, after) < 0);
+    return page(rest, pageSizeOf(pageSize), (row) => encodePageToken(row.version));
+  }
+
+  /** @returns how many versions. @throws HarrierError not_found */
+  async delete(tenantId: string, name: string, version: string): Promise<number> {
+    checkLookup(name, version);
+    const deleted = await deleteModule(this.#sql, tenantId, name, version === '' ? undefined : version, latestOf);
+    if (deleted === 0) throw notFound(name, version);
+    this.#forget(tenantId, name);
+    return deleted;
+  }
+
+  #remember(key: string, row: ModuleRow, ms: number): StoredModule {
+    const stored = storedOf(row);
+    if (this.#resolved.size >= CACHE_ENTRIES) this.#resolved.clear();
+    this.#resolved.set(key, { stored, untilMs: performance.now() + ms });
+    return stored;
+  }
+
+  #forget(tenantId: string, name: string): void {
+    const prefix = `${tenantId} ${name} `;
+    for (const key of this.#resolved.keys()) if (key.startsWith(prefix)) this.#resolved.delete(key);
+  }
+}
+
+function page(
+  rows: ModuleRow[],
+  limit: number,
+  tokenOf: (last: ModuleRow) => string,
+): { modules: Module[]; nextPageToken: string } {
+  const shown = rows.slice(0, limit);
+  const last = shown.at(-1);
+  return {
+    modules: shown.map((row) => ({ ...storedOf(row).module, code: '' })),
+    nextPageToken: rows.length > limit && last !== undefined ? tokenOf(last) : '',
+  };
+}
+
+function storedOf(row: ModuleRow): StoredModule {
+  const module = fromBinary(ModuleSchema, row.definition);
+  module.createTime = timestampFromDate(row.create_time);
+  module.digest = row.digest;
+  module.source = row.source as ModuleSource;
+  return { id: row.id, module };
+}
+
+/** Defaults filled in, and what only the control plane sets left out. */
+function normalise(given: Module): Module {
+  const module = clone(ModuleSchema, given);
+  module.language ||= 'python';
+  module.handler ||= 'handler';
+  module.taskClass ||= DEFAULT_TASK_CLASS;
+  if (module.environment?.kind.case === undefined) {
+    module.environment = create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
+  }
+  delete module.createTime;
+  module.digest = '';
+  module.source = 0;
+  return module;
+}
+
+function checkModule(module: Module): void {
+  if (semver.valid(module.version) !== module.version.split('+')[0]) {
+    throw new HarrierError(
+      'invalid_argument',
+      `module.version "${module.version}" is not a semantic version like 1.4.0`,
+      { field: 'module.version' },
+    );
+  }
+  taskClassTimeoutMs(module.taskClass, 'module.task_class');
+  parseLabelSelector(module.agentSelector, 'module.agent_selector');
+  if (module.inputSchema !== undefined) checkSchema(module.inputSchema, 'module.input_schema');
+  if (module.outputSchema !== undefined) checkSchema(module.outputSchema, 'module.output_schema');
+  const nul = [...module.tags, module.code].find((text) => text.includes('\0'));
+  if (nul !== undefined) {
+    throw new HarrierError('invalid_argument', 'module.code and module.tags cannot contain NUL', { field: 'module' });
+  }
+}
+
+/** Of everything that shapes what runs; a better description is not other content. */
+function digestOf(module: Module): string {
+  const content = clone(ModuleSchema, module);
+  content.description = '';
+  content.tags = [];
+  return createHash('sha256').update(toBinary(ModuleSchema, content)).digest('hex');
+}
+
+/** As in semantic versioning; builds of the same version by their text, so that the order is total. */
+function compareVersions(a: string, b: string): number {
+  return semver.compareBuild(a, b);
+}
+
+/** The greatest release, or the greatest pre-release when there is no release. */
+function latestOf(versions: string[]): string | undefined {
+  const sorted = versions.toSorted((a, b) => compareVersions(b, a));
+  return sorted.find((version) => semver.prerelease(version) === null) ?? sorted[0];
+}
+
+function checkLookup(name: string, version: string): void {
+  if (name.includes('\0')) throw new HarrierError('invalid_argument', 'name cannot contain NUL', { field: 'name' });
+  if (version !== '' && semver.valid(version) === null) {
+    throw new HarrierError('invalid_argument', `version "${version}" is not a semantic version like 1.4.0`, {
+      field: 'version',
+    });
+  }
+}
+
+function optionalText(text: string, field: string): string | undefined {
+  if (text.includes('\0')) throw new HarrierError('invalid_argument', `${field} cannot contain NUL`, { field });
+  return text === '' ? undefined : text;
+}
+
+function notFound(name: string, version: string): HarrierError {
+  return new HarrierError(
+    'not_found',
+    version === '' ? `there is no module "${name}"` : `there is no module "${name}" ${version}`,
+  );
+}

@@ -1,0 +1,155 @@
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { HarrierError, type LabelSelector, parseLabelSelector } from '@harrier/shared';
+import {
+  type Code,
+  type Command,
+  type CreateExecutionRequest,
+  CreateExecutionRequestSchema,
+} from '@harrier/shared/gen/execution';
+import { type AttemptRef, type ServerMessage, ServerMessageSchema } from '@harrier/shared/gen/link';
+import { type Limits, LimitsSchema, type RetryPolicy } from '@harrier/shared/gen/module';
+import type { Requirement } from '../scheduler/place.ts';
+import { durationOf, millisecondsOf } from './duration.ts';
+import type { StoredModule } from './module-service.ts';
+import { taskClassTimeoutMs } from './task-class.ts';
+
+const MIB = 1024 * 1024;
+/** What an attempt may use where neither module nor request says otherwise. */
+const DEFAULT_LIMITS = {
+  memoryBytes: BigInt(512 * MIB),
+  stdoutBytes: BigInt(16 * MIB),
+  stderrBytes: BigInt(16 * MIB),
+  outputBytes: BigInt(8 * MIB - 64 * 1024),
+  tmpBytes: BigInt(64 * MIB),
+} as const;
+
+/** What to run: exactly one of these. */
+export type Program =
+  | { kind: 'module'; stored: StoredModule }
+  | { kind: 'code'; code: Code }
+  | { kind: 'command'; command: Command };
+
+/** A request with everything that its module and the defaults add. */
+export interface ResolvedExecution {
+  id: string;
+  tenantId: string;
+  program: Program;
+  /** The request without its input: what is stored. */
+  request: CreateExecutionRequest;
+  inputJson: string;
+  /** Answer with `output_json`. */
+  jsonText: boolean;
+  taskClass: string;
+  timeoutMs: number;
+  limits: Limits;
+  retryPolicy: RetryPolicy | undefined;
+  requirement: Requirement;
+}
+
+/** Puts request, module and defaults together. @throws HarrierError invalid_argument */
+export function resolveExecution(given: {
+  id: string;
+  tenantId: string;
+  request: CreateExecutionRequest;
+  module: StoredModule | undefined;
+  inputJson: string;
+  jsonText: boolean;
+}): ResolvedExecution {
+  const { request, module: stored } = given;
+  const module = stored?.module;
+  const taskClass = request.taskClass || module?.taskClass || 'cpu_short';
+  const classTimeoutMs = taskClassTimeoutMs(taskClass, 'task_class');
+  const timeout = request.timeout ?? module?.timeout;
+  const selectors: LabelSelector[] = [];
+  if (module !== undefined && module.agentSelector !== '') {
+    selectors.push(parseLabelSelector(module.agentSelector, 'module.agent_selector'));
+  }
+  if (request.agentSelector !== '') selectors.push(parseLabelSelector(request.agentSelector, 'agent_selector'));
+  return {
+    id: given.id,
+    tenantId: given.tenantId,
+    program: programOf(request, stored),
+    request,
+    inputJson: given.inputJson,
+    jsonText: given.jsonText,
+    taskClass,
+    timeoutMs: timeout === undefined ? classTimeoutMs : millisecondsOf(timeout),
+    limits: mergeLimits(request.limits, module?.limits),
+    retryPolicy: request.retryPolicy ?? module?.retryPolicy,
+    requirement: { tenantId: given.tenantId, environment: 'inline', selectors },
+  };
+}
+
+function programOf(request: CreateExecutionRequest, stored: StoredModule | undefined): Program {
+  if (stored !== undefined) return { kind: 'module', stored };
+  if (request.target.case === 'code') return { kind: 'code', code: request.target.value };
+  if (request.target.case === 'command') return { kind: 'command', command: request.target.value };
+  throw new HarrierError('invalid_argument', 'one of module, code and command is required', { field: 'module' });
+}
+
+/** The first that is set: request, module, default. */
+function mergeLimits(request: Limits | undefined, module: Limits | undefined): Limits {
+  return create(LimitsSchema, {
+    memoryBytes: request?.memoryBytes || module?.memoryBytes || DEFAULT_LIMITS.memoryBytes,
+    stdoutBytes: request?.stdoutBytes || module?.stdoutBytes || DEFAULT_LIMITS.stdoutBytes,
+    stderrBytes: request?.stderrBytes || module?.stderrBytes || DEFAULT_LIMITS.stderrBytes,
+    outputBytes: request?.outputBytes || module?.outputBytes || DEFAULT_LIMITS.outputBytes,
+    tmpBytes: request?.tmpBytes || module?.tmpBytes || DEFAULT_LIMITS.tmpBytes,
+  });
+}
+
+/** What is stored of a request, in base64: all but the input. */
+export function encodeRequest(request: CreateExecutionRequest): string {
+  return Buffer.from(toBinary(CreateExecutionRequestSchema, request)).toString('base64');
+}
+
+export function decodeRequest(bytes: Uint8Array): CreateExecutionRequest {
+  return fromBinary(CreateExecutionRequestSchema, bytes);
+}
+
+/** The message that gives an attempt to an agent. */
+export function assignmentMessage(resolved: ResolvedExecution, attempt: number): ServerMessage {
+  const ref = { executionId: resolved.id, attempt } as AttemptRef;
+  return create(ServerMessageSchema, {
+    message: {
+      case: 'assignment',
+      value: {
+        ref,
+        tenant: resolved.tenantId,
+        program: assignedProgram(resolved.program),
+        inputJson: Buffer.from(resolved.inputJson),
+        timeout: durationOf(resolved.timeoutMs),
+        limits: resolved.limits,
+        env: resolved.request.env,
+        taskClass: resolved.taskClass,
+        environment: { kind: { case: 'inline', value: {} } },
+      },
+    },
+  });
+}
+
+function assignedProgram(program: Program) {
+  switch (program.kind) {
+    case 'module': {
+      const { module } = program.stored;
+      return {
+        case: 'python' as const,
+        value: {
+          source: module.code,
+          handler: module.handler,
+          filename: `${module.name}-${module.version}.py`,
+          reuseKey: module.reuse ? module.digest : '',
+        },
+      };
+    }
+    case 'code': {
+      const { source, handler } = program.code;
+      return {
+        case: 'python' as const,
+        value: { source, handler: handler || 'handler', filename: 'code.py', reuseKey: '' },
+      };
+    }
+    case 'command':
+      return { case: 'command' as const, value: program.command };
+  }
+}
