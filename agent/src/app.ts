@@ -192,10 +192,9 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     return { problems, details: { agentId: identity.agentId, active: table.active, draining: told.draining } };
   }
 
-  /** What still runs belongs to nobody any more. */
   async function giveUp(reason: string): Promise<void> {
     logger.fatal({ reason }, 'giving up');
-    table.cancelAll(0);
+    await stopper.abandon();
     await finish(reason);
   }
 

@@ -23,7 +23,8 @@ export interface StopParts {
  * How the agent stops:
  *
  *   running ──request──▶ finishing ──quiet, or grace over──▶ stopped
- *                            └──second request──▶ cancelling ──quiet──▶ stopped
+ *      │                     └──second request──▶ cancelling ──quiet──▶ stopped
+ *      └──not wanted──▶ stopped
  *
  * - finishing: no new work is taken, what runs may end;
  * - cancelling: what runs is stopped;
@@ -65,7 +66,17 @@ export class Stopper {
       await this.#quiet(CANCEL_GRACE_MS + SETTLE_MS);
     }
     this.#setState('stopped');
-    if (table.active > 0) logger.warn({ active: table.active }, 'the launcher goes on with what runs');
+    if (config.stopLauncher) await within(SETTLE_MS, launcher.stop(0));
+    else if (table.active > 0) logger.warn({ active: table.active }, 'the launcher goes on with what runs');
+  }
+
+  /** The control plane does not want this agent: what still runs belongs to nobody, and is killed. */
+  async abandon(): Promise<void> {
+    const { config, table, launcher } = this.#parts;
+    table.setClosed('the agent is not wanted');
+    table.cancelAll(0);
+    this.#setState('stopped');
+    this.#wake();
     if (config.stopLauncher) await within(SETTLE_MS, launcher.stop(0));
   }
 

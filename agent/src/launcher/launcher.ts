@@ -64,9 +64,9 @@ export class Launcher {
   #unanswered = 0;
   #failures = 0;
   #paused = false;
-  #stopping = false;
   readonly #firstReady = Promise.withResolvers<void>();
-  readonly #ended = Promise.withResolvers<void>();
+  /** Set when the launcher was told to end; settled when it has. */
+  #stopped: PromiseWithResolvers<void> | undefined;
 
   constructor(options: LauncherOptions) {
     this.#options = options;
@@ -114,11 +114,12 @@ export class Launcher {
 
   /** Asks the launcher to stop everything and to end. Resolves when its connection is gone. */
   stop(graceMs: number): Promise<void> {
+    if (this.#stopped !== undefined) return this.#stopped.promise;
     if (this.#state !== 'ready') return Promise.resolve();
-    this.#stopping = true;
+    this.#stopped = Promise.withResolvers();
     this.#socket?.send({ type: 'stop', grace_ms: graceMs });
     this.setPaused(false);
-    return this.#ended.promise;
+    return this.#stopped.promise;
   }
 
   /** Leaves the launcher alone for good. Safe to call twice. */
@@ -193,8 +194,8 @@ export class Launcher {
   }
 
   #closed(error: Error | undefined): void {
-    this.#ended.resolve();
-    if (this.#stopping && this.#state !== 'closed') this.#setState('closed');
+    if (this.#stopped !== undefined && this.#state !== 'closed') this.#setState('closed');
+    this.#stopped?.resolve();
     if (this.#state === 'closed') return;
     const wasReady = this.#state === 'ready';
     if (this.#state !== 'searching') {

@@ -59,7 +59,7 @@ describe('the handshake', () => {
     const side = await server.connection();
     expect(side.socket.protocol).toBe(LINK_SUBPROTOCOL);
     expect(link.linked).toBe(false);
-    const hello = await side.welcome({ agentId: 'agent-9' });
+    const hello = await side.welcome('agent-9');
     const x = Buffer.from(identity.publicKey).toString('base64url');
     const key = createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x }, format: 'jwk' });
     const signed = Buffer.concat([Buffer.from('harrier.link.v1\0'), side.nonce, hello.publicKey]);

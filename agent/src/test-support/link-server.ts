@@ -3,7 +3,14 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec } from '@harrier/shared';
-import { type AgentMessage, type Hello, type ServerMessage, ServerMessageSchema } from '@harrier/shared/gen/link';
+import {
+  type AgentMessage,
+  type AttemptResult,
+  type Hello,
+  LogStoredSchema,
+  type ServerMessage,
+  ServerMessageSchema,
+} from '@harrier/shared/gen/link';
 import { onTestFinished } from 'vitest';
 import { type WebSocket, WebSocketServer } from 'ws';
 
@@ -48,27 +55,45 @@ export class ServerSide {
   /** Waits for the next message of a kind; what came before it is passed over. */
   async next<C extends Case>(kind: C): Promise<ValueOf<C>> {
     for (;;) {
-      const wake = this.#wake.promise;
-      for (let message = this.#messages.shift(); message !== undefined; message = this.#messages.shift()) {
-        if (message.message.case === kind) return message.message.value as ValueOf<C>;
-      }
-      await wake;
+      const { message } = await this.#take();
+      if (message.case === kind) return message.value as ValueOf<C>;
     }
   }
 
-  /** Sends the challenge and answers the hello. */
-  async welcome(welcome: Partial<{ agentId: string; resume: 'all' }> = {}): Promise<Hello> {
+  /** Sends the challenge and answers the hello; every attempt that the agent holds is wanted, from its first byte. */
+  async welcome(agentId?: string): Promise<Hello> {
     this.send({ case: 'challenge', value: { nonce: this.nonce } });
     const hello = await this.next('hello');
-    const resume = hello.held.map(({ ref }) => ({ ...(ref && { ref }), stdoutOffset: 0n, stderrOffset: 0n }));
-    this.send({
-      case: 'welcome',
-      value: {
-        agentId: welcome.agentId ?? (hello.agentId || 'agent-1'),
-        ...(welcome.resume === 'all' ? { resume } : {}),
-      },
-    });
+    const resume = hello.held.map(({ ref }) => create(LogStoredSchema, ref && { ref }));
+    this.send({ case: 'welcome', value: { agentId: agentId ?? (hello.agentId || 'agent-1'), resume } });
     return hello;
+  }
+
+  /** Collects an attempt's standard output until its result, and acknowledges all of it. */
+  async collect(): Promise<{ stdout: string; result: AttemptResult }> {
+    let stdout = Buffer.alloc(0);
+    for (;;) {
+      const { message } = await this.#take();
+      if (message.case === 'log') {
+        const { ref, offset, data } = message.value;
+        stdout = Buffer.concat([stdout.subarray(0, Number(offset)), data]);
+        const stored = { ...(ref && { ref }), stdoutOffset: BigInt(stdout.length) };
+        this.send({ case: 'logStored', value: stored });
+      } else if (message.case === 'result') {
+        const { ref } = message.value;
+        this.send({ case: 'resultStored', value: ref ? { ref } : {} });
+        return { stdout: stdout.toString(), result: message.value };
+      }
+    }
+  }
+
+  async #take(): Promise<AgentMessage> {
+    for (;;) {
+      const wake = this.#wake.promise;
+      const message = this.#messages.shift();
+      if (message !== undefined) return message;
+      await wake;
+    }
   }
 }
 

@@ -1,0 +1,185 @@
+import { join } from 'node:path';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import { Goodbye_Code } from '@harrier/shared/gen/link';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { type Agent, startAgent } from './app.ts';
+import { readConfig } from './config.ts';
+import { LinkServer, type ServerSide } from './test-support/link-server.ts';
+import { silentLogger } from './test-support/silent-logger.ts';
+import { tempDir } from './test-support/temp-dir.ts';
+
+const LIMIT = 16n * 1024n * 1024n;
+
+/** An agent on a directory, with a real launcher. It stops with the test, and with it the launcher unless it is kept. */
+async function startOn(server: LinkServer, dataDir: string, settings: Record<string, string> = {}): Promise<Agent> {
+  const config = readConfig(settings, {
+    PATH: '/usr/local/bin:/usr/bin:/bin',
+    HARRIER_SERVER_URL: server.httpUrl,
+    HARRIER_JOIN_TOKEN: 'token',
+    HARRIER_AGENT_DATA_DIR: dataDir,
+    HARRIER_AGENT_METRICS_LISTEN: '127.0.0.1:0',
+    HARRIER_AGENT_STOP_LAUNCHER: 'true',
+    HARRIER_AGENT_SLOTS: '2',
+  });
+  const agent = await startAgent(config, silentLogger());
+  onTestFinished(async () => {
+    agent.stop();
+    agent.stop();
+    await agent.ended;
+  });
+  return agent;
+}
+
+function assign(side: ServerSide, executionId: string, source: string): void {
+  side.send({
+    case: 'assignment',
+    value: {
+      ref: { executionId, attempt: 1 },
+      tenant: 'acme',
+      program: { case: 'python', value: { source, handler: 'handler', filename: 'test.py' } },
+      inputJson: Buffer.from('{"name":"you"}'),
+      timeout: { seconds: 60n },
+      limits: {
+        memoryBytes: 32n * LIMIT,
+        stdoutBytes: LIMIT,
+        stderrBytes: LIMIT,
+        outputBytes: 8_323_072n,
+        tmpBytes: LIMIT,
+      },
+      taskClass: 'cpu_short',
+      environment: { kind: { case: 'inline', value: {} } },
+    },
+  });
+}
+
+const HELLO = 'def handler(input):\n    print("printed")\n    return {"hello": input["name"]}\n';
+const LINES = 'def handler(input):\n    for n in range(200000):\n        print(n)\n    return {}\n';
+const EXPECTED_LINES = Array.from({ length: 200_000 }, (_, n) => `${n}\n`).join('');
+const SLOW = 'import time\ndef handler(input):\n    print("up")\n    time.sleep(2)\n    return {"slow": True}\n';
+const FOREVER = 'import time\ndef handler(input):\n    time.sleep(3600)\n';
+
+describe('an agent', { timeout: 60_000 }, () => {
+  test('joins, runs a handler, and is known after a restart', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    const agent = await startOn(server, dataDir);
+    const side = await server.connection();
+    const hello = await side.welcome('agent-5');
+    expect(hello).toMatchObject({ agentId: '', joinToken: 'token', slots: 2, held: [], environments: ['inline'] });
+    expect(hello.hardware?.cpu?.logicalCores).toBeGreaterThan(0);
+    expect((await side.next('heartbeat')).stopping).toBe(false);
+    assign(side, 'e1', HELLO);
+    const { stdout, result } = await side.collect();
+    expect(stdout).toBe('printed\n');
+    expect(result).toMatchObject({ state: State.SUCCEEDED, stdoutBytes: 8n });
+    expect(Buffer.from(result.outputJson).toString()).toBe('{"hello":"you"}');
+    agent.stop();
+    expect((await side.next('heartbeat')).stopping).toBe(true);
+    expect(await agent.ended).toBeUndefined();
+    await startOn(server, dataDir);
+    expect(await (await server.connection()).welcome()).toMatchObject({ agentId: 'agent-5', joinToken: '' });
+  });
+
+  test('tells every byte although the link breaks in the middle', async () => {
+    const server = await LinkServer.start();
+    await startOn(server, tempDir());
+    const first = await server.connection();
+    await first.welcome();
+    assign(first, 'e1', LINES);
+    await first.next('log');
+    first.socket.terminate();
+    const second = await server.connection();
+    expect((await second.welcome()).held).toMatchObject([{ ref: { executionId: 'e1', attempt: 1 } }]);
+    const { stdout, result } = await second.collect();
+    expect(stdout === EXPECTED_LINES, `${stdout.length} bytes`).toBe(true);
+    expect(result.stdoutBytes).toBe(BigInt(EXPECTED_LINES.length));
+  });
+
+  test('leaves running work to the next one', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    const keep = { HARRIER_AGENT_STOP_LAUNCHER: 'false', HARRIER_AGENT_STOP_GRACE_S: '0' };
+    const before = await startOn(server, dataDir, keep);
+    const first = await server.connection();
+    await first.welcome();
+    assign(first, 'e1', SLOW);
+    await first.next('started');
+    before.stop();
+    await before.ended;
+    await startOn(server, dataDir);
+    const second = await server.connection();
+    expect((await second.welcome()).held).toMatchObject([{ ref: { executionId: 'e1' }, finished: false }]);
+    const { stdout, result } = await second.collect();
+    expect(stdout).toBe('up\n');
+    expect(Buffer.from(result.outputJson).toString()).toBe('{"slow":true}');
+  });
+
+  test('cancels on demand, and takes no more than its slots', async () => {
+    const server = await LinkServer.start();
+    await startOn(server, tempDir());
+    const side = await server.connection();
+    await side.welcome();
+    for (const id of ['e1', 'e2', 'e3']) assign(side, id, FOREVER);
+    expect(await side.next('rejected')).toMatchObject({ ref: { executionId: 'e3' }, requeue: true });
+    await side.next('started');
+    await side.next('started');
+    side.send({ case: 'cancel', value: { ref: { executionId: 'e2', attempt: 1 }, grace: {} } });
+    const { result } = await side.collect();
+    expect(result).toMatchObject({
+      ref: { executionId: 'e2' },
+      state: State.CANCELLED,
+      error: { code: Code.CANCELLED },
+    });
+    side.send({ case: 'drop', value: { ref: { executionId: 'e1', attempt: 1 }, reason: 'for the test' } });
+    assign(side, 'e4', HELLO);
+    expect((await side.collect()).result).toMatchObject({ ref: { executionId: 'e4' }, state: State.SUCCEEDED });
+  });
+
+  test('takes no work while it is draining', async () => {
+    const server = await LinkServer.start();
+    await startOn(server, tempDir());
+    const side = await server.connection();
+    await side.welcome();
+    side.send({ case: 'drain', value: { draining: true } });
+    assign(side, 'e1', HELLO);
+    expect(await side.next('rejected')).toMatchObject({ requeue: true, error: { message: 'the agent is draining' } });
+    side.send({ case: 'drain', value: { draining: false } });
+    assign(side, 'e1', HELLO);
+    expect((await side.collect()).result.state).toBe(State.SUCCEEDED);
+  });
+
+  test('that is asked to stop twice cancels what runs and tells it', async () => {
+    const server = await LinkServer.start();
+    const agent = await startOn(server, tempDir());
+    const side = await server.connection();
+    await side.welcome();
+    assign(side, 'e1', FOREVER);
+    await side.next('started');
+    agent.stop();
+    agent.stop();
+    const { result } = await side.collect();
+    expect(result).toMatchObject({ state: State.CANCELLED });
+    expect(await agent.ended).toBeUndefined();
+    expect(await side.closed).toBe(1000);
+  });
+
+  test('that was deleted ends, with the reason', async () => {
+    const server = await LinkServer.start();
+    const agent = await startOn(server, tempDir());
+    const side = await server.connection();
+    await side.welcome();
+    side.send({ case: 'goodbye', value: { code: Goodbye_Code.REVOKED, message: 'deleted' } });
+    expect(await agent.ended).toBe('the control plane has deleted this agent: deleted');
+  });
+});
+
+test('an agent that has neither joined nor a token says so', async () => {
+  const dataDir = join(tempDir(), 'agent');
+  const config = readConfig({ HARRIER_AGENT_DATA_DIR: dataDir }, { HARRIER_SERVER_URL: 'http://127.0.0.1:1' });
+  await expect(startAgent(config, silentLogger())).rejects.toThrow(
+    `HARRIER_JOIN_TOKEN is missing: the agent in ${dataDir} has not joined yet`,
+  );
+  // Nothing is left open: the directory is free again.
+  await expect(startAgent(config, silentLogger())).rejects.toThrow('HARRIER_JOIN_TOKEN is missing');
+});

@@ -1,0 +1,70 @@
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { expect, test, vi } from 'vitest';
+import type { FinishedMessage } from '../launcher/messages.ts';
+import type { Executor, ExecutorEvents } from './executor.ts';
+import { launcherEvents } from './launcher-events.ts';
+
+const FINISHED: FinishedMessage = {
+  type: 'finished',
+  execution: 'e',
+  attempt: 1,
+  outcome: 'failed',
+  error: null,
+  exit_code: null,
+  signal: null,
+  run_ms: 1.5,
+  stdout: 1,
+  stderr: 2,
+  stdout_truncated: false,
+  stderr_truncated: true,
+  usage: null,
+};
+
+function setUp() {
+  const events = { onFinished: vi.fn(), onRecovered: vi.fn(), onLost: vi.fn() };
+  const facts = { onIsolation: vi.fn(), onLoad: vi.fn() };
+  const executor = { kind: 'inline' } as Executor;
+  return {
+    events,
+    facts,
+    executor,
+    translated: launcherEvents(() => executor, events as never as ExecutorEvents, facts),
+  };
+}
+
+test.each([
+  ['HANDLER_ERROR', Code.HANDLER_ERROR],
+  ['OUT_OF_MEMORY', Code.OUT_OF_MEMORY],
+  ['NEVER_HEARD_OF', Code.INTERNAL],
+])('the error %s becomes code %s', (name, code) => {
+  const { events, translated } = setUp();
+  const error = { code: name, message: 'no', details: { type: 'ValueError' } };
+  translated.onFinished({ ...FINISHED, error }, Buffer.from(''));
+  expect(events.onFinished).toHaveBeenCalledWith(
+    { executionId: 'e', attempt: 1 },
+    expect.objectContaining({
+      outcome: 'failed',
+      error: { code, message: 'no', details: { type: 'ValueError' } },
+      exitCode: undefined,
+      runMs: 1.5,
+      stderrBytes: 2,
+      stderrTruncated: true,
+      maxRssBytes: 0,
+    }),
+  );
+});
+
+test('a welcome tells the isolation and what is held', () => {
+  const { events, facts, executor, translated } = setUp();
+  translated.onWelcome({
+    type: 'welcome',
+    protocol: 1,
+    version: '1',
+    pid: 1,
+    isolation: 'none',
+    python: '3.11.2',
+    attempts: [{ execution: 'e', attempt: 1, state: 'finished', stdout: 0, stderr: 0 }],
+  });
+  expect(facts.onIsolation).toHaveBeenCalledWith('none');
+  expect(events.onRecovered).toHaveBeenCalledWith(executor, [{ executionId: 'e', attempt: 1, finished: true }]);
+});

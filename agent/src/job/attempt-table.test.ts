@@ -1,0 +1,363 @@
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import {
+  type AgentMessage,
+  AssignmentSchema,
+  CancelAttemptSchema,
+  LogStoredSchema,
+  WelcomeSchema,
+} from '@harrier/shared/gen/link';
+import { describe, expect, test, vi } from 'vitest';
+import type { AttemptEnd, AttemptKey, Executor, StartRefusal } from '../executor/executor.ts';
+import { silentLogger } from '../test-support/silent-logger.ts';
+import { AttemptTable } from './attempt-table.ts';
+
+const A: AttemptKey = { executionId: 'a', attempt: 1 };
+const B: AttemptKey = { executionId: 'b', attempt: 2 };
+
+function succeeded(output = '{}'): AttemptEnd {
+  return {
+    outcome: 'succeeded',
+    error: undefined,
+    exitCode: undefined,
+    output: Buffer.from(output),
+    runMs: 12,
+    cpuMs: 3,
+    maxRssBytes: 4096,
+    stdoutBytes: 5,
+    stderrBytes: 0,
+    stdoutTruncated: false,
+    stderrTruncated: false,
+  };
+}
+
+function setUp(options: { slots?: number; refuse?: StartRefusal; kind?: string } = {}) {
+  const executor = {
+    kind: options.kind ?? 'inline',
+    start: vi.fn<Executor['start']>(() => options.refuse),
+    cancel: vi.fn<Executor['cancel']>(),
+    acknowledgeOutput: vi.fn<Executor['acknowledgeOutput']>(),
+    forget: vi.fn<Executor['forget']>(),
+    replay: vi.fn<Executor['replay']>(),
+  };
+  const sent: AgentMessage['message'][] = [];
+  const onFinished = vi.fn();
+  const onQuiet = vi.fn();
+  let nowMs = 0;
+  const table = new AttemptTable({
+    slots: options.slots ?? 2,
+    send: ({ message }) => sent.push(message),
+    onFinished,
+    onQuiet,
+    logger: silentLogger(),
+    nowMs: () => nowMs,
+  });
+  table.addExecutor(executor);
+  return {
+    table,
+    executor,
+    onFinished,
+    onQuiet,
+    advance: (ms: number) => {
+      nowMs += ms;
+    },
+    /** What was sent since the last look, as `kind execution/attempt`. */
+    told: () => sent.splice(0).map((message) => `${message.case} ${nameOf(message)}`),
+    takeSent: () => sent.splice(0),
+    link: (welcome: MessageInitShape<typeof WelcomeSchema> = {}) => table.linkUp(create(WelcomeSchema, welcome)),
+    /** A link that is up and has been told everything. */
+    linkAndReplay: (held: (AttemptKey & { finished: boolean })[] = []) => {
+      table.linkUp(
+        create(WelcomeSchema, { resume: held.map(({ executionId, attempt }) => ({ ref: { executionId, attempt } })) }),
+      );
+      table.onRecovered(executor, held);
+    },
+  };
+}
+
+function nameOf(message: AgentMessage['message']): string {
+  const ref = message.value !== undefined && 'ref' in message.value ? message.value.ref : undefined;
+  return `${ref?.executionId}/${ref?.attempt}`;
+}
+
+function assignment(ref: AttemptKey) {
+  return create(AssignmentSchema, {
+    ref,
+    tenant: 'acme',
+    taskClass: 'cpu_short',
+    program: { case: 'python', value: { source: '', handler: 'handler' } },
+    environment: { kind: { case: 'inline', value: {} } },
+  });
+}
+
+describe('an attempt', () => {
+  test('goes from its assignment to its stored result', () => {
+    const { table, executor, told, takeSent, linkAndReplay, onFinished, advance } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    expect(executor.start).toHaveBeenCalledTimes(1);
+    expect(table.active).toBe(1);
+    advance(7);
+    table.onStarted(A);
+    table.onOutput(A, 'stdout', 0, Buffer.from('hello'));
+    table.onProgress(A, 50, 'half');
+    expect(told()).toEqual(['started a/1', 'log a/1', 'progress a/1']);
+    table.logStored(create(LogStoredSchema, { ref: A, stdoutOffset: 5n }));
+    expect(executor.acknowledgeOutput).toHaveBeenLastCalledWith(expect.objectContaining(A), 5, 0);
+    table.onFinished(A, succeeded('{"x":1}'));
+    const [result] = takeSent();
+    expect(result).toMatchObject({
+      case: 'result',
+      value: {
+        state: State.SUCCEEDED,
+        prepareMs: 7,
+        runMs: 12,
+        stdoutBytes: 5n,
+        usage: { cpuMs: 3, maxRssBytes: 4096n },
+      },
+    });
+    expect(result?.case === 'result' && Buffer.from(result.value.outputJson).toString()).toBe('{"x":1}');
+    expect(onFinished).toHaveBeenCalledWith({
+      taskClass: 'cpu_short',
+      environment: 'inline',
+      outcome: 'succeeded',
+      runMs: 12,
+    });
+    expect([table.active, table.size]).toEqual([0, 1]);
+    expect(executor.forget).not.toHaveBeenCalled();
+    table.resultStored(A);
+    expect(executor.forget).toHaveBeenCalledWith(expect.objectContaining(A));
+    expect(table.size).toBe(0);
+  });
+
+  test('that is assigned twice is started once', () => {
+    const { table, executor, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.assign(assignment(A));
+    expect(executor.start).toHaveBeenCalledTimes(1);
+  });
+
+  test('is cancelled with its grace, and its result is told', () => {
+    const { table, executor, told, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.cancel(create(CancelAttemptSchema, { ref: A, grace: { seconds: 5n } }));
+    expect(executor.cancel).toHaveBeenCalledWith(expect.objectContaining(A), 'cancel', 5000);
+    table.onFinished(A, {
+      ...succeeded(),
+      outcome: 'cancelled',
+      error: { code: Code.CANCELLED, message: 'cancelled' },
+    });
+    expect(told()).toEqual(['result a/1']);
+  });
+
+  test('that is dropped is killed and told nothing of', () => {
+    const { table, executor, told, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.drop(A, 'another agent has it');
+    expect(executor.cancel).toHaveBeenCalledWith(expect.objectContaining(A), 'cancel', 0);
+    expect(table.held()).toEqual([]);
+    table.onStarted(A);
+    table.onOutput(A, 'stdout', 0, Buffer.from('late'));
+    table.onFinished(A, succeeded());
+    expect(told()).toEqual([]);
+    expect(executor.forget).toHaveBeenCalledTimes(1);
+    expect([table.active, table.size]).toEqual([0, 0]);
+  });
+
+  test('whose result the control plane has without the agent is stopped', () => {
+    const { table, executor, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.resultStored(A);
+    expect(executor.cancel).toHaveBeenCalledTimes(1);
+  });
+});
+
+describe('an assignment is sent back', () => {
+  test.each([
+    ['when all slots are taken', (t: AttemptTable) => t.assign(assignment(B)), 'the agent is full'],
+    ['while the agent stops', (t: AttemptTable) => t.setClosed('the agent is stopping'), 'the agent is stopping'],
+  ])('%s', (_, prepare, reason) => {
+    const { table, takeSent, linkAndReplay } = setUp({ slots: 1 });
+    linkAndReplay();
+    prepare(table);
+    table.assign(assignment(A));
+    expect(takeSent().at(-1)).toMatchObject({
+      case: 'rejected',
+      value: { ref: A, requeue: true, error: { code: Code.SUBMIT_FAILED, message: reason } },
+    });
+  });
+
+  test('for good, when the agent does not know its environment', () => {
+    const { table, takeSent, linkAndReplay } = setUp({ kind: 'another' });
+    linkAndReplay();
+    table.assign(assignment(A));
+    expect(takeSent()).toMatchObject([
+      { case: 'rejected', value: { requeue: false, error: { code: Code.ENVIRONMENT_FAILED } } },
+    ]);
+  });
+
+  test('when the executor refuses it', () => {
+    const refuse = { error: { code: Code.POLICY_DENIED, message: 'not here' }, requeue: false };
+    const { table, takeSent, linkAndReplay } = setUp({ refuse });
+    linkAndReplay();
+    table.assign(assignment(A));
+    expect(takeSent()).toMatchObject([{ case: 'rejected', value: { requeue: false, error: refuse.error } }]);
+    expect(table.size).toBe(0);
+  });
+});
+
+describe('a new link', () => {
+  test('hears everything again from what is stored, and nothing before the replay', () => {
+    const { table, executor, told, link } = setUp();
+    link();
+    table.onRecovered(executor, []);
+    table.assign(assignment(A));
+    table.assign(assignment(B));
+    table.onStarted(A);
+    told();
+    table.linkDown();
+    table.onOutput(A, 'stdout', 0, Buffer.from('lost'));
+    table.onStarted(B);
+    table.onFinished(B, succeeded());
+    expect(told()).toEqual([]);
+    expect(table.held()).toEqual([
+      { ref: A, finished: false },
+      { ref: B, finished: true },
+    ]);
+    link({ resume: [{ ref: A, stdoutOffset: 2n }, { ref: B }] });
+    expect(executor.acknowledgeOutput).toHaveBeenCalledWith(expect.objectContaining(A), 2, 0);
+    expect(executor.replay).toHaveBeenCalledTimes(2);
+    table.onOutput(A, 'stdout', 4, Buffer.from('still under way'));
+    expect(told()).toEqual([]);
+    table.onRecovered(executor, [
+      { ...A, finished: false },
+      { ...B, finished: true },
+    ]);
+    table.onOutput(A, 'stdout', 2, Buffer.from('st'));
+    table.onFinished(B, succeeded());
+    expect(told()).toEqual(['started a/1', 'log a/1', 'result b/2']);
+  });
+
+  test('drops what the control plane does not want any more', () => {
+    const { table, executor, link } = setUp();
+    link();
+    table.onRecovered(executor, []);
+    table.assign(assignment(A));
+    table.assign(assignment(B));
+    table.onFinished(B, succeeded());
+    table.linkDown();
+    link({ drop: [A] });
+    expect(executor.cancel).toHaveBeenCalledWith(expect.objectContaining(A), 'cancel', 0);
+    expect(executor.forget).toHaveBeenCalledWith(expect.objectContaining(B));
+  });
+
+  test('counts an attempt that ended while there was none once in the metrics', () => {
+    const { table, executor, link, onFinished, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.linkDown();
+    table.onFinished(A, succeeded());
+    link({ resume: [{ ref: A }] });
+    table.onRecovered(executor, [{ ...A, finished: true }]);
+    table.onFinished(A, succeeded());
+    expect(onFinished).toHaveBeenCalledTimes(1);
+  });
+});
+
+describe('an agent that starts again', () => {
+  test('takes over what the launcher runs and has finished', () => {
+    const { table, executor, told, link } = setUp({ slots: 1 });
+    table.onRecovered(executor, [
+      { ...A, finished: false },
+      { ...B, finished: true },
+    ]);
+    expect(table.held()).toEqual([
+      { ref: A, finished: false },
+      { ref: B, finished: true },
+    ]);
+    expect(table.active).toBe(1);
+    link({ resume: [{ ref: A }, { ref: B }] });
+    table.onRecovered(executor, [
+      { ...A, finished: false },
+      { ...B, finished: true },
+    ]);
+    table.onFinished(B, succeeded());
+    expect(told()).toEqual(['started a/1', 'result b/2']);
+  });
+});
+
+describe('a launcher that was lost', () => {
+  test('sends back what had not started, and fails what ran', () => {
+    const { table, executor, takeSent, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.assign(assignment(B));
+    table.onStarted(B);
+    table.logStored(create(LogStoredSchema, { ref: B, stdoutOffset: 9n }));
+    takeSent();
+    table.onLost(executor);
+    table.onRecovered(executor, []);
+    expect(takeSent()).toMatchObject([
+      { case: 'rejected', value: { ref: A, requeue: true } },
+      { case: 'result', value: { ref: B, state: State.FAILED, error: { code: Code.AGENT_LOST }, stdoutBytes: 9n } },
+    ]);
+    expect([table.active, table.size]).toEqual([0, 1]);
+    table.resultStored(B);
+    expect(table.size).toBe(0);
+  });
+
+  test('during a broken link fails them on the next one', () => {
+    const { table, executor, told, link, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.onStarted(A);
+    table.linkDown();
+    table.onLost(executor);
+    table.onRecovered(executor, []);
+    told();
+    link({ resume: [{ ref: A }] });
+    table.onRecovered(executor, []);
+    expect(told()).toEqual(['result a/1']);
+  });
+
+  test('is asked again to cancel', () => {
+    const { table, executor, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.cancel(create(CancelAttemptSchema, { ref: A, grace: { seconds: 1n } }));
+    table.onLost(executor);
+    table.onRecovered(executor, [{ ...A, finished: false }]);
+    expect(executor.cancel).toHaveBeenCalledTimes(2);
+  });
+});
+
+test('an attempt that is handed over while a replay is under way is not taken for lost', () => {
+  const { table, executor, told, link } = setUp();
+  link();
+  table.assign(assignment(A));
+  table.onRecovered(executor, []);
+  table.onStarted(A);
+  table.onFinished(A, succeeded());
+  expect(told()).toEqual(['started a/1', 'result a/1']);
+});
+
+test('a stop cancels everything that runs, and the table is quiet when it has ended', () => {
+  const { table, executor, onQuiet, linkAndReplay } = setUp();
+  linkAndReplay();
+  table.assign(assignment(A));
+  table.assign(assignment(B));
+  table.cancelAll(100);
+  expect(executor.cancel.mock.calls.map(([, reason, graceMs]) => [reason, graceMs])).toEqual([
+    ['shutdown', 100],
+    ['shutdown', 100],
+  ]);
+  table.onFinished(A, succeeded());
+  expect(onQuiet).not.toHaveBeenCalled();
+  table.onFinished(B, succeeded());
+  expect(onQuiet).toHaveBeenCalled();
+});

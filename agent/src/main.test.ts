@@ -1,0 +1,83 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Goodbye_Code } from '@harrier/shared/gen/link';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { LinkServer } from './test-support/link-server.ts';
+import { tempDir } from './test-support/temp-dir.ts';
+
+const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+
+interface Started {
+  child: ChildProcess;
+  ended: Promise<{ code: number | null; text: string }>;
+}
+
+/** Runs the program as an operator does. */
+function start(flags: string[], environment: Record<string, string> = {}): Started {
+  const env = { PATH: process.env.PATH ?? '', ...environment };
+  const child = spawn(process.execPath, [MAIN, ...flags], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  let text = '';
+  child.stdout.on('data', (data) => {
+    text += data;
+  });
+  child.stderr.on('data', (data) => {
+    text += data;
+  });
+  return { child, ended: once(child, 'close').then(([code]) => ({ code: code as number | null, text })) };
+}
+
+describe('the program', { timeout: 60_000 }, () => {
+  test('links under its own process number, ends on SIGTERM with code 0, and tells no secret', async () => {
+    const server = await LinkServer.start();
+    const flags = ['--server-url', server.httpUrl, '--data-dir', tempDir(), '--metrics-listen', '127.0.0.1:0'];
+    const { child, ended } = start(
+      [...flags, '--stop-launcher', '--name', 'host-a', '--label', 'zone=eu', '--label', 'gpu='],
+      {
+        HARRIER_JOIN_TOKEN: 'very-secret',
+      },
+    );
+    const side = await server.connection();
+    const hello = await side.welcome();
+    expect(hello).toMatchObject({ name: 'host-a', labels: { zone: 'eu', gpu: '' }, joinToken: 'very-secret' });
+    await side.next('heartbeat');
+    child.kill('SIGTERM');
+    const { code, text } = await ended;
+    expect(code).toBe(0);
+    expect(text).toContain(`"pid":${child.pid},`);
+    expect(text).not.toContain('very-secret');
+  });
+
+  test('ends with code 3 and the reason when the control plane does not want it', async () => {
+    const server = await LinkServer.start();
+    const flags = ['--server-url', server.httpUrl, '--data-dir', tempDir(), '--metrics-listen', '127.0.0.1:0'];
+    const { ended } = start([...flags, '--stop-launcher'], { HARRIER_JOIN_TOKEN: 'used' });
+    const side = await server.connection();
+    side.send({ case: 'challenge', value: { nonce: side.nonce } });
+    await side.next('hello');
+    side.send({ case: 'goodbye', value: { code: Goodbye_Code.REFUSED, message: 'the join token was used before' } });
+    const { code, text } = await ended;
+    expect(code).toBe(3);
+    expect(text).toContain('harrier agent: the control plane refused this agent: the join token was used before\n');
+  });
+
+  test('ends with code 2 and every problem when the settings are wrong', async () => {
+    const { code, text } = await start(['--slots', 'many', '--data-dir', join(tempDir(), 'x'.repeat(200))]).ended;
+    expect(code).toBe(2);
+    expect(text).toContain('HARRIER_SERVER_URL is missing');
+    expect(text).toContain('HARRIER_AGENT_SLOTS must be a whole number');
+    expect(text).toContain('HARRIER_AGENT_DATA_DIR is too long');
+  });
+
+  test.each([['--label', 'nokey'], ['--no-such-flag'], ['argument']])('ends with code 2 on %s %s', async (...flags) => {
+    expect((await start(flags.filter(Boolean)).ended).code).toBe(2);
+  });
+
+  test('explains its flags', async () => {
+    const { code, text } = await start(['--help']).ended;
+    expect(code).toBe(0);
+    expect(text).toContain('--server-url <url>');
+  });
+});
