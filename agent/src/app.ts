@@ -145,7 +145,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   });
 
   function linkUp(welcome: Welcome): void {
-    identity.keepAgentId(welcome.agentId);
+    if (welcome.agentId !== '') identity.keepAgentId(welcome.agentId);
     setDraining(welcome.draining);
     table.linkUp(welcome);
     heartbeat.start(durationMs(welcome.heartbeatInterval) || HEARTBEAT_MS);

@@ -50,7 +50,7 @@ describe('the program', { timeout: 60_000 }, () => {
     expect(text).not.toContain('very-secret');
   });
 
-  test('ends with code 3 and the reason when the control plane does not want it', async () => {
+  test('ends with code 77 and the reason when the control plane does not want it', async () => {
     const server = await LinkServer.start();
     const flags = ['--server-url', server.httpUrl, '--data-dir', tempDir(), '--metrics-listen', '127.0.0.1:0'];
     const { ended } = start([...flags, '--stop-launcher'], { HARRIER_JOIN_TOKEN: 'used' });
@@ -59,21 +59,24 @@ describe('the program', { timeout: 60_000 }, () => {
     await side.next('hello');
     side.send({ case: 'goodbye', value: { code: Goodbye_Code.REFUSED, message: 'the join token was used before' } });
     const { code, text } = await ended;
-    expect(code).toBe(3);
+    expect(code).toBe(77);
     expect(text).toContain('harrier agent: the control plane refused this agent: the join token was used before\n');
   });
 
-  test('ends with code 2 and every problem when the settings are wrong', async () => {
+  test('ends with code 78 and every problem when the settings are wrong', async () => {
     const { code, text } = await start(['--slots', 'many', '--data-dir', join(tempDir(), 'x'.repeat(200))]).ended;
-    expect(code).toBe(2);
+    expect(code).toBe(78);
     expect(text).toContain('HARRIER_SERVER_URL is missing');
     expect(text).toContain('HARRIER_AGENT_SLOTS must be a whole number');
     expect(text).toContain('HARRIER_AGENT_DATA_DIR is too long');
   });
 
-  test.each([['--label', 'nokey'], ['--no-such-flag'], ['argument']])('ends with code 2 on %s %s', async (...flags) => {
-    expect((await start(flags.filter(Boolean)).ended).code).toBe(2);
-  });
+  test.each([['--label', 'nokey'], ['--no-such-flag'], ['argument']])(
+    'ends with code 78 on %s %s',
+    async (...flags) => {
+      expect((await start(flags.filter(Boolean)).ended).code).toBe(78);
+    },
+  );
 
   test('explains its flags', async () => {
     const { code, text } = await start(['--help']).ended;

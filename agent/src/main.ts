@@ -1,11 +1,11 @@
-import { createLogger, HarrierError, messageOf } from '@harrier/shared';
+import { createLogger, HarrierError, messageOf, VERSION } from '@harrier/shared';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { startAgent } from './app.ts';
 import { ConfigError, readConfig, startEnvironment } from './config.ts';
 import { continueLean } from './lean-process.ts';
 
-/** Exit codes, so that a service manager can tell what a restart may cure. */
-const EXIT = { stopped: 0, failed: 1, settings: 2, unwanted: 3 } as const;
+/** Exit codes of sysexits.h where a restart does not help: EX_NOPERM, EX_CONFIG. */
+const EXIT = { stopped: 0, failed: 1, unwanted: 77, settings: 78 } as const;
 
 interface Flags {
   serverUrl?: string;
@@ -26,7 +26,7 @@ interface Flags {
 /**
  * Runs an agent until it is stopped by SIGTERM or SIGINT (a second one stops running work at once), or is not wanted.
  * @param argv the flags, without program and script
- * @returns the exit code: 0 stopped, 1 failed, 2 wrong settings, 3 the control plane does not want this agent
+ * @returns the exit code: 0 stopped, 1 failed, 78 wrong settings, 77 the control plane does not want this agent
  */
 export async function runAgent(argv: readonly string[]): Promise<number> {
   try {
@@ -56,6 +56,7 @@ function fail(code: number, text: string): number {
 function parseFlags(argv: readonly string[]): Flags {
   const program = new Command('harrier agent')
     .description('Runs executions on this host for a Harrier control plane.')
+    .version(VERSION)
     .option('--server-url <url>', 'control plane, for example http://host:8000 (HARRIER_SERVER_URL)')
     .option(
       '--join-token-file <file>',

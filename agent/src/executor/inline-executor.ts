@@ -1,5 +1,6 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Assignment } from '@harrier/shared/gen/link';
+import { LauncherProtocolError } from '../launcher/frame-codec.ts';
 import type { Launcher } from '../launcher/launcher.ts';
 import type { AttemptKey, CancelReason, Executor, StartRefusal } from './executor.ts';
 import { startMessage } from './start-message.ts';
@@ -19,7 +20,13 @@ export class InlineExecutor implements Executor {
       const message = 'this agent runs python and command, and the assignment is neither';
       return { error: { code: Code.POLICY_DENIED, message }, requeue: false };
     }
-    if (this.#launcher.startAttempt(start.message, ...start.body)) return undefined;
+    try {
+      if (this.#launcher.startAttempt(start.message, ...start.body)) return undefined;
+    } catch (error) {
+      if (!(error instanceof LauncherProtocolError)) throw error;
+      const message = `the arguments, variables, code or input are too large: ${error.message}`;
+      return { error: { code: Code.INPUT_INVALID, message }, requeue: false };
+    }
     return { error: { code: Code.SUBMIT_FAILED, message: "the agent's launcher is not running" }, requeue: true };
   }
 

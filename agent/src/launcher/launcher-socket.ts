@@ -36,17 +36,15 @@ export class LauncherSocket {
     this.#socket.on('close', () => events.onClose(this.#error));
   }
 
-  /** Bytes handed over that the launcher has not taken yet. */
-  get bufferedBytes(): number {
-    return this.#partBytes + this.#socket.writableLength;
-  }
-
-  /** Sends together with whatever else is sent in this turn of the event loop. */
+  /**
+   * Sends together with whatever else is sent in this turn of the event loop.
+   * @throws LauncherProtocolError when the message is larger than a frame may be; nothing is sent then
+   */
   send(message: ToLauncher, ...body: Uint8Array[]): void {
     let bodyBytes = 0;
     for (const part of body) bodyBytes += part.length;
-    if (this.#parts.length === 0) setImmediate(() => this.flush());
     const header = encodeHeader(message, bodyBytes);
+    if (this.#parts.length === 0) setImmediate(() => this.flush());
     this.#parts.push(header, ...body);
     this.#partBytes += header.length + bodyBytes;
   }

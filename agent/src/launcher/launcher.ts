@@ -83,7 +83,10 @@ export class Launcher {
     return this.#firstReady.promise;
   }
 
-  /** @returns false when no launcher is connected */
+  /**
+   * @returns false when no launcher is connected
+   * @throws LauncherProtocolError when the attempt is larger than a frame may be
+   */
   startAttempt(message: StartMessage, ...body: Uint8Array[]): boolean {
     if (this.#state !== 'ready') return false;
     this.#socket?.send(message, ...body);

@@ -1,0 +1,32 @@
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { AssignmentSchema } from '@harrier/shared/gen/link';
+import { expect, test, vi } from 'vitest';
+import { encodeHeader } from '../launcher/frame-codec.ts';
+import type { Launcher } from '../launcher/launcher.ts';
+import { InlineExecutor } from './inline-executor.ts';
+
+function refusalOf(program: MessageInitShape<typeof AssignmentSchema>['program'], connected = true) {
+  const startAttempt: Launcher['startAttempt'] = (message) => encodeHeader(message, 0).length > 0 && connected;
+  const executor = new InlineExecutor({ startAttempt: vi.fn(startAttempt) } as never as Launcher);
+  return executor.start(create(AssignmentSchema, { tenant: 'acme', ...(program && { program }) } as never));
+}
+
+const LIST = { case: 'command', value: { argv: ['ls'] } } as never;
+
+test('an attempt that the launcher takes is not refused', () => {
+  expect(refusalOf(LIST)).toBeUndefined();
+});
+
+test('without a launcher another agent may take it', () => {
+  expect(refusalOf(LIST, false)).toMatchObject({ error: { code: Code.SUBMIT_FAILED }, requeue: true });
+});
+
+test('a program of an unknown kind is refused for good', () => {
+  expect(refusalOf(undefined)).toMatchObject({ error: { code: Code.POLICY_DENIED }, requeue: false });
+});
+
+test('arguments larger than a frame are refused for good', () => {
+  const huge = { case: 'command', value: { argv: ['echo', 'x'.repeat(1024 * 1024)] } } as never;
+  expect(refusalOf(huge)).toMatchObject({ error: { code: Code.INPUT_INVALID }, requeue: false });
+});
