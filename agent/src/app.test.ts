@@ -159,7 +159,7 @@ describe('an agent', { timeout: 60_000 }, () => {
     agent.stop();
     agent.stop();
     const { result } = await side.collect();
-    expect(result).toMatchObject({ state: State.CANCELLED });
+    expect(result).toMatchObject({ state: State.FAILED, error: { code: Code.AGENT_LOST } });
     expect(await agent.ended).toBeUndefined();
     expect(await side.closed).toBe(1000);
   });

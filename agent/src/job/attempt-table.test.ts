@@ -346,6 +346,22 @@ test('an attempt that is handed over while a replay is under way is not taken fo
   expect(told()).toEqual(['started a/1', 'result a/1']);
 });
 
+test('what is stopped with the agent was not cancelled by anybody, what a caller cancelled was', () => {
+  const { table, takeSent, linkAndReplay } = setUp();
+  linkAndReplay();
+  table.assign(assignment(A));
+  table.assign(assignment(B));
+  table.cancel(create(CancelAttemptSchema, { ref: B, grace: { seconds: 60n } }));
+  table.cancelAll(100);
+  const cancelled: AttemptEnd = { ...succeeded(), outcome: 'cancelled', error: { code: Code.CANCELLED, message: '' } };
+  table.onFinished(A, cancelled);
+  table.onFinished(B, cancelled);
+  expect(takeSent()).toMatchObject([
+    { value: { ref: A, state: State.FAILED, error: { code: Code.AGENT_LOST, message: 'the agent was stopped' } } },
+    { value: { ref: B, state: State.CANCELLED, error: { code: Code.CANCELLED } } },
+  ]);
+});
+
 test('a stop cancels everything that runs, and the table is quiet when it has ended', () => {
   const { table, executor, onQuiet, linkAndReplay } = setUp();
   linkAndReplay();

@@ -155,6 +155,8 @@ export class AttemptTable implements ExecutorEvents {
   cancelAll(graceMs: number): void {
     for (const held of this.#held.values()) {
       if (!held.active) continue;
+      // What a caller has cancelled before stays cancelled by the caller.
+      held.endsWithAgent = held.cancelGraceMs === undefined;
       held.cancelGraceMs = graceMs;
       held.executor.cancel(held, 'shutdown', graceMs);
     }
@@ -179,9 +181,10 @@ export class AttemptTable implements ExecutorEvents {
     if (held !== undefined && this.#forwards(held)) this.#options.send(progressMessage(held, percent, step));
   }
 
-  onFinished(key: AttemptKey, end: AttemptEnd): void {
+  onFinished(key: AttemptKey, told: AttemptEnd): void {
     const held = this.#held.get(keyOf(key));
     if (held === undefined) return;
+    const end = held.endsWithAgent && told.outcome === 'cancelled' ? { ...told, ...STOPPED } : told;
     if (held.state === 'dropping') {
       this.#forget(held);
       return;
@@ -292,6 +295,12 @@ export class AttemptTable implements ExecutorEvents {
     this.#options.logger.info({ executionId, attempt, tenant, reason }, event === 'cancel' ? 'cancelling' : 'dropped');
   }
 }
+
+/** Nobody cancelled the execution: another agent may try it. */
+const STOPPED: Pick<AttemptEnd, 'outcome' | 'error'> = {
+  outcome: 'failed',
+  error: { code: Code.AGENT_LOST, message: 'the agent was stopped' },
+};
 
 function keyOf({ executionId, attempt }: AttemptKey): string {
   return `${executionId}/${attempt}`;

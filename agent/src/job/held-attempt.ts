@@ -37,6 +37,8 @@ export class HeldAttempt implements AttemptKey {
   storedStderrBytes = 0;
   /** Set when a stop was asked for, so that it can be asked for again. */
   cancelGraceMs: number | undefined;
+  /** It is stopped because the agent stops; nobody asked for its cancellation. */
+  endsWithAgent = false;
   /** The executor was asked for what it has before this attempt was handed to it, and need not list it in its answer. */
   askedBefore: number;
   #state: HeldState;
