@@ -32,6 +32,8 @@ import { ModuleService } from './service/module-service.ts';
 import type { TrackedExecution } from './service/tracked-execution.ts';
 
 const DEFAULT_TENANT = 'default';
+/** Under load, how long accepted executions and results wait for others to share their commit. */
+const GATHER_MS = 3;
 
 export interface App {
   /** Where it listens. */
@@ -86,7 +88,12 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     sql: cold,
     registry,
     logger,
-    finishes: new GroupCommit({ write: (rows) => finishExecutions(hot, rows), concurrency: 2, maxItems: 200 }),
+    finishes: new GroupCommit({
+      write: (rows) => finishExecutions(hot, rows),
+      concurrency: 1,
+      maxItems: 200,
+      gatherMs: GATHER_MS,
+    }),
     logs: new GroupCommit<NewLogChunk, void>({
       write: async (chunks) => {
         await storeLogChunks(hot, chunks);
@@ -120,7 +127,12 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   });
   const executions = new ExecutionService({
     sql: cold,
-    inserts: new GroupCommit({ write: (rows) => insertExecutions(hot, rows), concurrency: 2, maxItems: 200 }),
+    inserts: new GroupCommit({
+      write: (rows) => insertExecutions(hot, rows),
+      concurrency: 1,
+      maxItems: 200,
+      gatherMs: GATHER_MS,
+    }),
     modules,
     scheduler,
     tracker,

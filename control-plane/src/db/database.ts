@@ -10,17 +10,6 @@ const HOT_CONNECTIONS = 4;
 const COLD_CONNECTIONS = 6;
 const OLDEST_SERVER_VERSION = 15;
 
-/**
- * The hot path joins a handful of known keys. A plan that was made while a table was small would scan it for ever, since
- * prepared plans are kept; so these connections may only use indexes.
- */
-const HOT_SETTINGS = {
-  enable_seqscan: 'off',
-  enable_hashjoin: 'off',
-  enable_mergejoin: 'off',
-  enable_bitmapscan: 'off',
-};
-
 export interface Database {
   /** For the statements of every execution: one row or batch by key. */
   hot: Sql;
@@ -46,19 +35,19 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     options.url === undefined
       ? await startEmbeddedPostgres(options.dataDirectory, options.logger, options.onLost)
       : undefined;
-  const connect = (max: number, settings: Record<string, string>): Sql =>
+  const connect = (max: number): Sql =>
     embedded === undefined
-      ? postgres(options.url ?? '', { ...COMMON, max, connection: { application_name: 'harrier', ...settings } })
+      ? postgres(options.url ?? '', { ...COMMON, max, connection: { application_name: 'harrier' } })
       : postgres({
           ...COMMON,
           max,
           path: `${embedded.socketDirectory}/.s.PGSQL.5432`,
           user: embedded.user,
           database: 'postgres',
-          connection: { application_name: 'harrier', ...settings },
+          connection: { application_name: 'harrier' },
         });
-  const hot = connect(HOT_CONNECTIONS, HOT_SETTINGS);
-  const cold = connect(COLD_CONNECTIONS, {});
+  const hot = connect(HOT_CONNECTIONS);
+  const cold = connect(COLD_CONNECTIONS);
   const close = async () => {
     await Promise.all([hot.end({ timeout: 5 }), cold.end({ timeout: 5 })]);
     await embedded?.stop();
@@ -66,7 +55,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   try {
     await checkServer(cold);
     // Drizzle changes how the client that it is given reads dates, so it gets one of its own.
-    const migrator = connect(2, {});
+    const migrator = connect(2);
     await migrateDatabase(migrator).finally(() => migrator.end());
   } catch (error) {
     await close();

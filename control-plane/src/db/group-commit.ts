@@ -11,16 +11,30 @@ export interface GroupCommitOptions<Item, Result> {
   concurrency: number;
   /** Items in a batch, at most. */
   maxItems: number;
+  /** Under load, how long items are gathered before they are written; 0: never. */
+  gatherMs?: number;
 }
+
+/** Items that must be expected within the gathering time for it to pay: a commit costs the server about as much as ten rows. */
+const GATHER_ITEMS = 4;
+/** A pause that ends every load. */
+const MAX_INTERVAL_MS = 20;
+/** Weight of the latest interval in the mean of the intervals between items. */
+const INTERVAL_WEIGHT = 0.05;
 
 /**
  * Group commit: a lone item is written at once; items that come while `concurrency` writes are under way wait and share the
- * next one. When a batch fails, its items are written one by one, so that one bad item does not fail its neighbours.
+ * next one, and under load a write waits a moment for more. When a batch fails, its items are written one by one, so that
+ * one bad item does not fail its neighbours.
  */
 export class GroupCommit<Item, Result> {
   readonly #options: GroupCommitOptions<Item, Result>;
   #waiting: Waiter<Item, Result>[] = [];
   #active = 0;
+  #gathering: NodeJS.Timeout | undefined;
+  #lastAddMs = Number.NEGATIVE_INFINITY;
+  /** Mean time between items of late. */
+  #intervalMs = Number.POSITIVE_INFINITY;
 
   constructor(options: GroupCommitOptions<Item, Result>) {
     this.#options = options;
@@ -30,13 +44,39 @@ export class GroupCommit<Item, Result> {
   add(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ item, resolve, reject });
+      this.#noteArrival();
       this.#pump();
     });
   }
 
+  #noteArrival(): void {
+    const nowMs = performance.now();
+    // A pause says that the load is over; it must not linger in the mean.
+    const interval = Math.min(nowMs - this.#lastAddMs, MAX_INTERVAL_MS);
+    this.#lastAddMs = nowMs;
+    this.#intervalMs =
+      interval === MAX_INTERVAL_MS || this.#intervalMs > MAX_INTERVAL_MS
+        ? MAX_INTERVAL_MS
+        : this.#intervalMs + INTERVAL_WEIGHT * (interval - this.#intervalMs);
+  }
+
   #pump(): void {
-    while (this.#active < this.#options.concurrency && this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0, this.#options.maxItems);
+    const { concurrency, maxItems, gatherMs = 0 } = this.#options;
+    if (this.#gathering !== undefined || this.#waiting.length === 0 || this.#active >= concurrency) return;
+    if (this.#intervalMs * GATHER_ITEMS > gatherMs || this.#waiting.length >= maxItems) {
+      this.#writeWaiting();
+      return;
+    }
+    this.#gathering = setTimeout(() => {
+      this.#gathering = undefined;
+      this.#writeWaiting();
+    }, gatherMs);
+  }
+
+  #writeWaiting(): void {
+    const { concurrency, maxItems } = this.#options;
+    while (this.#active < concurrency && this.#waiting.length > 0) {
+      const batch = this.#waiting.splice(0, maxItems);
       this.#active++;
       void this.#write(batch).finally(() => {
         this.#active--;

@@ -71,6 +71,8 @@ async function assign(sql: Transaction, claims: Claim[], assigned: number): Prom
     WITH input AS MATERIALIZED (
       SELECT * FROM unnest(${claims.map((claim) => claim.id)}::uuid[], ${claims.map((claim) => claim.agentId)}::uuid[])
         AS input(id, agent_id)
+      -- Always true; see finish-executions.ts.
+      WHERE length(id::text) % 1 = 0
     ), taken AS (
       DELETE FROM execution_queue USING input WHERE execution_id = input.id RETURNING tenant_id, execution_id
     )
