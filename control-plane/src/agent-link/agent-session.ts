@@ -11,8 +11,8 @@ import {
   ServerMessageSchema,
 } from '@harrier/shared/gen/link';
 import type { WebSocket } from 'ws';
-import type { Sql } from '../db/database.ts';
 import { recordHardware, recordUnlink } from '../db/queries/agents.ts';
+import type { Sql } from '../db/sql.ts';
 import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
 import { admitAgent } from './handshake.ts';
 

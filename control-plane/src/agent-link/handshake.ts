@@ -4,8 +4,8 @@ import { HarrierError, signedBytes } from '@harrier/shared';
 import { HardwareSchema } from '@harrier/shared/gen/agent';
 import type { Hello } from '@harrier/shared/gen/link';
 import { hashSecret } from '../auth/secret.ts';
-import type { Sql } from '../db/database.ts';
 import { type AgentFacts, type AgentRow, joinAgent, readAgent, recordLink } from '../db/queries/agents.ts';
+import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 
 const PUBLIC_KEY_BYTES = 32;

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream';
 import { LINK_PATH, LINK_SUBPROTOCOL, type Logger, MAX_FRAME_BYTES } from '@harrier/shared';
 import { Goodbye_Code as GoodbyeCode } from '@harrier/shared/gen/link';
 import { WebSocketServer } from 'ws';
-import type { Sql } from '../db/database.ts';
+import type { Sql } from '../db/sql.ts';
 import type { AgentRegistry } from './agent-registry.ts';
 import { type AgentLinkEvents, AgentSession } from './agent-session.ts';
 

@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { HarrierError } from '@harrier/shared';
 import { Access_Role } from '@harrier/shared/gen/options';
-import type { Sql } from '../db/database.ts';
 import { insertApiKey } from '../db/queries/api-keys.ts';
+import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import { createSecret, hashSecret } from './secret.ts';
 

@@ -1,7 +1,7 @@
 import { HarrierError } from '@harrier/shared';
 import type { Access_Role } from '@harrier/shared/gen/options';
-import type { Sql } from '../db/database.ts';
 import { findApiKey } from '../db/queries/api-keys.ts';
+import type { Sql } from '../db/sql.ts';
 import { hashSecret } from './secret.ts';
 
 /** Who calls: what a valid credential stands for. */

@@ -2,8 +2,7 @@ import { HarrierError, type Logger, messageOf } from '@harrier/shared';
 import postgres from 'postgres';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { migrateDatabase } from './migrate.ts';
-
-export type Sql = postgres.Sql<{ bigint: number }>;
+import type { Sql } from './sql.ts';
 
 /** Connections of the hot path: more would only take turns on the same disk. */
 const HOT_CONNECTIONS = 4;

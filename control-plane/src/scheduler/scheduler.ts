@@ -1,7 +1,6 @@
 import { type Logger, messageOf } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
-import type { Sql } from '../db/database.ts';
 import {
   type Claim,
   claimExecutions,
@@ -9,6 +8,7 @@ import {
   type WaitingExecution,
 } from '../db/queries/claim-executions.ts';
 import { nextDueTime } from '../db/queries/queue-state.ts';
+import type { Sql } from '../db/sql.ts';
 import { explainWaiting, place, type Requirement } from './place.ts';
 
 /** Entries looked at in one transaction, and pages in one pass: what waits behind 4,000 that cannot run waits for the next. */

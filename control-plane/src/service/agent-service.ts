@@ -12,7 +12,6 @@ import {
 import { Goodbye_Code as GoodbyeCode, ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import { createSecret, hashSecret } from '../auth/secret.ts';
-import type { Sql } from '../db/database.ts';
 import {
   type AgentRow,
   deleteAgent,
@@ -21,6 +20,7 @@ import {
   readAgentOf,
   setDrainRequested,
 } from '../db/queries/agents.ts';
+import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE, UUID_SHAPE } from './page-token.ts';
 

@@ -11,7 +11,6 @@ import {
   type ListExecutionsRequest,
   Execution_State as State,
 } from '@harrier/shared/gen/execution';
-import type { Sql } from '../db/database.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { cancelExecution } from '../db/queries/cancel-execution.ts';
 import type { NewExecution } from '../db/queries/insert-executions.ts';
@@ -23,6 +22,7 @@ import {
   listExecutions,
   readExecution,
 } from '../db/queries/read-executions.ts';
+import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';

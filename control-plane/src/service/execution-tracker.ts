@@ -13,12 +13,12 @@ import type {
 import { ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { AgentRegistry, LinkedAgent } from '../agent-link/agent-registry.ts';
 import type { LinkedAnswer } from '../agent-link/agent-session.ts';
-import type { Sql } from '../db/database.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import type { FinishedExecution, FinishTimes } from '../db/queries/finish-executions.ts';
 import { type NewLogChunk, storedLogBytes } from '../db/queries/log-chunks.ts';
 import { type ActiveRow, listActiveOfAgent } from '../db/queries/read-executions.ts';
 import { requeueExecution } from '../db/queries/requeue-execution.ts';
+import type { Sql } from '../db/sql.ts';
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
 import { type AttemptOutcome, outcomeOfResult, outcomeWithoutResult } from './attempt-outcome.ts';
 import { durationOf } from './duration.ts';

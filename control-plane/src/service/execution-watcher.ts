@@ -1,8 +1,8 @@
 import { HarrierError } from '@harrier/shared';
 import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
-import type { Sql } from '../db/database.ts';
 import { readLogChunks } from '../db/queries/log-chunks.ts';
 import { type ExecutionRow, readExecution } from '../db/queries/read-executions.ts';
+import type { Sql } from '../db/sql.ts';
 import type { AttemptLog, LogStreamName } from './attempt-log.ts';
 import { executionMessage } from './execution-message.ts';
 import type { ExecutionTracker } from './execution-tracker.ts';

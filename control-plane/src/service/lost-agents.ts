@@ -1,7 +1,7 @@
 import { type Logger, messageOf } from '@harrier/shared';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
-import type { Sql } from '../db/database.ts';
 import { listBusyAgents } from '../db/queries/read-executions.ts';
+import type { Sql } from '../db/sql.ts';
 
 /** An agent whose link is gone for so long is lost: long enough for a restart of either side. */
 const LOST_AFTER_MS = 30_000;

@@ -10,7 +10,6 @@ import {
   type Module_Source as ModuleSource,
 } from '@harrier/shared/gen/module';
 import semver from 'semver';
-import type { Sql } from '../db/database.ts';
 import {
   deleteModule,
   insertModule,
@@ -20,6 +19,7 @@ import {
   readModule,
   readModuleById,
 } from '../db/queries/modules.ts';
+import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import { checkSchema } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';

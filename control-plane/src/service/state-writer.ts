@@ -1,7 +1,7 @@
 import { type Logger, messageOf } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
-import type { Sql } from '../db/database.ts';
 import { startExecutions } from '../db/queries/start-executions.ts';
+import type { Sql } from '../db/sql.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
 
 /**

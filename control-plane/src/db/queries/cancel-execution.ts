@@ -1,4 +1,4 @@
-import type { Sql } from '../database.ts';
+import type { Sql } from '../sql.ts';
 
 /**
  * Ends a waiting execution as cancelled, or marks one that runs.

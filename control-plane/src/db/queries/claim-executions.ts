@@ -1,5 +1,5 @@
 import type { TransactionSql } from 'postgres';
-import type { Sql } from '../database.ts';
+import type { Sql } from '../sql.ts';
 
 type Transaction = TransactionSql<{ bigint: number }>;
 

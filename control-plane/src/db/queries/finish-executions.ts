@@ -1,4 +1,4 @@
-import type { Sql } from '../database.ts';
+import type { Sql } from '../sql.ts';
 
 // The planner takes a document for 100 rows and would rather read a whole small table than look 100 keys up, and the plan
 // is kept when the table has grown. "attempt % 1 = 0" is always true, but makes it expect one row and use the key.

@@ -1,4 +1,4 @@
-import type { Sql } from '../database.ts';
+import type { Sql } from '../sql.ts';
 
 /** A new execution, assigned at once or put into the queue. Bytes are base64, since they travel in a JSON document. */
 export interface NewExecution {

@@ -1,4 +1,4 @@
-import type { Sql } from '../database.ts';
+import type { Sql } from '../sql.ts';
 
 /** When the next entry becomes due that is not yet; undefined when there is none. */
 export async function nextDueTime(sql: Sql): Promise<{ inMs: number } | undefined> {

@@ -1,4 +1,4 @@
-import type { Sql } from '../database.ts';
+import type { Sql } from '../sql.ts';
 
 /** A row of `executions` as callers see it. */
 export interface ExecutionRow {
