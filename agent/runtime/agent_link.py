@@ -44,6 +44,10 @@ class AgentLink:
         return self._peer is not None
 
     @property
+    def has_queued(self) -> bool:
+        return bool(self._queue)
+
+    @property
     def open_for_data(self) -> bool:
         """True when a frame with data may be queued now."""
         return self.greeted and self.queued_bytes < HIGH_WATER_BYTES
@@ -65,7 +69,7 @@ class AgentLink:
         self._loop.register(self._listener.fileno(), event_loop.READABLE, self._accept)
 
     def send(self, frame: bytes) -> None:
-        """Queues a frame until the end of the turn. Dropped when no agent is connected: it will ask again."""
+        """Queues a frame until the end of the turn. Dropped without an agent: `welcome` tells the next one."""
         if self._peer is not None:
             self._queue.append(frame)
             self.queued_bytes += len(frame)
@@ -165,9 +169,13 @@ class AgentLink:
         self._writable, self.greeted = True, False
         self._on_gone()
 
-    def close(self) -> None:
-        """Ends the connection and the listener."""
-        self.drop("the launcher stops")
+    def close(self, path: str) -> None:
+        """Ends the listener, removes its file, then ends the connection."""
         if self._listener:
             self._loop.unregister(self._listener.fileno())
             self._listener.close()
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass  # its directory was removed while this ran
+        self.drop("the launcher stops")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-import frames
+import fast_json
 
 # States, in their only order: pending (no process yet), running, finished (final, not yet acknowledged).
 PENDING, RUNNING, FINISHED = "pending", "running", "finished"
@@ -15,7 +15,7 @@ STREAM_NAMES = ("stdout", "stderr")
 class Stream:
     """One output stream. ``acked <= sent <= length``, in bytes from the start of the stream."""
 
-    __slots__ = ("acked", "chunks", "last_read", "length", "limit", "name", "pause", "prefix", "sent", "truncated")
+    __slots__ = ("acked", "chunks", "last_read", "length", "limit", "name", "pause", "sent", "truncated")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
@@ -27,7 +27,6 @@ class Stream:
         self.chunks: deque[tuple[int, int, object, int]] = deque()  # (offset, length, segment, position)
         self.last_read = 0.0
         self.pause = None  # the timer after which it is read again
-        self.prefix = ""  # the constant part of its output header
 
 
 class Attempt:
@@ -42,6 +41,7 @@ class Attempt:
         "frame",
         "header",
         "ids",
+        "in_spool",
         "killed",
         "killing",
         "number",
@@ -49,6 +49,7 @@ class Attempt:
         "result",
         "reuse_key",
         "segments",
+        "started",
         "started_at",
         "state",
         "stderr",
@@ -64,12 +65,11 @@ class Attempt:
         self.execution = execution
         self.attempt = attempt
         self.number = number  # its name in the spool
-        self.ids = frames.dump_header({"execution": execution, "attempt": attempt})[1:-1].decode()
+        quoted = '"%s"' % execution if execution.replace("-", "").isalnum() else fast_json.encode(execution)
+        self.ids = '"execution":%s,"attempt":%d' % (quoted, attempt)
         self.stdout = Stream("stdout", stdout_limit)
         self.stderr = Stream("stderr", stderr_limit)
         self.streams = (self.stdout, self.stderr)
-        for stream in self.streams:
-            stream.prefix = '{"type":"output",%s,"stream":"%s","offset":' % (self.ids, stream.name)
         self.state = PENDING
         self.tenant = ""
         self.reuse_key: str | None = None
@@ -82,6 +82,8 @@ class Attempt:
         self.timed_out = False
         self.killing = False  # SIGTERM was sent, SIGKILL follows after the grace
         self.killed = False
+        self.started: bytes | None = None  # its `started` frame, not yet sent
+        self.in_spool = False  # its start, or its end, is recorded
         self.progress: bytes | None = None  # the newest report, not yet sent
         self.final: bytes | None = None
         self.final_sent = False

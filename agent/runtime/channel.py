@@ -31,7 +31,7 @@ def send(header: dict, body: bytes = b"") -> None:
 
 def receive() -> tuple[dict, bytes, bytes]:
     """The next work as (header, code, input). Ends the process when the launcher has closed the channel."""
-    data = os.read(FD, 256 * 1024)
+    data = os.read(FD, 16 * 1024)
     while True:
         if not data:
             os._exit(0)

@@ -7,15 +7,19 @@ import os
 import resource
 import signal
 import sys
+from array import array
+from time import process_time
 
 import channel
 import command_host
+import frames
 import handler_host
 import limits
 import namespaces
+import seccomp
 
 SANDBOX = "sandbox"
-WORK_DIR = "/tmp"
+WORK_DIR = b"/tmp"
 
 
 class StdStream(io.FileIO):
@@ -33,59 +37,75 @@ class StdStream(io.FileIO):
 
 
 class Shared:
-    """What the zygote prepares once for all its children."""
+    """What the zygote prepares once for all its children; see ``namespaces`` for why so much is prepared.
 
-    def __init__(self, isolation: str, seccomp_filter: object | None) -> None:
-        self.isolation = isolation
-        self.seccomp_filter = seccomp_filter
+    To be made when the zygote has imported everything: it also sets the zygote's own standard streams and SIGTERM
+    handler, which are those of its children.
+    """
+
+    def __init__(self, isolation: str) -> None:
+        self._isolation = isolation
+        self._memory = namespaces.Memory()
+        self._calls: dict[int, list[namespaces.Call]] = {}
+        self._program = seccomp.build() if isolation == SANDBOX else b""
         self.baseline = limits.baseline_bytes()
         self.host = handler_host.Host()
+        self.stdout = sys.stdout = sys.__stdout__ = _text_stream(1, "surrogateescape")
+        self.stderr = sys.stderr = sys.__stderr__ = _text_stream(2, "backslashreplace")
+        namespaces.unbuffer_c_stdout()
+        signal.signal(signal.SIGTERM, _stop)
+
+    def calls(self, tmp_bytes: int) -> list[namespaces.Call]:
+        """What a child with a /tmp of this size does to shut itself in, after it has taken its descriptors."""
+        if tmp_bytes not in self._calls:
+            self._calls[tmp_bytes] = self._prepare(tmp_bytes)
+        return self._calls[tmp_bytes]
+
+    def _prepare(self, tmp_bytes: int) -> list[namespaces.Call]:
+        call, memory = namespaces.call, self._memory
+        calls = [
+            call("close_range", channel.FD + 1, 0xFFFFFFFF),
+            call("setsid"),  # a signal to "my process group" must not reach the zygote or another call
+        ]
+        if self._isolation == SANDBOX:
+            calls += [
+                call("unshare", namespaces.CLONE_NEWNS | namespaces.CLONE_NEWIPC),
+                namespaces.mount_tmpfs(memory, b"/tmp", tmp_bytes),
+                namespaces.mount_tmpfs(memory, b"/dev/shm", tmp_bytes),
+                namespaces.mount_proc(memory),
+                namespaces.drop_capabilities(memory),
+                namespaces.install_filter(memory, self._program),
+            ]
+        else:
+            calls.append(call("prctl", namespaces.PR_SET_CHILD_SUBREAPER, 1))
+        return [*calls, call("chdir", memory.address(WORK_DIR))]
 
 
-def main(shared: Shared, channel_fd: int, stdout_fd: int, stderr_fd: int, tmp_bytes: int) -> None:
-    """Never returns. The process is PID 1 of a PID namespace that was made for it."""
+def main(shared: Shared, calls: list[namespaces.Call], with_rehearsal: bool, fds: array) -> None:
+    """Never returns. The process is PID 1 of a PID namespace that was made for it.
+
+    Of its descriptors it keeps /dev/null, the channel and the two output pipes: ``fds``, in this order. A rehearsal
+    costs time now and saves more of it when a call comes; it is for workers that nobody waits for.
+    """
     try:
+        os.dup2(fds[1], 1)
+        os.dup2(fds[2], 2)
+        os.dup2(fds[0], channel.FD, False)
         try:
-            _take_descriptors(channel_fd, stdout_fd, stderr_fd)
-            _shut_in(shared, tmp_bytes)
+            namespaces.run(calls)
         except OSError as error:
             channel.send({"type": "setup_failed", "message": str(error)})
             os._exit(70)
+        if with_rehearsal:
+            rehearse(shared)
         _serve(shared)
     except BaseException:
         sys.excepthook(*sys.exc_info())  # a fault of the runtime itself: the launcher reports the exit code
         os._exit(71)
 
 
-def _take_descriptors(channel_fd: int, stdout_fd: int, stderr_fd: int) -> None:
-    """Keeps /dev/null, the two output pipes and the channel, and nothing else."""
-    os.dup2(stdout_fd, 1)
-    os.dup2(stderr_fd, 2)
-    os.dup2(channel_fd, channel.FD, inheritable=False)
-    namespaces.close_from(channel.FD + 1)
-    sys.stdout = _text_stream(1, "surrogateescape")
-    sys.stderr = _text_stream(2, "backslashreplace")
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
-
-
 def _text_stream(fd: int, errors: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(StdStream(fd, "w", closefd=False), "utf-8", errors, write_through=True)
-
-
-def _shut_in(shared: Shared, tmp_bytes: int) -> None:
-    os.setsid()  # signals to "my process group" must not reach the zygote or another call
-    if shared.isolation == SANDBOX:
-        namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWIPC)
-        namespaces.mount_tmpfs(b"/tmp", tmp_bytes)
-        namespaces.mount_tmpfs(b"/dev/shm", tmp_bytes)
-        namespaces.mount_proc()
-        namespaces.drop_capabilities()
-        shared.seccomp_filter.install()
-    else:
-        namespaces.prctl(namespaces.PR_SET_CHILD_SUBREAPER, 1)
-    os.chdir(WORK_DIR)
-    limits.set_fixed()
-    signal.signal(signal.SIGTERM, _stop)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -93,16 +113,34 @@ def _stop(number: int, frame: object) -> None:
     raise handler_host.Stopped
 
 
+_REHEARSAL = (
+    b'{"type":"start","execution":"-","attempt":1,"tenant":"-","kind":"python","handler":"handler","filename":"-",'
+    b'"limits":{"memory_bytes":0,"processes":0,"result_bytes":0},"context":{"execution_id":"-","attempt":1}}',
+    b"def handler(input, context):\n    return {'a': [1, 'b', None, 2.5]}\n",
+    b'{"n":1}',
+)
+
+
+def rehearse(shared: Shared) -> None:
+    """Runs a call that does nothing: it makes private, in one go, the pages that a real call will write."""
+    header, code, input_bytes = _REHEARSAL
+    reply, body = shared.host.run(frames.parse_header(header), code, input_bytes)
+    reply["usage"] = _usage_since(process_time())
+    frames.encode(reply, body)
+    shared.host.forget()
+
+
 def _serve(shared: Shared) -> None:
     first = True
     while True:
         header, code, input_bytes = channel.receive()
-        used = resource.getrusage(resource.RUSAGE_SELF)
+        used_s = process_time()
         if first:
             wanted = header["limits"]
             limits.set_for_call(wanted["memory_bytes"], wanted["processes"], shared.baseline)
             first = False
-        os.environ.update(header.get("env") or {})
+        if header.get("env"):
+            os.environ.update(header["env"])
         try:
             if header["kind"] == "command":
                 reply, body = command_host.run(header, input_bytes)
@@ -110,25 +148,26 @@ def _serve(shared: Shared) -> None:
                 reply, body = shared.host.run(header, code, input_bytes)
         except handler_host.Stopped:
             reply, body = {"type": "stopped"}, b""
-        _flush()
-        reply["usage"] = _usage_since(used)
+        _flush(shared)
+        reply["usage"] = _usage_since(used_s)
         channel.send(reply, body)
         if not header.get("reuse_key") or header["kind"] == "command" or reply["type"] == "stopped":
             os._exit(0)
 
 
-def _flush() -> None:
-    """Everything the job has printed is in the pipes before the result is sent: Python's buffers and C's."""
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        try:
-            stream.flush()
-        except Exception:
-            pass  # the job has closed or replaced it
-    namespaces.libc.fflush(None)
+def _flush(shared: Shared) -> None:
+    """Everything the job has printed is in the pipes before the result is sent. The own streams have no buffers."""
+    for stream, own in ((sys.stdout, shared.stdout), (sys.stderr, shared.stderr)):
+        if stream is not own:
+            try:
+                stream.flush()
+            except Exception:
+                pass  # whatever the job has put there
 
 
-def _usage_since(before: resource.struct_rusage) -> dict:
+def _usage_since(used_s: float) -> dict:
     """CPU of this call in ms (its processes that have been waited for included); the largest process in bytes."""
     own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_s = own.ru_utime + own.ru_stime - before.ru_utime - before.ru_stime + others.ru_utime + others.ru_stime
-    return {"cpu_ms": round(cpu_s * 1000, 3), "max_rss_bytes": max(own.ru_maxrss, others.ru_maxrss) * 1024}
+    cpu_s = own.ru_utime + own.ru_stime - used_s + others.ru_utime + others.ru_stime
+    rss_kib = max(own.ru_maxrss, others.ru_maxrss)
+    return {"cpu_ms": round(max(0.0, cpu_s) * 1000, 3), "max_rss_bytes": rss_kib * 1024}

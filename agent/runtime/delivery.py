@@ -25,7 +25,7 @@ class Delivery:
         if stream.sent + size != stream.length or attempt in self._waiting:
             self.pump(attempt)
         elif self._link.open_for_data and attempt.unacked() + size <= WINDOW_BYTES:
-            self._send_output(stream, data)
+            self._send_output(attempt, stream, data)
         else:
             self._wait(attempt)
 
@@ -35,6 +35,7 @@ class Delivery:
         if not link.greeted:
             return
         if attempt.progress:
+            self.send_started(attempt)
             link.send(attempt.progress)
             attempt.progress = None
         for stream in attempt.streams:
@@ -70,7 +71,7 @@ class Delivery:
                     released = True
                 self._spool.release(attempt, segment)
         if released:
-            self._spool.append_ack(attempt, final=False)
+            self._spool.append_ack(attempt)
         if stream_waits(attempt):
             self.pump(attempt)
 
@@ -103,11 +104,12 @@ class Delivery:
                     self._waiting.pop(attempt, None)  # an acknowledgement will pump it
                     return False
                 data = self._spool.read(segment, position + stream.sent - offset, size)
-                self._send_output(stream, memoryview(data))
+                self._send_output(attempt, stream, memoryview(data))
         return True
 
-    def _send_output(self, stream: Stream, data: memoryview) -> None:
-        head = ("%s%d}" % (stream.prefix, stream.sent)).encode()
+    def _send_output(self, attempt: Attempt, stream: Stream, data: memoryview) -> None:
+        self.send_started(attempt)
+        head = ('{"type":"output",%s,"stream":"%s","offset":%d}' % (attempt.ids, stream.name, stream.sent)).encode()
         stream.sent += len(data)
         prefix = PREFIX.pack(len(head), len(data)) + head
         if len(data) <= _COPY_BYTES:
@@ -116,9 +118,17 @@ class Delivery:
             self._spool.commit()  # what is sent is on disk
             self._link.send_now(prefix, data)
 
+    def send_started(self, attempt: Attempt) -> None:
+        """Sends `started` once, before everything else of the attempt."""
+        if attempt.started is not None:
+            self._link.send(attempt.started)
+            attempt.started = None
+
     def _send_final(self, attempt: Attempt) -> None:
+        self.send_started(attempt)
         result = attempt.result
         if isinstance(result, tuple):
+            self._spool.commit()
             result = self._spool.read(*result)
         self._link.send(PREFIX.pack(len(attempt.final), len(result)) + attempt.final + result)
         attempt.final_sent = True

@@ -5,15 +5,14 @@ A frame is ``u32 header length, u32 body length`` (big-endian), a JSON object, r
 
 from __future__ import annotations
 
-import json
 import os
 import struct
+
+import fast_json
 
 PREFIX = struct.Struct("!II")
 MAX_HEADER_BYTES = 1 << 20
 MAX_BODY_BYTES = 24 << 20
-
-_encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class FrameError(ValueError):
@@ -22,7 +21,7 @@ class FrameError(ValueError):
 
 def dump_header(header: dict) -> bytes:
     """The header's JSON as UTF-8; lone surrogates become ``?`` so that no text can make a frame unsendable."""
-    return _encode_json(header).encode("utf-8", "replace")
+    return fast_json.encode(header).encode("utf-8", "replace")
 
 
 def encode(header: dict, body: bytes = b"") -> bytes:
@@ -44,7 +43,7 @@ def frame_length(prefix: bytes | memoryview, offset: int, max_body: int = MAX_BO
 def parse_header(raw: bytes | memoryview) -> dict:
     """The header as a dict with a text ``type``. Raises FrameError otherwise."""
     try:
-        header = json.loads(bytes(raw))
+        header = fast_json.decode(str(raw, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise FrameError(f"header is not JSON: {error}") from None
     if not isinstance(header, dict) or not isinstance(header.get("type"), str):

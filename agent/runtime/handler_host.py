@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import builtins
-import json
 import sys
 import types
 
 import channel
+import fast_json
 import limits
 import result_json
 import tracebacks
@@ -73,6 +73,11 @@ class Host:
         except BaseException as error:
             return self._user_error(error, filename), b""
 
+    def forget(self) -> None:
+        """Drops the kept module."""
+        self._loaded = self._module = None
+        sys.modules.pop(MODULE_NAME, None)
+
     def _user_error(self, error: BaseException, filename: str) -> dict:
         try:
             details = tracebacks.describe(error, filename)
@@ -105,7 +110,7 @@ def _find_handler(module: types.ModuleType, name: str, filename: str) -> object:
 
 def _parse_input(text: bytes) -> object:
     try:
-        return json.loads(text)
+        return fast_json.decode(text.decode())
     except (ValueError, RecursionError) as error:
         raise Failure("INPUT_INVALID", f"The input is not JSON: {error}") from None
 

@@ -122,13 +122,12 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     }
 
     def exit_now() -> None:
+        loop.stop()
         supervisor.on_turn_end()
         tenants.close()
-        link.close()
         spool.close()
-        os.unlink(options.socket)
+        link.close(options.socket)
         os.close(lock)
-        loop.stop()
 
     link = AgentLink(
         loop,

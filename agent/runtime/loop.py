@@ -51,6 +51,10 @@ class Loop:
         if self._handlers.pop(fd, None):
             self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Like ``unregister``, for a descriptor that nobody else has and that is closed next: that does the rest."""
+        self._handlers.pop(fd, None)
+
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(self, time.monotonic() + delay_s, callback)
         self._sequence += 1

@@ -208,7 +208,7 @@ class Pool:
         wanted = self._ahead + len(self._waiting)
         while self._forking < _FORKING_AT_ONCE and len(self._parked) + self._forking < wanted:
             tmp_bytes = self._tmp_of(self._waiting[0]) if self._waiting else self._tmp_bytes
-            if self.zygote.fork(tmp_bytes) is None:
+            if self.zygote.fork(tmp_bytes, not self._waiting) is None:
                 break
             self._forking += 1
 

@@ -31,7 +31,7 @@ class _Check:
         self.zygote = ZygoteProcess(loop, log, spec, self)
 
     def on_ready(self, zygote: ZygoteProcess) -> None:
-        if zygote.fork(_TMP_BYTES) is None:
+        if zygote.fork(_TMP_BYTES, rehearse=True) is None:
             self._end("no worker could be asked for")
 
     def on_forked(self, worker: Worker) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import fast_json
+
 # As deep as JSON parsers on the way accept (protobuf's own limit is 100).
 MAX_DEPTH = 100
-
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 class NotJson(ValueError):
@@ -24,10 +24,10 @@ def encode(value: object) -> bytes:
     if not isinstance(value, dict):
         raise NotJson(f"$: the handler returned {_name(value)}, not a dict")
     try:
-        text = _encode(value)
+        text = fast_json.encode(value)
         data = text.encode()
         shallow = text.count("[") + text.count("{") <= MAX_DEPTH
-        if (shallow or _depth(value) <= MAX_DEPTH) and json.loads(text) == value:
+        if (shallow or _depth(value) <= MAX_DEPTH) and fast_json.decode(text) == value:
             return data
     except (ValueError, TypeError, RecursionError, OverflowError):
         text = data = None

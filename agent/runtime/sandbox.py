@@ -14,6 +14,7 @@ RUNTIME_FILES = (
     "channel.py",
     "child.py",
     "command_host.py",
+    "fast_json.py",
     "frames.py",
     "handler_host.py",
     "limits.py",
@@ -60,13 +61,20 @@ def find_bwrap() -> str | None:
     return None
 
 
+def load_runtime(runtime_dir: str) -> dict[str, bytes]:
+    """The files that zygotes run, read once: an upgrade on disk must not mix with a launcher that goes on running."""
+    return {name: _read(os.path.join(runtime_dir, name)) for name in RUNTIME_FILES}
+
+
 def bare_command(python: Interpreter, runtime_dir: str) -> tuple[list[str], dict[str, str]]:
     """(argv, environment) of a zygote without a sandbox."""
     argv = [python.executable, "-I", "-S", "-B", "-X", "utf8", os.path.join(runtime_dir, "zygote.py"), "none"]
     return argv, dict(_ENVIRONMENT)
 
 
-def sandbox_command(bwrap: str, python: Interpreter, runtime_dir: str) -> tuple[list[str], dict[str, str], list[int]]:
+def sandbox_command(
+    bwrap: str, python: Interpreter, runtime: dict[str, bytes]
+) -> tuple[list[str], dict[str, str], list[int]]:
     """(argv, environment, descriptors to inherit and then close) of a zygote in its sandbox."""
     files: list[int] = []
     argv = [bwrap, "--unshare-user", "--uid", str(JOB_UID), "--gid", str(JOB_UID)]
@@ -77,8 +85,8 @@ def sandbox_command(bwrap: str, python: Interpreter, runtime_dir: str) -> tuple[
     for name, value in _ENVIRONMENT.items():
         argv += ["--setenv", name, value]
     argv += _system(python)
-    for name in RUNTIME_FILES:
-        argv += _file(files, _read(os.path.join(runtime_dir, name)), f"{RUNTIME_MOUNT}/{name}")
+    for name, text in runtime.items():
+        argv += _file(files, text, f"{RUNTIME_MOUNT}/{name}")
     argv += _etc(files)
     argv += ["--proc", "/proc", "--dir", "/tmp", "--dir", "/var/tmp", "--dir", "/dev/shm"]
     for name in _DEVICES:

@@ -9,12 +9,9 @@ Layout of the input: ``struct seccomp_data { int nr; u32 arch; u64 instruction_p
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import struct
-
-import namespaces
 
 _LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 _EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
@@ -115,23 +112,3 @@ def _search(entries: list[tuple[int, list[bytes]]]) -> list[bytes]:
     if len(left) > 255:  # a jump's distance is one byte; a longer one goes through an unconditional jump
         return [_op(_AT_LEAST, entries[middle][0], 0, 1), _op(0x05, len(left)), *left, *right]
     return [_op(_AT_LEAST, entries[middle][0], len(left), 0), *left, *right]
-
-
-class Filter:
-    """A program ready to install: built once in the zygote, installed by every child with one system call."""
-
-    _SET_MODE_FILTER = 1
-    _SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
-
-    def __init__(self) -> None:
-        program = build()
-        self._code = ctypes.create_string_buffer(program, len(program))
-        self._fprog = ctypes.create_string_buffer(
-            struct.pack("@HP", len(program) // 8, ctypes.addressof(self._code)), 16
-        )
-        self._number = self._SYS_SECCOMP[os.uname().machine]
-        self._address = ctypes.addressof(self._fprog)
-
-    def install(self) -> None:
-        """Filters this thread and what it starts, for good. Needs no_new_privs. Raises OSError."""
-        namespaces.check(namespaces.libc.syscall(self._number, self._SET_MODE_FILTER, 0, self._address), "seccomp")

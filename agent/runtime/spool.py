@@ -17,10 +17,9 @@ from attempt import Attempt, Stream
 
 PREFIX = struct.Struct("<II")
 PAYLOAD = struct.Struct("<BQBQ")
-RECORD = struct.Struct("<IIBQBQ")
-OVERHEAD = RECORD.size
+OVERHEAD = PREFIX.size + PAYLOAD.size
 
-START, OUTPUT, FINISH, ACK = 1, 2, 3, 4
+START, OUTPUT, FINISH, ACK, FORGOTTEN = 1, 2, 3, 4, 5
 ACK_OFFSETS = struct.Struct("<Q")
 
 _SEGMENT_BYTES = 16 << 20
@@ -55,6 +54,7 @@ class Spool:
         self._segments: dict[int, Segment] = {}
         self._pending: list[bytes | memoryview] = []
         self._pending_bytes = 0
+        self._forgotten: list[int] = []
         self._next_attempt = 1
         self._current: Segment | None = None
         self.total_bytes = 0
@@ -73,13 +73,17 @@ class Spool:
         self._next_attempt += 1
         return self._next_attempt - 1
 
-    def append_start(self, attempt: Attempt, fields: bytes) -> None:
-        """Raises SpoolFull."""
-        self._append(START, attempt, 0, 0, fields, 0)
+    def append_start(self, attempt: Attempt) -> None:
+        """Keeps that the attempt was started, unless that is known already. Raises SpoolFull."""
+        if not attempt.in_spool:
+            limits = '{%s,"stdout":%d,"stderr":%d}' % (attempt.ids, attempt.stdout.limit, attempt.stderr.limit)
+            self._append(START, attempt, 0, 0, limits.encode(), 0)
+            attempt.in_spool = True
 
     def append_finish(self, attempt: Attempt, header: bytes, result: bytes) -> tuple[Segment, int, int]:
         """Keeps how the attempt ended; returns where the result lies. Raises SpoolFull."""
-        segment, position = self._append(FINISH, attempt, 0, len(header), header + bytes(result), 0)
+        segment, position = self._append(FINISH, attempt, 0, len(header), header + result, 0)
+        attempt.in_spool = True
         return segment, position + len(header), len(result)
 
     def append_output(self, attempt: Attempt, stream: Stream, data: memoryview, reserve: bool = True) -> None:
@@ -87,6 +91,8 @@ class Spool:
 
         ``reserve``: leave room for the ends of attempts.
         """
+        if not attempt.in_spool:
+            self.append_start(attempt)
         index = 0 if stream is attempt.stdout else 1
         left_free = _RESERVE_BYTES if reserve else 0
         if len(data) <= _BATCH_BYTES:
@@ -97,11 +103,11 @@ class Spool:
         stream.chunks.append((stream.length, len(data), segment, position))
         stream.length += len(data)
 
-    def append_ack(self, attempt: Attempt, final: bool) -> None:
+    def append_ack(self, attempt: Attempt) -> None:
         """Keeps the acknowledged offsets; best effort, since forgetting them only repeats what the agent knows."""
-        data = ACK_OFFSETS.pack(attempt.stderr.acked)
         try:
-            segment, _ = self._append(ACK, attempt, int(final), attempt.stdout.acked, data, 0)
+            data = ACK_OFFSETS.pack(attempt.stderr.acked)
+            segment, _ = self._append(ACK, attempt, 0, attempt.stdout.acked, data, 0)
             self.release(attempt, segment)
         except SpoolFull:
             pass
@@ -120,16 +126,21 @@ class Spool:
         self._delete_if_unused(segment)
 
     def forget(self, attempt: Attempt) -> None:
-        """Nothing of the attempt is needed any more."""
+        """Nothing of the attempt is needed any more. Recorded with the next commit: it may be lost, as an ack may."""
         for segment in attempt.segments:
             segment.users.discard(attempt)
-            self._delete_if_unused(segment)
+            if segment is not self._current:
+                self._delete_if_unused(segment)
         attempt.segments.clear()
+        if attempt.in_spool:
+            self._forgotten.append(attempt.number)
 
     def commit(self) -> None:
         """Writes what was appended. A disk that fails here is told; what it lost shows as AGENT_LOST after a crash."""
         if not self._pending:
             return
+        if self._forgotten:
+            self._append_forgotten()
         segment, buffers = self._current, self._pending
         self._pending, size, self._pending_bytes = [], self._pending_bytes, 0
         try:
@@ -147,10 +158,27 @@ class Spool:
             segment.size += size
             self._log.error("the spool cannot be written", path=segment.path, error=str(error))
 
+    def commit_forgotten(self) -> None:
+        """Writes now which attempts are forgotten."""
+        if self._forgotten:
+            self._append_forgotten()
+            self.commit()
+
     def close(self) -> None:
+        self.commit_forgotten()
         for segment in self._segments.values():
             os.close(segment.fd)
         self._segments.clear()
+
+    def _append_forgotten(self) -> None:
+        """One record for all attempts forgotten since the last commit, if there is room for it."""
+        numbers, self._forgotten = self._forgotten, []
+        data = struct.pack(f"<{len(numbers)}Q", *numbers)
+        length = OVERHEAD + len(data)
+        segment = self._current
+        if segment.size + self._pending_bytes + length + PREFIX.size <= segment.capacity:
+            self._pending.append(_record(FORGOTTEN, 0, 0, 0, data) + data)
+            self._pending_bytes += length
 
     def _append(
         self, kind: int, attempt: Attempt, stream: int, offset: int, data: bytes | memoryview, reserve: int
@@ -166,9 +194,7 @@ class Spool:
             self._roll(length)
             segment = self._current
             at = segment.size
-        payload = PAYLOAD.pack(kind, attempt.number, stream, offset)
-        crc = zlib.crc32(data, zlib.crc32(payload))
-        self._pending += (PREFIX.pack(length - PREFIX.size, crc) + payload, data)
+        self._pending += (_record(kind, attempt.number, stream, offset, data), data)
         self._pending_bytes += length
         attempt.segments[segment] = attempt.segments.get(segment, 0) + 1
         segment.users.add(attempt)
@@ -208,3 +234,9 @@ class Spool:
         self.total_bytes -= segment.capacity
         os.close(segment.fd)
         os.unlink(segment.path)
+
+
+def _record(kind: int, number: int, stream: int, offset: int, data: bytes | memoryview) -> bytes:
+    """A record but for its data."""
+    payload = PAYLOAD.pack(kind, number, stream, offset)
+    return PREFIX.pack(PAYLOAD.size + len(data), zlib.crc32(data, zlib.crc32(payload))) + payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zlib
 from collections.abc import Iterator
 
@@ -62,16 +63,20 @@ def _apply(
     position: int,
     data: memoryview,
 ) -> None:
-    if kind == spool.START:
-        fields = json.loads(bytes(data))
+    if kind == spool.FORGOTTEN:
+        for forgotten in struct.unpack(f"<{len(data) // 8}Q", data):
+            _forget(attempts, forgotten)
+        return
+    if kind == spool.START or (kind == spool.FINISH and number not in attempts):
+        fields = json.loads(bytes(data if kind == spool.START else data[:offset]))
         attempt = Attempt(fields["execution"], fields["attempt"], number, fields["stdout"], fields["stderr"])
-        attempt.state = RUNNING
+        attempt.state, attempt.in_spool = RUNNING, True
         attempts[number] = attempt
     attempt = attempts.get(number)
     if attempt is None:
         return  # its first records are gone because it was acknowledged
     if kind == spool.ACK:
-        _apply_ack(attempts, attempt, stream == 1, offset, spool.ACK_OFFSETS.unpack(data)[0])
+        _apply_ack(attempt, offset, spool.ACK_OFFSETS.unpack(data)[0])
         return
     if kind == spool.OUTPUT:
         _apply_output(attempt, stream, offset, segment, position, len(data))
@@ -100,13 +105,15 @@ def _apply_finish(attempt: Attempt, segment: object, position: int, header_lengt
         attempt.result = (segment, position + header_length, length)
 
 
-def _apply_ack(attempts: dict[int, Attempt], attempt: Attempt, final: bool, stdout: int, stderr: int) -> None:
-    """Acknowledged chunks stay listed until the agent acknowledges again; only a final one forgets the attempt."""
-    if final:
-        for segment in attempt.segments:
-            segment.users.discard(attempt)
-        del attempts[attempt.number]
-        return
+def _apply_ack(attempt: Attempt, stdout: int, stderr: int) -> None:
+    """Acknowledged chunks that are still there stay listed until the agent acknowledges again."""
     for stream, acked in zip(attempt.streams, (stdout, stderr)):
         if acked > stream.length:
             stream.length = stream.acked = stream.sent = acked
+
+
+def _forget(attempts: dict[int, Attempt], number: int) -> None:
+    attempt = attempts.pop(number, None)
+    if attempt:
+        for segment in attempt.segments:
+            segment.users.discard(attempt)

@@ -62,8 +62,14 @@ def _argv(header: dict) -> None:
         raise ValueError("start: argv must not contain NUL")
 
 
+_valid_limits: dict = {}  # the last ones that were valid: an agent sends the same few again and again
+
+
 def _limits(header: dict) -> None:
+    global _valid_limits
     limits = header.get("limits")
+    if limits and limits == _valid_limits:
+        return
     if not isinstance(limits, dict):
         raise ValueError("start: limits must be an object")
     for name in _LIMITS:
@@ -71,6 +77,7 @@ def _limits(header: dict) -> None:
     cpu = limits.get("cpu", 0)
     if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not cpu >= 0:
         raise ValueError("start: limits.cpu must be a number from 0")
+    _valid_limits = limits
 
 
 def _env(header: dict) -> None:

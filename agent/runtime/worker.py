@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import signal
-import socket
 
 import frames
 import loop as event_loop
 
+# The plain function: the one in ``socket`` wraps both ends in objects that would be taken apart at once.
+_socketpair = _socket.socketpair
 _READ_BYTES = 256 * 1024
 _PIPE_BYTES = 1 << 20
 
@@ -57,14 +59,14 @@ class Worker:
 
     def open_channels(self) -> list[int]:
         """Makes the channel and the pipes; returns the three descriptors for the worker's side, to be closed here."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = _socketpair()
         self.channel = ours.detach()
-        os.set_blocking(self.channel, False)
         ends = [theirs.detach()]
         for index in (0, 1):
             self.outputs[index], end = os.pipe()
-            os.set_blocking(self.outputs[index], False)
             ends.append(end)
+        for fd in (self.channel, *self.outputs):
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
         return ends
 
     def give(self, attempt: object, frame: bytes | memoryview, bound: int, on_frame: object) -> None:
@@ -165,7 +167,7 @@ class Worker:
         self.signal(signal.SIGKILL)
         for fd in (self.channel, *self.outputs, self.pidfd):
             if fd >= 0:
-                self._loop.unregister(fd)
+                self._loop.forget(fd)
                 os.close(fd)
         self.channel = self.pidfd = -1
         self.outputs = [-1, -1]

@@ -1,7 +1,7 @@
 """The fork server inside a tenant's sandbox: warm, never running job code, one child per request of the launcher.
 
 Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
-launcher → zygote  F worker tmp_bytes (+ channel, stdout, stderr): fork a worker;  A: preload asyncio from now on
+launcher → zygote  F worker tmp_bytes rehearse (+ channel, stdout, stderr): fork a worker;  A: preload asyncio
 zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
 """
 
@@ -25,10 +25,9 @@ import handler_host
 import limits
 import namespaces
 import own_signals
-import seccomp
 
 CONTROL_FD = 3
-FORK = struct.Struct("=cIQ")
+FORK = struct.Struct("=cIQ?")
 FORKED = struct.Struct("=cII")
 ENDED = struct.Struct("=cIi")
 FAILED = struct.Struct("=cI")
@@ -46,26 +45,27 @@ class Zygote:
         self._sandboxed = isolation == child.SANDBOX
         self._epoll = select.epoll()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, worker)
-        self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self._sandboxed else -1
+        if self._sandboxed:
+            own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            call, kind = namespaces.call, namespaces.CLONE_NEWPID
+            self._new_pid_namespace = [call("setns", own, kind), call("unshare", kind)]
 
     def prepare(self) -> None:
         """Everything that children would otherwise do again, each for itself."""
         for name in _PRELOAD:
             __import__(name)
         handler_host.add_site_builtins()
-        seccomp_filter = None
         if self._sandboxed:
             namespaces.drop_bounding_set()
-            namespaces.prctl(namespaces.PR_SET_NO_NEW_PRIVS, 1)
-            seccomp_filter = seccomp.Filter()
+            namespaces.run([namespaces.call("prctl", namespaces.PR_SET_NO_NEW_PRIVS, 1)])
             own_signals.install()
         else:
-            namespaces.prctl(namespaces.PR_SET_CHILD_SUBREAPER, 1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._shared = child.Shared(self._isolation, seccomp_filter)
-        _rehearse()
-        _hide_runtime_modules()
+            namespaces.run([namespaces.call("prctl", namespaces.PR_SET_CHILD_SUBREAPER, 1)])
         limits.set_fixed()
+        self._shared = child.Shared(self._isolation)
+        for _ in range(20):
+            child.rehearse(self._shared)  # children inherit warm code and filled caches
+        _hide_runtime_modules()
         gc.collect()
         gc.freeze()  # the collector of a child never touches, and so never copies, these pages
         version = ".".join(str(part) for part in sys.version_info[:3])
@@ -92,26 +92,25 @@ class Zygote:
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data)
-        _, worker, tmp_bytes = FORK.unpack(message)
+        _, worker, tmp_bytes, rehearse = FORK.unpack(message)
         try:
-            self._fork(worker, tmp_bytes, fds)
+            self._fork(worker, self._shared.calls(tmp_bytes), rehearse, fds)
         except OSError as error:
             self._control.send(FAILED.pack(b"E", worker) + str(error).encode()[:200])
         for fd in fds:
             os.close(fd)
         return True
 
-    def _fork(self, worker: int, tmp_bytes: int, fds: array.array) -> None:
+    def _fork(self, worker: int, calls: list, rehearse: bool, fds: array.array) -> None:
         """The next child becomes PID 1 of a new PID namespace, with one fork instead of two.
 
         A process may unshare its PID namespace again once ``setns`` has put its children's one back to its own.
         """
         if self._sandboxed:
-            namespaces.setns(self._pid_namespace, namespaces.CLONE_NEWPID)
-            namespaces.unshare(namespaces.CLONE_NEWPID)
+            namespaces.run(self._new_pid_namespace)
         pid = os.fork()
         if pid == 0:
-            child.main(self._shared, fds[0], fds[1], fds[2], tmp_bytes)
+            child.main(self._shared, calls, rehearse, fds)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (pid, worker)
         self._epoll.register(pidfd, select.EPOLLIN)
@@ -121,6 +120,7 @@ class Zygote:
     def _reap(self, pidfd: int) -> None:
         pid, worker = self._children.pop(pidfd)
         _, status = os.waitpid(pid, 0)
+        self._epoll.unregister(pidfd)  # closing is not enough: the launcher has the same open description
         os.close(pidfd)
         if not self._sandboxed:
             self._kill_orphans()
@@ -143,18 +143,6 @@ class Zygote:
 
         gc.collect()
         gc.freeze()
-
-
-def _rehearse() -> None:
-    """Runs a call that does nothing, so that children inherit warm code and filled caches."""
-    header = {"filename": "rehearsal.py", "handler": "handler", "limits": {"result_bytes": 0}, "context": {}}
-    host = handler_host.Host()
-    for _ in range(20):
-        host.run(
-            header, b"import json\ndef handler(input, context):\n    return {'a': [1, 'b', None, 2.5]}\n", b'{"n": 1}'
-        )
-        host._loaded = None
-    sys.modules.pop(handler_host.MODULE_NAME, None)
 
 
 def _hide_runtime_modules() -> None:

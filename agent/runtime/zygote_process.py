@@ -11,10 +11,10 @@ import socket
 import struct
 
 import loop as event_loop
-from sandbox import bare_command, sandbox_command
+from sandbox import bare_command, load_runtime, sandbox_command
 from worker import Worker
 
-_FORK = struct.Struct("=cIQ")
+_FORK = struct.Struct("=cIQ?")
 _FORKED = struct.Struct("=cII")
 _ENDED = struct.Struct("=cIi")
 _FAILED = struct.Struct("=cI")
@@ -25,10 +25,11 @@ _STDERR_TAIL_BYTES = 4096
 class Spec:
     """How zygotes are started: the same for all of them."""
 
-    __slots__ = ("bwrap", "gid", "python", "runtime_dir", "uid")
+    __slots__ = ("bwrap", "gid", "python", "runtime", "runtime_dir", "uid")
 
     def __init__(self, bwrap: str | None, python: object, runtime_dir: str, uid: int, gid: int) -> None:
         self.bwrap, self.python, self.runtime_dir, self.uid, self.gid = bwrap, python, runtime_dir, uid, gid
+        self.runtime = load_runtime(runtime_dir) if bwrap else {}
 
     @property
     def isolation(self) -> str:
@@ -53,15 +54,18 @@ class ZygoteProcess:
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
         loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
 
-    def fork(self, tmp_bytes: int) -> Worker | None:
-        """Asks for a worker; on_forked or on_fork_failed follows. None when descriptors or the zygote are used up."""
+    def fork(self, tmp_bytes: int, rehearse: bool) -> Worker | None:
+        """Asks for a worker; on_forked or on_fork_failed follows. None when descriptors or the zygote are used up.
+
+        ``rehearse``: nobody waits for it, so it may warm itself up.
+        """
         self._numbers = (self._numbers + 1) & 0xFFFFFFFF
         worker = Worker(self._loop, self, self._numbers, tmp_bytes)
         ends: list[int] = []
         try:
             ends = worker.open_channels()
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
-            self._control.sendmsg([_FORK.pack(b"F", worker.number, tmp_bytes)], rights)
+            self._control.sendmsg([_FORK.pack(b"F", worker.number, tmp_bytes, rehearse)], rights)
         except OSError as error:
             self._log.warn("a worker cannot be asked for", error=str(error))
             worker.close()
@@ -164,7 +168,7 @@ def _spawn(spec: Spec) -> tuple[int, socket.socket, int]:
     stderr, stderr_end = os.pipe()
     files: list[int] = []
     if spec.bwrap:
-        argv, environment, files = sandbox_command(spec.bwrap, spec.python, spec.runtime_dir)
+        argv, environment, files = sandbox_command(spec.bwrap, spec.python, spec.runtime)
     else:
         argv, environment = bare_command(spec.python, spec.runtime_dir)
     pid = os.fork()
@@ -199,4 +203,4 @@ def _become(spec: Spec, control: int, stderr: int, files: list[int]) -> None:
         os.setresgid(spec.gid, spec.gid, spec.gid)
         os.setresuid(spec.uid, spec.uid, spec.uid)
     if not spec.bwrap:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: ends with the launcher, as bubblewrap sees to
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: bubblewrap does the same

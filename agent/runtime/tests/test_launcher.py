@@ -1,0 +1,466 @@
+"""The launcher as a process: how it starts, who may talk to it, what survives what."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import stat
+import struct
+import subprocess
+import tempfile
+import unittest
+
+import support
+from test_sandbox import descendants
+
+QUICK = "def handler(input):\n    return {'ok': 1}"
+WAITS = "import os, time\ndef handler(input):\n    print('up')\n    while True: time.sleep(600)"
+
+
+class Start(unittest.TestCase):
+    def test_it_is_detached_and_its_socket_is_private(self) -> None:
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            self.assertEqual(os.getsid(launcher.pid) == os.getsid(0), False)
+            self.assertEqual(stat.S_IMODE(os.stat(launcher.path).st_mode), 0o600)
+            self.assertEqual(stat.S_IMODE(os.stat(launcher.spool).st_mode), 0o700)
+            self.assertEqual(agent.run(QUICK).result, {"ok": 1})
+
+    def test_the_system_interpreter_can_start_it(self) -> None:
+        if not os.path.exists("/usr/bin/python3"):
+            self.fail("/usr/bin/python3 is missing (Debian: apt-get install python3)")
+        with support.Launcher(python="/usr/bin/python3") as launcher:
+            self.assertEqual(launcher.connect().run(QUICK).result, {"ok": 1})
+
+    def test_a_second_one_on_the_same_spool_stops_with_a_message(self) -> None:
+        with support.Launcher() as launcher:
+            second = launcher.start()
+            self.assertEqual(second.returncode, 1)
+            self.assertIn(f"another launcher owns the spool {launcher.spool}", second.stderr)
+            self.assertEqual(launcher.connect().run(QUICK).result, {"ok": 1})
+
+    def test_without_bubblewrap_it_refuses_unless_that_is_allowed(self) -> None:
+        launcher = support.Launcher()
+        with tempfile.TemporaryDirectory() as empty:
+            refused = launcher.start(env={"PATH": empty})
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("bubblewrap is not installed (Debian: apt-get install bubblewrap)", refused.stderr)
+            allowed = launcher.start("--allow-unsandboxed", env={"PATH": empty})
+        try:
+            self.assertEqual((allowed.returncode, allowed.stderr), (0, ""))
+            agent = launcher.connect()
+            self.assertEqual(agent.welcome["isolation"], "none")
+            self.assertEqual(agent.run(QUICK).result, {"ok": 1})
+        finally:
+            launcher.__exit__()
+
+    def test_a_bubblewrap_that_fails_is_told(self) -> None:
+        launcher = support.Launcher()
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "bwrap")
+            with open(path, "w") as file:
+                file.write("#!/bin/sh\necho 'no namespaces today' >&2\nexit 1\n")
+            os.chmod(path, 0o755)
+            os.chmod(directory, 0o755)
+            refused = launcher.start(env={"PATH": f"{directory}:/usr/bin:/bin"})
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("no namespaces today", refused.stderr)
+        self.assertFalse(os.path.exists(launcher.path))
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root starts sandboxes as another user")
+    def test_an_interpreter_out_of_reach_is_named(self) -> None:
+        launcher = support.Launcher()
+        with tempfile.TemporaryDirectory() as directory:
+            python = os.path.join(directory, "python3")
+            os.symlink("/usr/bin/python3", python)
+            hidden = os.path.join(directory, "copy")
+            subprocess.run(["cp", "/usr/bin/python3", hidden], check=True)
+            refused = launcher.start("--python", hidden)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn(f"may not enter {directory}", refused.stderr)
+
+    def test_it_exits_by_itself_when_nobody_needs_it(self) -> None:
+        launcher = support.Launcher("--idle-exit-s", "1")
+        with launcher:
+            agent = launcher.connect()
+            watch = os.pidfd_open(launcher.pid)
+            agent.run(QUICK)
+            agent.close()
+            support.wait_until_ended(watch)
+            self.assertFalse(os.path.exists(launcher.path))
+
+    def test_stop_and_sigterm_end_attempts_and_processes(self) -> None:
+        for how in ("stop", "sigterm"):
+            with self.subTest(how), support.Launcher() as launcher:
+                agent = launcher.connect()
+                agent.auto_ack = False
+                execution = agent.start(WAITS)
+                agent.wait_for_output(execution, b"up\n")
+                watches = [os.pidfd_open(pid) for pid in [launcher.pid, *descendants(launcher.pid)]]
+                if how == "stop":
+                    agent.send({"type": "stop", "grace_ms": 0})
+                else:
+                    os.kill(launcher.pid, signal.SIGTERM)
+                ended = agent.wait_for(execution)
+                self.assertEqual((ended.outcome, ended.message), ("cancelled", "The agent stopped it"))
+                for watch in watches:
+                    support.wait_until_ended(watch)
+
+
+class Unsandboxed(support.RuntimeTest):
+    launcher_options = ("--allow-unsandboxed",)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.launcher = support.Launcher("--allow-unsandboxed")
+        with tempfile.TemporaryDirectory() as empty:
+            started = cls.launcher.start(env={"PATH": empty})
+        if started.returncode:
+            raise AssertionError(started.stderr)
+
+    def test_calls_work_the_same(self) -> None:
+        code = "import sys\ndef handler(input):\n    print('out'); print('err', file=sys.stderr)\n    return input"
+        ended = self.agent.run(code, {"a": 1})
+        self.assertSucceeds(ended, {"a": 1})
+        self.assertEqual((ended.stdout, ended.stderr), (b"out\n", b"err\n"))
+        self.assertFails(self.agent.run("def handler(input): 1/0"), "HANDLER_ERROR", "ZeroDivisionError")
+        self.assertEqual(self.agent.wait_for(self.agent.command("echo", "hi")).stdout, b"hi\n")
+
+    def test_timeouts_and_self_kills(self) -> None:
+        ended = self.agent.run("while True: pass\n", timeout_ms=50, grace_ms=0)
+        self.assertEqual(ended.outcome, "timed_out")
+        ended = self.agent.run("import os\ndef handler(input): os.kill(os.getpid(), 9)")
+        self.assertFails(ended, "KILLED", "SIGKILL")
+
+    def test_nothing_is_left_of_a_call(self) -> None:
+        code = (
+            "import os, subprocess\ndef handler(input):\n"
+            "    p = subprocess.Popen(['setsid', 'sleep', '1000'])\n    return {'pid': p.pid}"
+        )
+        pid = self.agent.run(code).result["pid"]
+        try:
+            support.wait_until_ended(os.pidfd_open(pid))
+        except ProcessLookupError:
+            pass
+
+
+class Connections(support.RuntimeTest):
+    def test_a_newer_connection_replaces_the_older(self) -> None:
+        newer = self.launcher.connect()
+        with self.assertRaises(EOFError):
+            self.agent.receive()
+        self.assertEqual(newer.run(QUICK).result, {"ok": 1})
+
+    def test_an_attempt_outlives_its_connection(self) -> None:
+        code = "import os, time\ndef handler(input):\n    print('a')\n    while not os.path.exists('/tmp/x'): time.sleep(0.01); open('/tmp/x', 'w').close()\n    print('b')\n    return {'ok': 1}"
+        self.agent.auto_ack = False
+        execution = self.agent.start(code)
+        self.agent.wait_for(execution, "started")
+        self.agent.close()
+        second = self.launcher.connect()
+        self.assertEqual([a["execution"] for a in second.welcome["attempts"]], [execution])
+        ended = second.wait_for(execution)
+        self.assertEqual((ended.stdout, ended.result), (b"a\nb\n", {"ok": 1}))
+        second.close()
+        # The acknowledgement was on its way when the connection closed: the next hello finds nothing left.
+        self.assertEqual(self.launcher.connect().welcome["attempts"], [])
+
+    def test_what_is_not_acknowledged_comes_again(self) -> None:
+        self.agent.auto_ack = False
+        execution = self.agent.start("def handler(input):\n    print('x' * 100)\n    return {'ok': 1}")
+        first = self.agent.wait_for(execution)
+        self.agent.ack(execution, 40, 0, False)
+        self.agent.close()
+        second = self.launcher.connect()
+        self.assertEqual(
+            second.welcome["attempts"],
+            [{"execution": execution, "attempt": 1, "state": "finished", "stdout": 101, "stderr": 0}],
+        )
+        header, body = second.receive()
+        self.assertEqual((header["type"], header["offset"], body), ("output", 40, b"x" * 60 + b"\n"))
+        header, body = second.receive()
+        self.assertEqual((header, body), (first.header, first.body))
+        second.ack(execution, 101, 0, True)
+
+    def test_a_second_start_of_a_known_attempt_is_ignored(self) -> None:
+        self.agent.auto_ack = False
+        execution = self.agent.start(QUICK)
+        self.agent.wait_for(execution)
+        self.agent.start(QUICK, execution=execution)
+        other = self.agent.start(QUICK)
+        self.agent.wait_for(other)
+        seen = self.agent._seen[(execution, 1)]
+        self.assertEqual(seen.types.count("finished"), 1)
+        for name in (execution, other):
+            self.agent.ack(name, 0, 0, True)
+
+    def test_attempts_of_one_execution_are_apart(self) -> None:
+        execution = self.agent.start(QUICK)
+        self.agent.start(QUICK, execution=execution, attempt=2)
+        for attempt in (1, 2):
+            self.assertEqual(self.agent.wait_for(execution, attempt=attempt).result, {"ok": 1})
+
+    def test_frames_that_are_not_the_protocols_end_the_connection_only(self) -> None:
+        running = self.agent.start(WAITS)
+        self.agent.wait_for_output(running, b"up\n")
+        for garbage in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            struct.pack("!II", 2 << 20, 0),
+            struct.pack("!II", 2, 25 << 20) + b"{}",
+            struct.pack("!II", 2, 0) + b"[]",
+            struct.pack("!II", 3, 0) + b"{x}",
+            struct.pack("!II", 12, 0) + b'{"type": "x"',
+            support.frames.encode({"type": "nonsense"}),
+            support.frames.encode({"type": "hello", "protocol": 2}),
+            support.frames.encode({"type": "ack", "execution": 5, "attempt": 1}),
+            support.frames.encode({"type": "start", "execution": "e", "attempt": 0}),
+        ):
+            with self.subTest(garbage[:40]):
+                agent = self.launcher.connect()
+                agent.socket.sendall(garbage)
+                with self.assertRaises(EOFError):
+                    while True:
+                        agent.receive()
+        agent = self.launcher.connect()
+        self.assertIn(running, [a["execution"] for a in agent.welcome["attempts"]])
+        agent.send({"type": "cancel", "execution": running, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+        agent._seen[(running, 1)] = support.Ended()
+        agent._seen[(running, 1)].stdout = b"up\n"
+        while True:
+            header, _ = agent.receive()
+            if header["type"] == "finished":
+                break
+        agent.ack(running, 3, 0, True)
+
+    def test_anything_before_hello_ends_the_connection(self) -> None:
+        agent = support.Agent(self.launcher.path, hello=False)
+        agent.send({"type": "warm", "tenant": "t"})
+        with self.assertRaises(EOFError):
+            agent.receive()
+        agent.close()
+
+    def test_a_start_with_a_wrong_field_fails_that_attempt(self) -> None:
+        for fields, text in (
+            ({"kind": "perl"}, "kind must be one of"),
+            ({"handler": 5}, "handler must be"),
+            ({"limits": {"memory_bytes": -1}}, "limits.memory_bytes must be"),
+            ({"code_bytes": 1}, "do not add up"),
+            ({"env": {"A=B": "x"}}, "'A=B' is not a valid variable"),
+            ({"tenant": ""}, "tenant must be"),
+        ):
+            with self.subTest(text):
+                self.assertFails(self.agent.run(QUICK, **fields), "INTERNAL", text)
+
+    def test_load_is_told(self) -> None:
+        self.agent.run(QUICK)
+        while True:
+            header, _ = self.agent.receive()
+            if header["type"] == "load":
+                break
+        self.assertEqual(header["active"], 0)
+        self.assertGreaterEqual(header["zygotes"], 1)
+        self.assertGreater(header["spool_bytes"], 0)
+
+
+class Zygotes(unittest.TestCase):
+    def test_their_number_is_bounded(self) -> None:
+        with support.Launcher("--max-zygotes", "2") as launcher:
+            agent = launcher.connect()
+            executions = [agent.start(QUICK, tenant=f"t{n % 6}") for n in range(30)]
+            for execution in executions:
+                self.assertEqual(agent.wait_for(execution).outcome, "succeeded")
+            zygotes = [pid for pid in descendants(launcher.pid) if is_bwrap(pid)]
+            self.assertLessEqual(len(zygotes), 2)
+
+    def test_calls_wait_when_all_are_busy(self) -> None:
+        with support.Launcher("--max-zygotes", "1") as launcher:
+            agent = launcher.connect()
+            first = agent.start(WAITS, tenant="one")
+            agent.wait_for_output(first, b"up\n")
+            second = agent.start(QUICK, tenant="two")
+            agent.send({"type": "cancel", "execution": first, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+            self.assertEqual(agent.wait_for(second).result, {"ok": 1})
+
+    def test_a_killed_one_fails_its_calls_and_is_replaced(self) -> None:
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            execution = agent.start(WAITS)
+            agent.wait_for_output(execution, b"up\n")
+            for pid in descendants(launcher.pid):
+                if is_bwrap(pid):
+                    os.kill(pid, signal.SIGKILL)
+            ended = agent.wait_for(execution)
+            self.assertEqual((ended.outcome, ended.code), ("failed", "KILLED"))
+            self.assertEqual(agent.run(QUICK).result, {"ok": 1})
+
+
+class Spool(unittest.TestCase):
+    def kill_and_restart(self, launcher: support.Launcher) -> None:
+        """SIGKILL; every process of the old launcher is gone before the new one starts."""
+        watches = [os.pidfd_open(pid) for pid in [launcher.pid, *descendants(launcher.pid)]]
+        os.kill(launcher.pid, signal.SIGKILL)
+        for watch in watches:
+            support.wait_until_ended(watch)
+        started = launcher.start()
+        self.assertEqual((started.returncode, started.stderr), (0, ""))
+
+    def test_results_and_output_survive_a_killed_launcher(self) -> None:
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            agent.auto_ack = False
+            printed = agent.start(
+                "import sys\ndef handler(input):\n    sys.stdout.write('y' * 300000)\n    print('e', file=sys.stderr)\n    return {'big': 'x' * 200000}"
+            )
+            first = agent.wait_for(printed)
+            known = agent.start(QUICK)
+            agent.wait_for(known)
+            agent.ack(known, 0, 0, True)
+            running = agent.start(WAITS)
+            agent.wait_for_output(running, b"up\n")
+            self.kill_and_restart(launcher)
+            agent = launcher.connect()
+            states = {a["execution"]: (a["state"], a["stdout"]) for a in agent.welcome["attempts"]}
+            # What was acknowledged may be offered again (the crash came first), never be lost.
+            self.assertLessEqual({printed, running}, set(states))
+            self.assertEqual(states[printed], ("finished", 300000))
+            again = agent.wait_for(printed)
+            self.assertEqual((again.stdout, again.stderr, again.body), (first.stdout, first.stderr, first.body))
+            self.assertEqual(again.header, first.header)
+            lost = agent.wait_for(running)
+            self.assertEqual((lost.outcome, lost.code, lost.stdout), ("failed", "AGENT_LOST", b"up\n"))
+            self.assertEqual(agent.run(QUICK).result, {"ok": 1})
+            launcher.stop()
+            self.assertEqual(launcher.start().returncode, 0)
+            self.assertEqual(launcher.connect().welcome["attempts"], [])
+
+    def test_acknowledged_results_are_forgotten_on_disk(self) -> None:
+        with support.Launcher("--spool-bytes", str(4 << 20)) as launcher:
+            agent = launcher.connect()
+            for _ in range(12):
+                ended = agent.run("def handler(input):\n    return {'x': 'x' * (1 << 20)}")
+                self.assertEqual(ended.outcome, "succeeded")
+            files = [name for name in os.listdir(launcher.spool) if name.endswith(".seg")]
+            self.assertLessEqual(sum(os.path.getsize(os.path.join(launcher.spool, n)) for n in files), 4 << 20)
+
+    def test_a_torn_tail_is_recognised(self) -> None:
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            agent.auto_ack = False
+            kept = agent.start("def handler(input):\n    print('kept')\n    return {'ok': 1}")
+            agent.wait_for(kept)
+            last = agent.start("def handler(input):\n    return {'torn': 1}")
+            agent.wait_for(last)
+            path = os.path.join(launcher.spool, sorted(n for n in os.listdir(launcher.spool) if n.endswith(".seg"))[-1])
+            watches = [os.pidfd_open(pid) for pid in [launcher.pid, *descendants(launcher.pid)]]
+            os.kill(launcher.pid, signal.SIGKILL)
+            for watch in watches:
+                support.wait_until_ended(watch)
+            with open(path, "r+b") as file:
+                data = file.read()
+                file.seek(data.rindex(b'{"torn":1}') + 3)
+                file.write(b"\0" * 20)
+            self.assertEqual(launcher.start().returncode, 0)
+            self.assertIn("torn record", launcher.log_text())
+            agent = launcher.connect()
+            self.assertEqual(agent.wait_for(kept).stdout, b"kept\n")
+            if len(agent.welcome["attempts"]) > 1:  # the start of the torn one may have been recorded on its own
+                self.assertEqual(agent.wait_for(last).code, "AGENT_LOST")
+
+    def test_a_full_spool_drops_output_with_a_mark_and_still_tells_the_end(self) -> None:
+        with support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
+            agent = launcher.connect()
+            agent.auto_ack = False
+            execution = agent.start(
+                "import sys\ndef handler(input):\n    for _ in range(64): sys.stdout.buffer.write(b'x' * 65536)\n    return {'ok': 1}"
+            )
+            agent.close()  # nobody takes the output away
+            agent = launcher.connect()
+            agent.auto_ack = True
+            ended = agent.wait_for(execution)
+            self.assertEqual((ended.outcome, ended.result), ("succeeded", {"ok": 1}))
+            self.assertEqual(ended.header["stdout"], len(ended.stdout))
+            if ended.header["stdout_truncated"]:
+                self.assertTrue(ended.stdout.endswith(b"the agent's spool is full]\n"))
+
+    def test_a_full_spool_while_nobody_reads(self) -> None:
+        with support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
+            agent = launcher.connect()
+            agent.auto_ack = False
+            execution = agent.start(
+                "import sys\ndef handler(input):\n    for _ in range(64): sys.stdout.buffer.write(b'x' * 65536)\n    return {'ok': 1}"
+            )
+            seen = support.Ended()
+            while True:  # output up to the window and no more, until another call shows that the first one has ended
+                header, body = agent.receive()
+                if header["type"] == "output":
+                    seen.stdout += body
+                if len(seen.stdout) > 700_000:
+                    break
+            probe = agent.start(QUICK)
+            while header.get("execution") != probe or header["type"] != "finished":
+                header, body = agent.receive()
+                if header["type"] == "output":
+                    seen.stdout += body
+            agent.ack(execution, len(seen.stdout), 0, False)
+            agent._seen[(execution, 1)] = seen
+            agent.auto_ack = True
+            ended = agent.wait_for(execution)
+            self.assertTrue(ended.header["stdout_truncated"])
+            self.assertTrue(ended.stdout.endswith(b"bytes: the agent's spool is full]\n"))
+            self.assertEqual(ended.result, {"ok": 1})
+
+    def test_a_result_that_does_not_fit_is_an_error(self) -> None:
+        with support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
+            ended = launcher.connect().run("def handler(input):\n    return {'x': 'x' * (2 << 20)}")
+            self.assertEqual((ended.outcome, ended.code), ("failed", "INTERNAL"))
+            self.assertIn("No room to keep the result", ended.message)
+
+    def test_the_log_is_json_and_holds_no_input(self) -> None:
+        with support.Launcher() as launcher:
+            launcher.connect().run(
+                "def handler(input):\n    return {}", {"password": "hunter2"}, env={"TOKEN": "s3cret"}
+            )
+            launcher.stop()
+            text = launcher.log_text()
+            for line in text.splitlines():
+                json.loads(line)
+            for secret in ("hunter2", "s3cret"):
+                self.assertNotIn(secret, text)
+
+
+def is_bwrap(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read() == "bwrap\n"
+    except OSError:
+        return False
+
+
+class Idle(unittest.TestCase):
+    def test_nothing_runs_while_nothing_happens(self) -> None:
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            agent.run(QUICK)
+            for _ in range(20):  # what follows a call (acknowledgement, load) is over after a few of these
+                pids = [launcher.pid, *descendants(launcher.pid)]
+                before = {pid: switches(pid) for pid in pids}
+                select.select([], [], [], 0.3)
+                after = {pid: switches(pid) for pid in pids}
+                if before == after:
+                    return
+            self.assertEqual(after, before)
+
+
+def switches(pid: int) -> str:
+    """How often the process has given up the processor: a process that sleeps all the time does not."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((line for line in file if line.startswith("voluntary_ctxt_switches")), "")
+    except OSError:
+        return "ended"
+
+
+if __name__ == "__main__":
+    unittest.main()
