@@ -1,4 +1,4 @@
-import { HarrierError, type Logger } from '@harrier/shared';
+import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
 import { Isolation_Level as Isolation } from '@harrier/shared/gen/agent';
 import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
 import { type AgentConfig, ConfigError } from './config.ts';
@@ -12,7 +12,6 @@ import { createProbes } from './hardware/probes.ts';
 import { Heartbeat } from './heartbeat.ts';
 import { createHello } from './hello.ts';
 import { AgentIdentity } from './identity/agent-identity.ts';
-import { lockDataDir } from './identity/data-dir-lock.ts';
 import { AttemptTable } from './job/attempt-table.ts';
 import { Launcher } from './launcher/launcher.ts';
 import { resolvePython } from './launcher/python.ts';
@@ -50,7 +49,7 @@ export async function startAgent(config: AgentConfig, logger: Logger): Promise<A
 }
 
 async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposableStack): Promise<Agent> {
-  const lock = lockDataDir(config.dataDir);
+  const lock = lockDirectory(config.dataDir, { holder: 'agent', mode: 0o700 });
   cleanup.defer(() => lock.release());
   const identity = AgentIdentity.open(config.dataDir);
   if (identity.agentId === '' && config.joinToken === '') {

@@ -1,11 +1,13 @@
-import { createLogger, HarrierError, messageOf, VERSION } from '@harrier/shared';
+import { continueLean, createLogger, HarrierError, messageOf, VERSION } from '@harrier/shared';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { startAgent } from './app.ts';
 import { ConfigError, readConfig, startEnvironment } from './config.ts';
-import { continueLean } from './lean-process.ts';
 
 /** Exit codes of sysexits.h where a restart does not help: EX_NOPERM, EX_CONFIG. */
 const EXIT = { stopped: 0, failed: 1, unwanted: 77, settings: 78 } as const;
+
+/** An agent shares its host with the work: some per cent of processor time under full load for 30 MiB less. */
+const NODE_FLAGS = ['--max-semi-space-size=1'];
 
 interface Flags {
   serverUrl?: string;
@@ -32,7 +34,7 @@ export async function runAgent(argv: readonly string[]): Promise<number> {
   try {
     const environment = startEnvironment();
     const config = readConfig(settingsOf(parseFlags(argv)));
-    if (import.meta.main) continueLean(config.dataDir, environment);
+    if (import.meta.main) continueLean({ dataDirectory: config.dataDir, nodeFlags: NODE_FLAGS, environment });
     const agent = await startAgent(config, createLogger({ name: 'agent', level: config.logLevel }));
     const stop = (): void => agent.stop();
     process.on('SIGTERM', stop).on('SIGINT', stop);

@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { formatHostPort, HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
@@ -53,27 +52,27 @@ export interface AppOptions {
 
 /** The composition root: builds every part, wires them, and starts listening. */
 export async function startApp({ config, logger, onFatal }: AppOptions): Promise<App> {
-  await mkdir(config.dataDirectory, { recursive: true, mode: 0o755 });
-  const lock = await lockDirectory(config.dataDirectory, 'a control plane');
+  // The database's user must be able to pass through.
+  const lock = lockDirectory(config.dataDirectory, { holder: 'control-plane', mode: 0o755 });
   const database = await openDatabase({
     url: config.databaseUrl,
     dataDirectory: config.dataDirectory,
     logger,
     onLost: onFatal,
-  }).catch(async (error: unknown) => {
-    await lock.release();
+  }).catch((error: unknown) => {
+    lock.release();
     throw error;
   });
   try {
     return await startOn(database, { config, logger, onFatal }, () => lock.release());
   } catch (error) {
     await database.close();
-    await lock.release();
+    lock.release();
     throw error;
   }
 }
 
-async function startOn(database: Database, { config, logger }: AppOptions, unlock: () => Promise<void>): Promise<App> {
+async function startOn(database: Database, { config, logger }: AppOptions, unlock: () => void): Promise<App> {
   const { hot, cold } = database;
   const tenantId = await ensureTenant(cold, uuidv7(), DEFAULT_TENANT);
   await ensureAdminKey(cold, join(config.dataDirectory, 'admin.key'), tenantId);
@@ -213,7 +212,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       await scheduler.stop();
       await new Promise((resolve) => metricsServer.close(resolve));
       await database.close();
-      await unlock();
+      unlock();
     },
   };
 }

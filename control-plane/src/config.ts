@@ -40,8 +40,15 @@ export type Overrides = Partial<
   >
 >;
 
+export type ConfigResult =
+  | {
+      config: Config /** As the process was started with. */;
+      environment: Readonly<Record<string, string | undefined>>;
+    }
+  | { problems: string[] };
+
 /** Reads the configuration. @returns it, or every problem at once. */
-export function readConfig(overrides: Overrides): { config: Config } | { problems: string[] } {
+export function readConfig(overrides: Overrides): ConfigResult {
   const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
   const reader = new SettingsReader({ ...process.env, ...Object.fromEntries(given) });
   const listen = reader.address('HARRIER_LISTEN', { host: '127.0.0.1', port: 8000 });
@@ -70,5 +77,5 @@ export function readConfig(overrides: Overrides): { config: Config } | { problem
     logLevel: reader.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
     stopGraceMs: reader.integer('HARRIER_STOP_GRACE_S', 30, { min: 0, max: 3600 }) * 1000,
   };
-  return reader.problems.length > 0 ? { problems: reader.problems } : { config };
+  return reader.problems.length > 0 ? { problems: reader.problems } : { config, environment: process.env };
 }

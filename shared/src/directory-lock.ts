@@ -1,32 +1,56 @@
-import { createHash } from 'node:crypto';
-import { realpathSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { HarrierError } from './errors.ts';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { HarrierError, messageOf } from './errors.ts';
 
+const SQLITE_BUSY = 5;
+
+/** Held until released, or until the process ends however it ends. */
 export interface DirectoryLock {
-  release(): Promise<void>;
+  release(): void;
+}
+
+export interface DirectoryLockOptions {
+  /** Who takes it, and the base of the lock's file name: `control-plane`, `agent`. */
+  holder: string;
+  /** Mode of the directory when it has to be made. */
+  mode: number;
 }
 
 /**
- * Holds a directory for one process on this host. The lock is an abstract unix socket (unix(7)) named after the directory:
- * taking it is atomic, and the kernel gives it back however the process ends.
- * @param purpose what holds it, for the error: `a control plane`.
- * @throws HarrierError failed_precondition when another process holds it.
+ * Takes a data directory for this process, and makes it if need be. The lock is the kernel's own on a file, so that it ends
+ * with the process and no stale process number is ever mistaken for a holder, in containers neither. Node has no call for
+ * such locks; SQLite, which it brings along, has.
+ * @throws HarrierError failed_precondition, when another process holds it
  */
-export async function lockDirectory(directory: string, purpose: string): Promise<DirectoryLock> {
-  const path = realpathSync(directory);
-  const name = createHash('sha256').update(path).digest('hex').slice(0, 32);
-  const server = createServer((socket) => socket.destroy());
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', (cause: NodeJS.ErrnoException) => {
-      const message =
-        cause.code === 'EADDRINUSE'
-          ? `${path} is in use by ${purpose} that is running; stop it or choose another data directory`
-          : `${path} cannot be locked: ${cause.message}`;
-      reject(new HarrierError('failed_precondition', message, { cause }));
-    });
-    server.listen(`\0harrier-${name}`, resolve);
-  });
-  server.unref();
-  return { release: () => new Promise((resolve) => server.close(() => resolve())) };
+export function lockDirectory(directory: string, options: DirectoryLockOptions): DirectoryLock {
+  const { holder } = options;
+  // Only for the message: who holds the lock.
+  const holderFile = join(directory, `${holder}.pid`);
+  try {
+    mkdirSync(directory, { recursive: true, mode: options.mode });
+    const database = new DatabaseSync(join(directory, `${holder}.lock`), { timeout: 0 });
+    try {
+      database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
+    } catch (error) {
+      database.close();
+      throw error;
+    }
+    writeFileSync(holderFile, `${process.pid}\n`);
+    return { release: () => database.close() };
+  } catch (cause) {
+    const busy = (cause as { errcode?: unknown }).errcode === SQLITE_BUSY;
+    const reason = busy
+      ? `is in use by another ${holder} (process ${pidIn(holderFile)}); stop it or choose another data directory`
+      : `cannot be used: ${messageOf(cause)}`;
+    throw new HarrierError('failed_precondition', `the data directory ${directory} ${reason}`, { cause });
+  }
+}
+
+function pidIn(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    return 'unknown';
+  }
 }

@@ -1,5 +1,5 @@
 export { type BackoffOptions, cappedExponentialMs, fullJitterMs } from './backoff.ts';
-export { type DirectoryLock, lockDirectory } from './directory-lock.ts';
+export { type DirectoryLock, type DirectoryLockOptions, lockDirectory } from './directory-lock.ts';
 export { HarrierError, type HarrierErrorCode, type HarrierErrorOptions, messageOf } from './errors.ts';
 export { canMove, isFinal } from './execution-state.ts';
 export {
@@ -10,10 +10,12 @@ export {
   matchesRequirement,
   parseLabelSelector,
 } from './label-selector.ts';
+export { continueLean, type LeanOptions } from './lean-process.ts';
 export { BatchSender } from './link/batch-sender.ts';
 export { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec, type LinkSide, MAX_FRAME_BYTES } from './link/frame-codec.ts';
 export { LinkProtocolError } from './link/protocol-error.ts';
 export { signedBytes } from './link/signature.ts';
 export { createLogger, type Logger, type LoggerOptions } from './logger.ts';
 export { formatHostPort, type HostPort, parseHostPort, SettingsReader } from './settings.ts';
+export { parseBytes, parseDurationMs } from './units.ts';
 export { VERSION } from './version.ts';
