@@ -1,5 +1,5 @@
 import { HarrierError, type Logger, messageOf } from '@harrier/shared';
-import postgres from 'postgres';
+import { type ConnectionTarget, connect } from './connection.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { migrateDatabase } from './migrate.ts';
 import type { Sql } from './sql.ts';
@@ -34,40 +34,25 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     options.url === undefined
       ? await startEmbeddedPostgres(options.dataDirectory, options.logger, options.onLost)
       : undefined;
-  const connect = (max: number): Sql =>
+  const target: ConnectionTarget =
     embedded === undefined
-      ? postgres(options.url ?? '', { ...COMMON, max, connection: { application_name: 'harrier' } })
-      : postgres({
-          ...COMMON,
-          max,
-          path: `${embedded.socketDirectory}/.s.PGSQL.5432`,
-          user: embedded.user,
-          database: 'postgres',
-          connection: { application_name: 'harrier' },
-        });
-  const hot = connect(HOT_CONNECTIONS);
-  const cold = connect(COLD_CONNECTIONS);
+      ? { url: options.url ?? '' }
+      : { socketDirectory: embedded.socketDirectory, user: embedded.user, database: 'postgres' };
+  const hot = connect(target, HOT_CONNECTIONS);
+  const cold = connect(target, COLD_CONNECTIONS);
   const close = async () => {
     await Promise.all([hot.end({ timeout: 5 }), cold.end({ timeout: 5 })]);
     await embedded?.stop();
   };
   try {
     await checkServer(cold);
-    // Drizzle changes how the client that it is given reads dates, so it gets one of its own.
-    const migrator = connect(2);
-    await migrateDatabase(migrator).finally(() => migrator.end());
+    await migrateDatabase(cold, target);
   } catch (error) {
     await close();
     throw error;
   }
   return { hot, cold, ping: async () => void (await cold`SELECT 1`), close };
 }
-
-const COMMON = {
-  onnotice: () => undefined,
-  // Numbers up to 2^53 are all that we store in bigint columns.
-  types: { bigint: { to: 20, from: [20], serialize: String, parse: Number } },
-};
 
 async function checkServer(sql: Sql): Promise<void> {
   let version: number;

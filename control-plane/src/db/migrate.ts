@@ -1,23 +1,61 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { drizzle } from 'drizzle-orm/postgres-js';
-import { migrate } from 'drizzle-orm/postgres-js/migrator';
+import { HarrierError } from '@harrier/shared';
+import type { ConnectionTarget } from './connection.ts';
 import type { Sql } from './sql.ts';
 
-const MIGRATIONS = fileURLToPath(new URL('./migrations', import.meta.url));
+const JOURNAL = new URL('./migrations/meta/_journal.json', import.meta.url);
+const PROGRAM = fileURLToPath(new URL('./apply-migrations.ts', import.meta.url));
 /** Any number that no other user of the database takes: "harrier" on a telephone's keys. */
 const MIGRATION_LOCK = 4_277_437;
 
 /** Applies the migrations that are missing. Replicas that start together take turns. */
-export async function migrateDatabase(sql: Sql): Promise<void> {
+export async function migrateDatabase(sql: Sql, target: ConnectionTarget): Promise<void> {
   const connection = await sql.reserve();
   try {
     await connection`SELECT pg_advisory_lock(${MIGRATION_LOCK})`;
     try {
-      await migrate(drizzle(sql), { migrationsFolder: MIGRATIONS });
+      if ((await appliedMigration(sql)) < newestMigration()) await applyMigrations(target);
     } finally {
       await connection`SELECT pg_advisory_unlock(${MIGRATION_LOCK})`;
     }
   } finally {
     connection.release();
+  }
+}
+
+function newestMigration(): number {
+  const { entries } = JSON.parse(readFileSync(JOURNAL, 'utf8')) as { entries: { when: number }[] };
+  return Math.max(...entries.map((entry) => entry.when));
+}
+
+/** Drizzle's own record; 0 on a new database. */
+async function appliedMigration(sql: Sql): Promise<number> {
+  const [table] = await sql<
+    { name: string | null }[]
+  >`SELECT to_regclass('drizzle.__drizzle_migrations')::text AS name`;
+  if (table?.name == null) return 0;
+  const [row] = await sql<{ newest: number | null }[]>`
+    SELECT max(created_at)::float8 AS newest FROM drizzle.__drizzle_migrations`;
+  return row?.newest ?? 0;
+}
+
+/**
+ * In a process of its own: Drizzle takes some 35 MiB, and is needed for a second after an upgrade. The target goes through
+ * standard input, since it may hold a password.
+ */
+async function applyMigrations(target: ConnectionTarget): Promise<void> {
+  const child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', 'ignore', 'pipe'] });
+  const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
+  child.stdin.on('error', () => undefined).end(JSON.stringify(target));
+  const [problems, [code, signal]] = await Promise.all([text(child.stderr), ended]);
+  if (code !== 0) {
+    throw new HarrierError(
+      'internal',
+      `the database could not be migrated (${signal ?? `exit code ${code}`}):\n${problems}`,
+    );
   }
 }
