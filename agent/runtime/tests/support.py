@@ -237,6 +237,17 @@ class Launcher:
         wait_until_ended(watch)
 
 
+def watch_all(pids: list[int]) -> list[int]:
+    """Descriptors of those of the processes that still run, for ``wait_until_ended``."""
+    watches = []
+    for pid in pids:
+        try:
+            watches.append(os.pidfd_open(pid))
+        except ProcessLookupError:
+            pass  # a worker that has just served its call
+    return watches
+
+
 def wait_until_ended(pidfd: int) -> None:
     """Waits for the end of a process that is not a child; closes the descriptor."""
     import select
