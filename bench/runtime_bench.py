@@ -22,7 +22,13 @@ import time
 RUNTIME_DIR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "agent", "runtime")
 PREFIX = struct.Struct("!II")
 HANDLER = b"def handler(input):\n    return {'n': input['n'] + 1}\n"
-PRINTER = b"import sys\ndef handler(input):\n    block = b'x' * 65536\n    for _ in range(input['blocks']):\n        sys.stdout.buffer.write(block)\n    return {}\n"
+PRINTER = b"""import sys
+def handler(input):
+    block = b'x' * 65536
+    for _ in range(input['blocks']):
+        sys.stdout.buffer.write(block)
+    return {}
+"""
 LIMITS = {
     "memory_bytes": 512 << 20,
     "cpu": 0,
@@ -48,13 +54,16 @@ class Client:
         self._buffer = bytearray()
         self._acks = b""
         self._count = 0
+        self.sent_at = 0.0
         self.send({"type": "hello", "protocol": 1})
         self.welcome = self.receive()[0]
 
     def send(self, header: dict, body: bytes = b"") -> None:
         """Acknowledgements of results travel with the next frame."""
-        self._socket.sendall(self._acks + _frame(header, body))
+        frame = self._acks + _frame(header, body)
         self._acks = b""
+        self.sent_at = time.perf_counter()
+        self._socket.sendall(frame)
 
     def receive(self) -> tuple[dict, bytes]:
         while True:
@@ -108,7 +117,13 @@ class Client:
 
     def _acknowledge_output(self, header: dict) -> None:
         if header["offset"] % (256 << 10) == 0 and header["offset"]:
-            ack = {"type": "ack", "execution": header["execution"], "attempt": 1, "stdout": header["offset"], "stderr": 0}
+            ack = {
+                "type": "ack",
+                "execution": header["execution"],
+                "attempt": 1,
+                "stdout": header["offset"],
+                "stderr": 0,
+            }
             self.send({**ack, "result": False})
 
 
@@ -120,8 +135,7 @@ def measure(client: Client, code: bytes, count: int, in_flight: int, **fields: o
     sent = 0
     while len(latencies) < count:
         while sent < count and len(started) < in_flight:
-            now = time.perf_counter()
-            started[client.start(code, {"n": sent}, **fields)] = now
+            started[client.start(code, {"n": sent}, **fields)] = client.sent_at
             sent += 1
         ended = client.until_finished()["execution"]
         latencies.append(time.perf_counter() - started.pop(ended))

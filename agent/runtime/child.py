@@ -99,6 +99,8 @@ def main(shared: Shared, calls: list[namespaces.Call], with_rehearsal: bool, fds
         if with_rehearsal:
             rehearse(shared)
         _serve(shared)
+    except handler_host.Stopped:
+        os._exit(0)  # told to stop while it was between a job's code and its report
     except BaseException:
         sys.excepthook(*sys.exc_info())  # a fault of the runtime itself: the launcher reports the exit code
         os._exit(71)
@@ -131,7 +133,7 @@ def rehearse(shared: Shared) -> None:
 
 
 def _serve(shared: Shared) -> None:
-    first = True
+    first, own = True, os.getpid()
     while True:
         header, code, input_bytes = channel.receive()
         used_s = process_time()
@@ -148,6 +150,8 @@ def _serve(shared: Shared) -> None:
                 reply, body = shared.host.run(header, code, input_bytes)
         except handler_host.Stopped:
             reply, body = {"type": "stopped"}, b""
+        if os.getpid() != own:
+            os._exit(0)  # a process that the job forked, and that came back here like its parent
         _flush(shared)
         reply["usage"] = _usage_since(used_s)
         channel.send(reply, body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import sys
 
@@ -68,8 +69,15 @@ def _report(fd: int, fault: bytes) -> None:
     os.close(fd)
 
 
+def _allow_many_descriptors() -> None:
+    """A worker takes four; the usual soft limit of 1024 would end at 250 calls at once."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _run(options: object, on_ready: object, on_fault: object = sys.stderr.write) -> None:
     """Runs until told to stop; never returns."""
+    _allow_many_descriptors()
     try:
         log = Logger(_open_log(options, on_fault is not sys.stderr.write))
         loop, stop = _build(options, log)

@@ -40,7 +40,8 @@ class OutputReader:
 
     def unwatch(self, attempt: Attempt, worker: Worker) -> None:
         for index, stream in enumerate(attempt.streams):
-            self._loop.unregister(worker.outputs[index])
+            if worker.reuse_key is not None:
+                self._loop.unregister(worker.outputs[index])  # every other worker is closed next
             if stream.pause:
                 stream.pause.cancel()
                 stream.pause = None

@@ -76,7 +76,7 @@ def build(machine: str | None = None) -> bytes:
     program = [_op(_LOAD, _ARCH), _op(_EQUAL, audit_arch, 1, 0), _op(_RETURN, _KILL_PROCESS), _op(_LOAD, _NR)]
     if x32_bit is not None:
         program += [_op(_AT_LEAST, x32_bit, 0, 1), _op(_RETURN, _KILL_PROCESS)]
-    program += _search(sorted(actions.items()))
+    program += _search(_intervals(actions))
     return b"".join(program)
 
 
@@ -102,13 +102,23 @@ def _deny_unless_in(arg: int, values: tuple[int, ...], number: int) -> list[byte
     return [_op(_LOAD, arg), *tests, *_deny(number), _op(_RETURN, _ALLOW)]
 
 
-def _search(entries: list[tuple[int, list[bytes]]]) -> list[bytes]:
-    """Binary search: a leaf runs the entry's instructions if the number is its own, else it allows."""
-    if len(entries) == 1:
-        number, actions = entries[0]
-        return [_op(_EQUAL, number, 0, len(actions)), *actions, _op(_RETURN, _ALLOW)]
-    middle = len(entries) // 2
-    left, right = _search(entries[:middle]), _search(entries[middle:])
+def _intervals(actions: dict[int, list[bytes]]) -> list[tuple[int, list[bytes]]]:
+    """(first number, what happens from it on): all numbers, neighbours with the same answer as one."""
+    allow = [_op(_RETURN, _ALLOW)]
+    found = [(0, allow)]
+    for number in sorted({*actions, *(number + 1 for number in actions)}):
+        action = actions.get(number, allow)
+        if action != found[-1][1]:
+            found.append((number, action))
+    return found
+
+
+def _search(intervals: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Binary search for the interval of the loaded number."""
+    if len(intervals) == 1:
+        return intervals[0][1]
+    middle = len(intervals) // 2
+    left, right = _search(intervals[:middle]), _search(intervals[middle:])
     if len(left) > 255:  # a jump's distance is one byte; a longer one goes through an unconditional jump
-        return [_op(_AT_LEAST, entries[middle][0], 0, 1), _op(0x05, len(left)), *left, *right]
-    return [_op(_AT_LEAST, entries[middle][0], len(left), 0), *left, *right]
+        return [_op(_AT_LEAST, intervals[middle][0], 0, 1), _op(0x05, len(left)), *left, *right]
+    return [_op(_AT_LEAST, intervals[middle][0], len(left), 0), *left, *right]

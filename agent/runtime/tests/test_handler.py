@@ -100,6 +100,23 @@ class Calls(support.RuntimeTest):
             self.assertSucceeds(ended, {"n": n})
             self.assertEqual(ended.stdout, b"%d\n" % n)
 
+    def test_hundreds_of_calls_run_at_once(self) -> None:
+        code = "import time\ndef handler(input):\n    print('up')\n    time.sleep(600)"
+        executions = [self.agent.start(code) for _ in range(300)]
+        for execution in executions:
+            self.agent.wait_for_output(execution, b"up\n")
+        for execution in executions:
+            self.agent.send({"type": "cancel", "execution": execution, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+        for execution in executions:
+            self.assertEqual(self.agent.wait_for(execution).outcome, "cancelled")
+
+    def test_a_forked_process_that_returns_is_not_the_handler(self) -> None:
+        code = (
+            "import os\ndef handler(input):\n    pid = os.fork()\n    if pid: os.waitpid(pid, 0)\n"
+            "    return {'parent': bool(pid)}"
+        )
+        self.assertSucceeds(self.agent.run(code), {"parent": True})
+
     def test_a_large_input_and_result_pass(self) -> None:
         ended = self.agent.run("def handler(input):\n    return input", {"text": "x" * (7 << 20)})
         self.assertEqual(len(ended.result["text"]), 7 << 20)
