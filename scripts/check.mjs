@@ -10,7 +10,7 @@ const PYTHON_SOURCES = ['agent/runtime', 'bench', 'examples', 'test'];
 const IMPORTING = ['shared/src', 'control-plane/src', 'agent/src', 'cli/src'];
 
 const CHECKS = {
-  'format and lint': () => runCommand('biome', ['ci', '--error-on-warnings', '.'], { capture: true }),
+  'format and lint': () => runCommand('biome', ['ci', '--colors=off', '--error-on-warnings', '.'], { capture: true }),
   types: () => runCommand('tsc', ['-p', 'tsconfig.json'], { capture: true }),
   'import table': () => runCommand('depcruise', IMPORTING, { capture: true }),
   'dead code': () => runCommand('knip', ['--no-config-hints'], { capture: true }),
