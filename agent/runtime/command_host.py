@@ -10,10 +10,34 @@ import os
 import signal
 
 
+class _Forwarder:
+    """Passes SIGTERM on to the command's process group, also one that comes before there is a command."""
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._early = 0
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def follow(self, pid: int) -> None:
+        self._pid = pid
+        if self._early:
+            self._on_signal(self._early, None)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if not self._pid:
+            self._early = number
+            return
+        try:
+            os.killpg(self._pid, number)
+        except ProcessLookupError:
+            pass  # it has ended; its status is about to be read
+
+
 def run(header: dict, input_bytes: bytes) -> tuple[dict, bytes]:
     """Starts ``argv`` with the input on stdin and waits for it. Returns the reply's header and an empty body."""
     argv = header["argv"]
     stdin = _stdin_of(input_bytes)
+    forwarder = _Forwarder()
     try:
         pid = os.posix_spawnp(
             argv[0],
@@ -28,7 +52,7 @@ def run(header: dict, input_bytes: bytes) -> tuple[dict, bytes]:
         found = not isinstance(error, FileNotFoundError)
         why = os.strerror(error.errno) if found else "not found"
         return _exited(126 if found else 127, f"Command {argv[0]!r}: {why}"), b""
-    signal.signal(signal.SIGTERM, lambda number, frame: _forward(pid, number))
+    forwarder.follow(pid)
     return _told(_wait_for(pid)), b""
 
 
@@ -40,13 +64,6 @@ def _stdin_of(data: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _forward(pid: int, number: int) -> None:
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        pass  # it has ended; its status is about to be read
 
 
 def _wait_for(pid: int) -> int:

@@ -239,6 +239,21 @@ class Connections(support.RuntimeTest):
                 break
         agent.ack(running, 3, 0, True)
 
+    @unittest.skipUnless(os.geteuid() == 0, "only root can try as another user")
+    def test_another_user_is_refused(self) -> None:
+        code = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nprint(s.recv(1))"
+        os.chmod(self.launcher.directory, 0o755)
+        os.chmod(self.launcher.path, 0o666)  # as an operator might, by mistake
+        ran = subprocess.run(
+            ["/usr/bin/python3", "-c", code, self.launcher.path],
+            user=65534,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((ran.stdout, ran.stderr), ("b''\n", ""))
+        self.assertEqual(self.agent.run(QUICK).result, {"ok": 1})
+
     def test_anything_before_hello_ends_the_connection(self) -> None:
         agent = support.Agent(self.launcher.path, hello=False)
         agent.send({"type": "warm", "tenant": "t"})

@@ -82,22 +82,23 @@ class Reuse(support.RuntimeTest):
 
     def test_output_between_calls_belongs_to_no_call(self) -> None:
         code = (
-            "import os, threading\ndef late(ready):\n    ready.wait()\n    print('between calls')\n    open('/tmp/done', 'w').close()\n"
+            "import socket, threading\n"
+            "def late(listener):\n"
+            "    peer, _ = listener.accept()\n"
+            "    print('between calls')\n"
+            "    peer.send(b'.')\n"
             "def handler(input):\n"
+            "    print('mine')\n"
             "    if input.get('first'):\n"
-            "        global ready; ready = threading.Event()\n"
-            "        threading.Thread(target=late, args=(ready,), daemon=True).start()\n"
-            "        threading.Timer(0.05, ready.set).start()\n"
-            "        return {}\n"
-            "    print('mine'); return {'done': os.path.exists('/tmp/done')}"
+            "        listener = socket.socket(socket.AF_UNIX)\n"
+            "        listener.bind('\\0late')\n"
+            "        listener.listen()\n"
+            "        threading.Thread(target=late, args=(listener,), daemon=True).start()\n"
+            "    return {}"
         )
-        first = self.agent.run(code, {"first": True}, reuse_key="o")
-        self.assertEqual(first.stdout, b"")
-        while True:
-            ended = self.agent.run(code, reuse_key="o")
-            if ended.result["done"]:
-                break
-        self.assertTrue(ended.stdout.endswith(b"mine\n"))
+        poke = "import socket\ndef handler(input):\n    s = socket.socket(socket.AF_UNIX)\n    s.connect('\\0late')\n    s.recv(1)\n    return {}"
+        self.assertEqual(self.agent.run(code, {"first": True}, reuse_key="o").stdout, b"mine\n")
+        self.assertSucceeds(self.agent.run(poke), {})
         self.assertEqual(self.agent.run(code, reuse_key="o").stdout, b"mine\n")
 
     def test_a_cancelled_call_in_the_queue_leaves_the_others(self) -> None:

@@ -51,6 +51,13 @@ class Sandbox(support.RuntimeTest):
         )
         self.assertEqual((result["tmp"], result["harrier"], result["cwd"]), ([], [], "/tmp"))
 
+    def test_it_has_no_descriptor_but_its_own(self) -> None:
+        result = self.probe(
+            "return {fd: os.readlink('/proc/self/fd/' + fd) for fd in os.listdir('/proc/self/fd')[:-1]}"
+        )
+        kinds = {fd: target.split(":")[0] for fd, target in result.items()}
+        self.assertEqual(kinds, {"0": "/dev/null", "1": "pipe", "2": "pipe", "3": "socket"})
+
     def test_it_cannot_write_outside_its_own_directories(self) -> None:
         result = self.probe("""
 out = {}

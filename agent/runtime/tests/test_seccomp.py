@@ -8,6 +8,7 @@ import unittest
 
 import support  # noqa: F401  (puts the runtime on the path)
 
+# isort: split
 import seccomp
 
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
