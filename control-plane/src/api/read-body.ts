@@ -2,14 +2,21 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import type { HttpRequest } from './http-types.ts';
 
 /**
- * Reads the whole body. Rejects with `resource_exhausted` once it is known to be larger than `maxBytes`, by its announced
- * length before a byte is read, and with `canceled` when the caller goes away before its end.
+ * Most bytes and longest time for which the rest of a refused body is read and thrown away. Without it a connection that
+ * is to be closed is reset under a caller who is still sending, and who then never sees the answer.
+ */
+const MAX_DISCARDED_BYTES = 64 * 1024 * 1024;
+const MAX_DISCARD_MS = 5_000;
+
+/**
+ * Reads the whole body. Rejects with `resource_exhausted` once it is known to be larger than `maxBytes` and the caller has
+ * sent it, within limits, and with `canceled` when the caller goes away before its end.
  *
  * @param envelopeBytes What the protocol adds to the body that is limited.
  */
 export function readBody(request: HttpRequest, maxBytes: number, envelopeBytes = 0): Promise<Buffer> {
   const announced = Number(request.headers['content-length'] ?? 0);
-  if (announced > maxBytes + envelopeBytes) return Promise.reject(tooLarge(maxBytes));
+  if (announced > maxBytes + envelopeBytes) return discard(request).then(() => Promise.reject(tooLarge(maxBytes)));
 
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -17,17 +24,37 @@ export function readBody(request: HttpRequest, maxBytes: number, envelopeBytes =
     request.on('data', (chunk: Buffer) => {
       length += chunk.length;
       if (length > maxBytes + envelopeBytes) {
-        // What follows is thrown away until the response has ended the exchange.
         request.removeAllListeners('data');
-        request.resume();
-        reject(tooLarge(maxBytes));
+        void discard(request).then(() => reject(tooLarge(maxBytes)));
       } else chunks.push(chunk);
     });
-    request.once('end', () => resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)));
+    request.once('end', () => {
+      if (length <= maxBytes + envelopeBytes)
+        resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks));
+    });
     request.once('error', reject);
     request.once('close', () => {
       if (!request.complete) reject(new ConnectError('the caller went away', Code.Canceled));
     });
+  });
+}
+
+/** Throws away what comes until the end of the body, or until it is too much. Never rejects. */
+function discard(request: HttpRequest): Promise<void> {
+  return new Promise((resolve) => {
+    let left = MAX_DISCARDED_BYTES;
+    const timer = setTimeout(resolve, MAX_DISCARD_MS);
+    const stop = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    request.on('data', (chunk: Buffer) => {
+      left -= chunk.length;
+      if (left < 0) stop();
+    });
+    request.once('end', stop);
+    request.once('error', stop);
+    request.once('close', stop);
   });
 }
 

@@ -32,7 +32,7 @@ import { violationsOf } from './json-schema.ts';
 import type { ModuleService, StoredModule } from './module-service.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, UUID_SHAPE } from './page-token.ts';
 import { decodeRequest, encodeRequest, type ResolvedExecution, resolveExecution } from './resolved-execution.ts';
-import { storable } from './storable.ts';
+import { refuseNul, storable } from './storable.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
 
 /** The three requests that start an execution have the same fields. */
@@ -67,6 +67,7 @@ export class ExecutionService {
     tenantId: string,
     request: ExecutionRequest,
   ): Promise<{ id: string; tracked: TrackedExecution | undefined }> {
+    checkTexts(request);
     const module = await this.#moduleOf(tenantId, request);
     const { inputJson, jsonText } = checkedInput(request, module);
     const resolved = resolveExecution({
@@ -143,9 +144,7 @@ export class ExecutionService {
   ): Promise<{ executions: Execution[]; nextPageToken: string }> {
     const selector = parseLabelSelector(request.labelSelector, 'label_selector');
     const limit = pageSizeOf(request.pageSize);
-    if (request.module.includes('\0')) {
-      throw new HarrierError('invalid_argument', 'module cannot contain NUL', { field: 'module' });
-    }
+    refuseNul('module', request.module);
     let before = decodePageToken(request.pageToken, [UUID_SHAPE])?.[0];
     const found: ExecutionRow[] = [];
     for (let scanned = 0; found.length <= limit && scanned < LABEL_SCAN_ROWS; ) {
@@ -210,7 +209,8 @@ export class ExecutionService {
 
   async #moduleOf(tenantId: string, request: ExecutionRequest): Promise<StoredModule | undefined> {
     if (request.target.case === 'module') {
-      return await this.#options.modules.resolve(tenantId, request.target.value, request.version);
+      const { value: name } = request.target;
+      return await this.#options.modules.resolve(tenantId, name, request.version, 'module');
     }
     if (request.version !== '') {
       throw new HarrierError('invalid_argument', 'version goes with module', { field: 'version' });
@@ -270,6 +270,15 @@ function overlaid(message: Execution, tracked: TrackedExecution | undefined): Ex
   return message;
 }
 
+/** Texts that end up in the database or as arguments and variables of a process. */
+function checkTexts({ target, env, idempotencyKey }: ExecutionRequest): void {
+  refuseNul('idempotency_key', idempotencyKey);
+  for (const [name, value] of Object.entries(env)) refuseNul(`env["${name}"]`, value);
+  if (target.case === 'code') refuseNul('code.source', target.value.source);
+  if (target.case === 'command')
+    for (const [i, text] of target.value.argv.entries()) refuseNul(`command.argv[${i}]`, text);
+}
+
 function checkedInput(
   request: ExecutionRequest,
   module: StoredModule | undefined,
@@ -311,9 +320,6 @@ function newRow(resolved: ResolvedExecution, agentId: string | undefined): NewEx
   const { request, program } = resolved;
   const stored = program.kind === 'module' ? program.stored : undefined;
   const hasLabels = Object.keys(request.labels).length > 0;
-  if (request.idempotencyKey.includes('\0')) {
-    throw new HarrierError('invalid_argument', 'idempotency_key cannot contain NUL', { field: 'idempotency_key' });
-  }
   return {
     id: resolved.id,
     tenant_id: resolved.tenantId,

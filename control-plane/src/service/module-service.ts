@@ -23,6 +23,7 @@ import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import { checkSchema } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';
+import { refuseNul } from './storable.ts';
 import { DEFAULT_TASK_CLASS, taskClassTimeoutMs } from './task-class.ts';
 
 /** A registered version and its key in the database. */
@@ -45,6 +46,14 @@ export class ModuleService {
     this.#sql = sql;
   }
 
+  /** Throws what `create` would throw, and registers nothing. @throws HarrierError invalid_argument, already_exists */
+  async check(tenantId: string, given: Module): Promise<void> {
+    const module = normalise(given);
+    checkModule(module);
+    const existing = await readModule(this.#sql, tenantId, module.name, module.version);
+    if (existing !== undefined && existing.digest !== digestOf(module)) throw otherContent(module);
+  }
+
   /** Registers a version. @throws HarrierError invalid_argument, already_exists */
   async create(tenantId: string, given: Module, source: ModuleSource): Promise<Module> {
     const module = normalise(given);
@@ -65,13 +74,7 @@ export class ModuleService {
       },
       latestOf,
     );
-    if (!created && row.digest !== digest) {
-      throw new HarrierError(
-        'already_exists',
-        `module ${module.name} ${module.version} exists with other content; versions never change, register a new one`,
-        { field: 'module.version' },
-      );
-    }
+    if (!created && row.digest !== digest) throw otherContent(module);
     if (created) this.#forget(tenantId, module.name);
     return storedOf(row).module;
   }
@@ -81,14 +84,17 @@ export class ModuleService {
     return (await this.resolve(tenantId, name, version)).module;
   }
 
-  /** As `get`, with the key; from memory when it was resolved a moment ago. */
-  async resolve(tenantId: string, name: string, version: string): Promise<StoredModule> {
+  /**
+   * As `get`, with the key; from memory when it was resolved a moment ago.
+   * @param nameField the field of the request that names the module: what an error is about
+   */
+  async resolve(tenantId: string, name: string, version: string, nameField = 'name'): Promise<StoredModule> {
     const key = `${tenantId} ${name} ${version}`;
     const cached = this.#resolved.get(key);
     if (cached !== undefined && cached.untilMs > performance.now()) return cached.stored;
-    checkLookup(name, version);
+    checkLookup(name, version, nameField);
     const row = await readModule(this.#sql, tenantId, name, version === '' ? undefined : version);
-    if (row === undefined) throw notFound(name, version);
+    if (row === undefined) throw notFound(name, version, nameField);
     return this.#remember(key, row, CACHE_MS);
   }
 
@@ -201,10 +207,8 @@ function checkModule(module: Module): void {
   parseLabelSelector(module.agentSelector, 'module.agent_selector');
   if (module.inputSchema !== undefined) checkSchema(module.inputSchema, 'module.input_schema');
   if (module.outputSchema !== undefined) checkSchema(module.outputSchema, 'module.output_schema');
-  const nul = [...module.tags, module.code].find((text) => text.includes('\0'));
-  if (nul !== undefined) {
-    throw new HarrierError('invalid_argument', 'module.code and module.tags cannot contain NUL', { field: 'module' });
-  }
+  refuseNul('module.code', module.code);
+  for (const [i, tag] of module.tags.entries()) refuseNul(`module.tags[${i}]`, tag);
 }
 
 /** Of everything that shapes what runs; a better description is not other content. */
@@ -226,8 +230,8 @@ function latestOf(versions: string[]): string | undefined {
   return sorted.find((version) => semver.prerelease(version) === null) ?? sorted[0];
 }
 
-function checkLookup(name: string, version: string): void {
-  if (name.includes('\0')) throw new HarrierError('invalid_argument', 'name cannot contain NUL', { field: 'name' });
+function checkLookup(name: string, version: string, nameField = 'name'): void {
+  refuseNul(nameField, name);
   if (version !== '' && semver.valid(version) === null) {
     throw new HarrierError('invalid_argument', `version "${version}" is not a semantic version like 1.4.0`, {
       field: 'version',
@@ -236,13 +240,20 @@ function checkLookup(name: string, version: string): void {
 }
 
 function optionalText(text: string, field: string): string | undefined {
-  if (text.includes('\0')) throw new HarrierError('invalid_argument', `${field} cannot contain NUL`, { field });
+  refuseNul(field, text);
   return text === '' ? undefined : text;
 }
 
-function notFound(name: string, version: string): HarrierError {
+function notFound(name: string, version: string, nameField = 'name'): HarrierError {
+  return version === ''
+    ? new HarrierError('not_found', `there is no module "${name}"`, { field: nameField })
+    : new HarrierError('not_found', `there is no module "${name}" ${version}`, { field: 'version' });
+}
+
+function otherContent({ name, version }: Module): HarrierError {
   return new HarrierError(
-    'not_found',
-    version === '' ? `there is no module "${name}"` : `there is no module "${name}" ${version}`,
+    'already_exists',
+    `module ${name} ${version} exists with other content; versions never change, register a new one`,
+    { field: 'module.version' },
   );
 }

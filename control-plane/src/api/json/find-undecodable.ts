@@ -8,8 +8,9 @@ export interface Undecodable {
 }
 
 /**
- * Why a JSON object cannot be decoded, and where; undefined when each field alone can be. Used only after decoding has
- * failed, as protobuf-es names the field in some of its messages and only the type in others.
+ * Why a JSON object cannot be decoded, and where; undefined when each field alone can be and no two of one
+ * oneof are given. Used only after decoding has failed, as protobuf-es names the field in some of its messages and only
+ * the type in others.
  */
 export function findUndecodable(schema: DescMessage, json: JsonObject, prefix = ''): Undecodable | undefined {
   for (const [key, value] of Object.entries(json)) {
@@ -17,6 +18,15 @@ export function findUndecodable(schema: DescMessage, json: JsonObject, prefix = 
     if (field === undefined) return { path: prefix + key, problem: 'unknown field' };
     const found = inField(field, value, prefix + field.name) ?? attempt(schema, field, value, prefix + field.name);
     if (found !== undefined) return found;
+  }
+  return inOneofs(schema, json, prefix);
+}
+
+function inOneofs(schema: DescMessage, json: JsonObject, prefix: string): Undecodable | undefined {
+  for (const { name, fields } of schema.oneofs) {
+    const given = fields.filter((field) => [field.name, field.jsonName].some((key) => Object.hasOwn(json, key)));
+    if (given.length < 2) continue;
+    return { path: prefix + name, problem: `give only one of ${given.map((field) => field.name).join(' and ')}` };
   }
   return undefined;
 }

@@ -1,9 +1,9 @@
 import { create, type DescField, type DescMessage, getOption, type Message, ScalarType } from '@bufbuild/protobuf';
 import { raw_json } from '@harrier/shared/gen/options';
+import { fieldError } from '../field-error.ts';
 import { decodeMessage, decodeMessageValue } from '../json/decode-message.ts';
 import { decodeUtf8, parseJsonObject } from '../json/json-text.ts';
 import { queryToJson } from './query-params.ts';
-import { invalid } from './refusal.ts';
 import type { RestRoute } from './route-table.ts';
 
 export interface RequestParts {
@@ -67,7 +67,7 @@ function setField(message: Message, field: DescField, value: unknown): void {
 
 function rejectQuery(query: string): never {
   const [parameter] = [...new URLSearchParams(query).keys()];
-  throw invalid(`${parameter ?? query}: unknown query parameter; every field goes into the body`);
+  throw fieldError(parameter ?? query, `unknown query parameter; every field goes into the body`);
 }
 
 function requirePathField(schema: DescMessage, name: string): DescField {

@@ -1,6 +1,6 @@
 import { type DescField, type DescMessage, type JsonObject, type JsonValue, ScalarType } from '@bufbuild/protobuf';
 import { isWrapperDesc } from '@bufbuild/protobuf/wkt';
-import { invalid } from './refusal.ts';
+import { fieldError } from '../field-error.ts';
 
 /** Messages whose JSON form is a string. */
 const STRING_MESSAGES = new Set(['google.protobuf.Timestamp', 'google.protobuf.Duration', 'google.protobuf.FieldMask']);
@@ -18,7 +18,7 @@ export function queryToJson(schema: DescMessage, query: string, bound: ReadonlyS
     const [, path = parameter, mapKey] = /^([^[\]]+)\[([^[\]]*)\]$/.exec(parameter) ?? [];
     const names = path.split('.');
     if (bound.has(findField(schema, names[0] ?? '')?.name ?? '')) {
-      throw invalid(`${parameter}: given by the path or the body, not by the query`);
+      throw fieldError(parameter, `given by the path or the body, not by the query`);
     }
     setField(json, schema, names, { parameter, value, mapKey });
   }
@@ -34,21 +34,21 @@ interface Given {
 function setField(target: JsonObject, schema: DescMessage, names: string[], given: Given): void {
   const [name = '', ...rest] = names;
   const field = findField(schema, name);
-  if (field === undefined) throw invalid(`${given.parameter}: unknown query parameter`);
+  if (field === undefined) throw fieldError(given.parameter, `unknown query parameter`);
   if (rest.length > 0) {
-    if (field.fieldKind !== 'message' || isLeaf(field)) throw invalid(`${given.parameter}: unknown query parameter`);
+    if (field.fieldKind !== 'message' || isLeaf(field)) throw fieldError(given.parameter, `unknown query parameter`);
     const nested = ensure(target, field, {});
     setField(nested, field.message, rest, given);
   } else if (field.fieldKind === 'map' && given.mapKey !== undefined) {
     const entries = ensure(target, field, Object.create(null) as JsonObject);
     entries[given.mapKey] = toJson(field, given);
   } else if (given.mapKey !== undefined || !isLeaf(field)) {
-    throw invalid(`${given.parameter}: cannot be given in the query`);
+    throw fieldError(given.parameter, `cannot be given in the query`);
   } else if (field.fieldKind === 'list') {
     const items = ensure<JsonValue[]>(target, field, []);
     items.push(toJson(field, given));
   } else {
-    if (target[field.jsonName] !== undefined) throw invalid(`${given.parameter}: given more than once`);
+    if (target[field.jsonName] !== undefined) throw fieldError(given.parameter, `given more than once`);
     target[field.jsonName] = toJson(field, given);
   }
 }
@@ -81,5 +81,5 @@ function toJson(field: DescField, { parameter, value }: Given): JsonValue {
   }
   if (value === 'true') return true;
   if (value === 'false') return false;
-  throw invalid(`${parameter}: expected true or false, got ${JSON.stringify(value)}`);
+  throw fieldError(parameter, `expected true or false, got ${JSON.stringify(value)}`);
 }
