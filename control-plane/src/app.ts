@@ -28,6 +28,7 @@ import { ExecutionTracker } from './service/execution-tracker.ts';
 import { ExecutionWatcher } from './service/execution-watcher.ts';
 import { LostAgents } from './service/lost-agents.ts';
 import { ModuleService } from './service/module-service.ts';
+import { followModulesFile } from './service/modules-file.ts';
 import type { TrackedExecution } from './service/tracked-execution.ts';
 
 const DEFAULT_TENANT = 'default';
@@ -186,6 +187,9 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     shutdownSignal: shutdown.signal,
   });
   await lostAgents.start();
+  const { modulesFile } = config;
+  const followed =
+    modulesFile === undefined ? undefined : await followModulesFile({ path: modulesFile, tenantId, modules, logger });
 
   const listener = createListener({ ...config.listen, tls: config.tls, handler, upgrade: links.handleUpgrade, logger });
   const grpcListener =
@@ -208,6 +212,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       links.close();
       await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);
       lostAgents.stop();
+      await followed?.stop();
       tracker.stop();
       await scheduler.stop();
       await new Promise((resolve) => metricsServer.close(resolve));

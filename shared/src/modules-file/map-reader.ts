@@ -1,0 +1,156 @@
+import { isMap, isScalar, isSeq, type Scalar, type YAMLMap } from 'yaml';
+import { parseBytes, parseDurationMs } from '../units.ts';
+import type { Position } from './problem.ts';
+import type { YamlSource } from './yaml-source.ts';
+
+/**
+ * Reads the fields of one YAML map. Whatever is wrong is reported to the source, with its place, and reads as absent;
+ * `finish` reports the keys that nobody asked for.
+ */
+export class MapReader {
+  readonly node: YAMLMap;
+  /** For people: `modules[1].limits`. */
+  readonly path: string;
+  readonly #source: YamlSource;
+  readonly #asked = new Set<string>();
+
+  constructor(source: YamlSource, node: YAMLMap, path: string) {
+    this.#source = source;
+    this.node = node;
+    this.path = path;
+  }
+
+  /** Where a field stands: its value, or the map when it has none. */
+  positionOf(name: string): Position {
+    return this.#source.positionOf(this.node.get(name, true) ?? this.node);
+  }
+
+  report(name: string, message: string): void {
+    this.#source.report(this.node.get(name, true) ?? this.node, `${this.#pathOf(name)}: ${message}`);
+  }
+
+  has(name: string): boolean {
+    return this.#take(name) !== undefined;
+  }
+
+  text(name: string): string | undefined {
+    const scalar = this.#scalar(name, 'a text');
+    if (scalar === undefined || typeof scalar.value === 'string') return scalar?.value as string | undefined;
+    return this.#refuse(name, `must be a text; put it in quotes: "${scalar.source ?? String(scalar.value)}"`);
+  }
+
+  flag(name: string): boolean | undefined {
+    const scalar = this.#scalar(name, 'true or false');
+    if (scalar === undefined || typeof scalar.value === 'boolean') return scalar?.value as boolean | undefined;
+    return this.#refuse(name, `must be true or false, not ${show(scalar)}`);
+  }
+
+  number(name: string): number | undefined {
+    const scalar = this.#scalar(name, 'a number');
+    if (scalar === undefined) return undefined;
+    if (typeof scalar.value === 'number' && Number.isFinite(scalar.value)) return scalar.value;
+    return this.#refuse(name, `must be a number, not ${show(scalar)}`);
+  }
+
+  integer(name: string): number | undefined {
+    const value = this.number(name);
+    // What does not fit an int32 of the schema is refused here; the schema's own rules have closer bounds.
+    if (value === undefined || (Number.isInteger(value) && Math.abs(value) < 2 ** 31)) return value;
+    return this.#refuse(name, `must be a whole number, not ${value}`);
+  }
+
+  /** `268435456` or `256MiB`. */
+  bytes(name: string): bigint | undefined {
+    const scalar = this.#scalar(name, 'a size');
+    if (scalar === undefined) return undefined;
+    const bytes = parseBytes(String(scalar.value));
+    if (bytes !== undefined) return BigInt(bytes);
+    return this.#refuse(name, `must be bytes like 268435456 or 256MiB, not ${show(scalar)}`);
+  }
+
+  /** `90` (seconds), `90s`, `5m`. @returns milliseconds */
+  durationMs(name: string): number | undefined {
+    const scalar = this.#scalar(name, 'a duration');
+    if (scalar === undefined) return undefined;
+    const ms = parseDurationMs(String(scalar.value));
+    return ms ?? this.#refuse(name, `must be seconds, or a duration like 500ms, 90s or 5m, not ${show(scalar)}`);
+  }
+
+  texts(name: string): string[] | undefined {
+    const node = this.#take(name);
+    if (node === undefined) return undefined;
+    if (!isSeq(node)) return this.#refuse(name, 'must be a list of texts');
+    const texts: string[] = [];
+    for (const [index, item] of node.items.entries()) {
+      const scalar = this.#source.resolve(item);
+      if (isScalar(scalar) && typeof scalar.value === 'string') texts.push(scalar.value);
+      else this.#source.report(item, `${this.#pathOf(name)}[${index}]: must be a text; put it in quotes`);
+    }
+    return texts;
+  }
+
+  map(name: string): MapReader | undefined {
+    const node = this.#take(name);
+    if (node === undefined) return undefined;
+    if (isMap(node)) return new MapReader(this.#source, node, this.#pathOf(name));
+    return this.#refuse(name, 'must be a map');
+  }
+
+  /** A map of anything that JSON can hold. */
+  document(name: string): Record<string, unknown> | undefined {
+    const node = this.#take(name);
+    if (node === undefined) return undefined;
+    if (!isMap(node)) return this.#refuse(name, 'must be a map');
+    return node.toJS(this.#source.document) as Record<string, unknown>;
+  }
+
+  /** A text, or a map with one key; the key, and the map below it. */
+  choice(name: string): { key: string; node: unknown } | undefined {
+    const node = this.#take(name);
+    if (node === undefined) return undefined;
+    if (isScalar(node) && typeof node.value === 'string') return { key: node.value, node: undefined };
+    const only = isMap(node) && node.items.length === 1 ? node.items[0] : undefined;
+    if (only === undefined) return this.#refuse(name, 'must be a name, or a map with one key');
+    return { key: String(isScalar(only.key) ? only.key.value : only.key), node: this.#source.resolve(only.value) };
+  }
+
+  /** Reports the keys that are not fields. */
+  finish(): void {
+    for (const { key } of this.node.items) {
+      const name = isScalar(key) ? String(key.value) : String(key);
+      if (!this.#asked.has(name)) {
+        const known = [...this.#asked].toSorted().join(', ');
+        this.#source.report(
+          key,
+          `${this.path === '' ? '' : `${this.path}: `}there is no field "${name}"; there are ${known}`,
+        );
+      }
+    }
+  }
+
+  /** The value of a field; an empty one is as good as none. */
+  #take(name: string): unknown {
+    this.#asked.add(name);
+    const node = this.#source.resolve(this.node.get(name, true));
+    return node === undefined || (isScalar(node) && node.value === null) ? undefined : node;
+  }
+
+  #scalar(name: string, wanted: string): Scalar | undefined {
+    const node = this.#take(name);
+    if (node === undefined || isScalar(node)) return node;
+    return this.#refuse(name, `must be ${wanted}`);
+  }
+
+  #refuse(name: string, message: string): undefined {
+    this.report(name, message);
+    return undefined;
+  }
+
+  #pathOf(name: string): string {
+    return this.path === '' ? name : `${this.path}.${name}`;
+  }
+}
+
+function show(scalar: Scalar): string {
+  return `"${scalar.source ?? String(scalar.value)}"`;
+}

@@ -1,0 +1,127 @@
+import { create, type JsonObject } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
+import { isMap } from 'yaml';
+import { ExecutionError_Code as Code } from '../gen/harrier/v1/error_pb.ts';
+import {
+  EnvironmentSchema,
+  LimitsSchema,
+  type Module,
+  ModuleSchema,
+  type RetryPolicy,
+  RetryPolicySchema,
+} from '../gen/harrier/v1/module_pb.ts';
+import type { MapReader } from './map-reader.ts';
+import type { Position } from './problem.ts';
+
+/** A module as a file tells it. */
+export interface FileModule {
+  /** Without its code while `codePath` stands for it. */
+  module: Module;
+  /** As written: relative to the file. */
+  codePath: string | undefined;
+  /** For people: `modules[1]`. */
+  path: string;
+  /** Where a field of the message stands, by its path in the schema, for example `retry_policy.max_attempts`. */
+  positionOf(field: string): Position;
+}
+
+/** Names in the file where they are not those of the schema. */
+const FILE_NAMES: Readonly<Record<string, string>> = { environment: 'env', retry_policy: 'retry' };
+const LIMITS = {
+  memoryBytes: 'memory_bytes',
+  stdoutBytes: 'stdout_bytes',
+  stderrBytes: 'stderr_bytes',
+  outputBytes: 'output_bytes',
+  tmpBytes: 'tmp_bytes',
+} as const;
+
+/** Reads one entry of `modules`. Problems go to the reader; what has one is left out. */
+export function readModule(fields: MapReader): FileModule {
+  const module = create(ModuleSchema, {
+    name: required(fields, 'name'),
+    version: required(fields, 'version'),
+    description: fields.text('description') ?? '',
+    tags: fields.texts('tags') ?? [],
+    language: fields.text('language') ?? '',
+    code: fields.text('code') ?? '',
+    handler: fields.text('handler') ?? '',
+    taskClass: fields.text('task_class') ?? '',
+    agentSelector: fields.text('agent_selector') ?? '',
+    reuse: fields.flag('reuse') ?? false,
+  });
+  readEnvironment(fields, module);
+  const timeoutMs = fields.durationMs('timeout');
+  if (timeoutMs !== undefined) module.timeout = durationFromMs(timeoutMs);
+  const input = fields.document('input_schema');
+  if (input !== undefined) module.inputSchema = input as JsonObject;
+  const output = fields.document('output_schema');
+  if (output !== undefined) module.outputSchema = output as JsonObject;
+
+  const limits = fields.map('limits');
+  if (limits !== undefined) module.limits = readLimits(limits);
+  const retry = fields.map('retry');
+  if (retry !== undefined) module.retryPolicy = readRetry(retry);
+  const codePath = fields.text('path');
+  if (fields.has('code') === fields.has('path')) {
+    fields.report('code', 'exactly one of `code` and `path` says what runs');
+  }
+  fields.finish();
+  return { module, codePath, path: fields.path, positionOf: (field) => locate(field, { fields, limits, retry }) };
+}
+
+function required(fields: MapReader, name: string): string {
+  if (!fields.has(name)) fields.report(name, 'is missing');
+  return fields.text(name) ?? '';
+}
+
+function readEnvironment(fields: MapReader, module: Module): void {
+  const choice = fields.choice('env');
+  if (choice === undefined) return;
+  if (choice.key !== 'inline') {
+    fields.report('env', `there is no environment "${choice.key}"; this version has only inline`);
+    return;
+  }
+  if (isMap(choice.node) && choice.node.items.length > 0) fields.report('env', 'inline has no settings');
+  module.environment = create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
+}
+
+function readLimits(fields: MapReader) {
+  const limits = create(LimitsSchema);
+  for (const [local, name] of Object.entries(LIMITS) as [keyof typeof LIMITS, string][]) {
+    limits[local] = fields.bytes(name) ?? 0n;
+  }
+  fields.finish();
+  return limits;
+}
+
+function readRetry(fields: MapReader): RetryPolicy {
+  const retry = create(RetryPolicySchema, {
+    maxAttempts: fields.integer('max_attempts') ?? 0,
+    backoffMultiplier: fields.number('backoff_multiplier') ?? 0,
+    codes: (fields.texts('codes') ?? []).flatMap((name) => {
+      const code = Object.entries(Code).find(([known, value]) => known === name && value !== 0)?.[1];
+      if (code !== undefined) return [code];
+      const known = Object.keys(Code).slice(1).join(', ');
+      fields.report('codes', `there is no error code "${name}"; there are ${known}`);
+      return [];
+    }),
+  });
+  const initialMs = fields.durationMs('initial_backoff');
+  if (initialMs !== undefined) retry.initialBackoff = durationFromMs(initialMs);
+  const maxMs = fields.durationMs('max_backoff');
+  if (maxMs !== undefined) retry.maxBackoff = durationFromMs(maxMs);
+  const jitter = fields.number('jitter_ratio');
+  if (jitter !== undefined) retry.jitterRatio = jitter;
+  fields.finish();
+  return retry;
+}
+
+function locate(
+  field: string,
+  readers: { fields: MapReader; limits: MapReader | undefined; retry: MapReader | undefined },
+): Position {
+  const [first = '', second = ''] = field.split(/[.[]/);
+  const below = first === 'limits' ? readers.limits : first === 'retry_policy' ? readers.retry : undefined;
+  if (below !== undefined && second !== '') return below.positionOf(second);
+  return readers.fields.positionOf(FILE_NAMES[first] ?? first);
+}
