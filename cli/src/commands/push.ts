@@ -1,0 +1,95 @@
+import { readFile } from 'node:fs/promises';
+import { basename, extname } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { ConnectError } from '@connectrpc/connect';
+import { messageOf } from '@harrier/shared';
+import { type CreateModuleResponse, type Module, ModuleSchema } from '@harrier/shared/gen/module';
+import { type FileModule, formatProblem, loadModulesFile } from '@harrier/shared/modules-file';
+import { Command } from 'commander';
+import { type Clients, withClients } from '../connection/clients.ts';
+import { addConnectionOptions, type ConnectionFlags } from '../connection/connection.ts';
+import { CliError } from '../failure.ts';
+import { formatMessage } from '../output/json.ts';
+import { write } from '../output/terminal.ts';
+
+interface Flags extends ConnectionFlags {
+  name?: string;
+  version?: string;
+  handler?: string;
+  description?: string;
+  tag?: string[];
+}
+
+export function createPushCommand(): Command {
+  const command = new Command('push')
+    .description('Register the modules of a modules file, or one Python file as a module. A version never changes.')
+    .argument('<file>', 'FILE.yaml in the form of modules.yaml, or FILE.py')
+    .option('--name <name>', 'of FILE.py: name of the module (default the name of the file)')
+    .option('--version <version>', 'of FILE.py: semantic version, for example 1.0.0')
+    .option('--handler <name>', 'of FILE.py: function to call (default handler)')
+    .option('--description <text>', 'of FILE.py: for people')
+    .option('--tag <tag>', 'of FILE.py: word to find it by, can be repeated', (tag: string, before: string[] = []) => [
+      ...before,
+      tag,
+    ])
+    .action(async (file: string, flags: Flags) => {
+      if (/^\.ya?ml$/.test(extname(file))) await pushModulesFile(file, flags);
+      else await pushPython(file, flags);
+    });
+  return addConnectionOptions(command);
+}
+
+async function pushPython(file: string, flags: Flags): Promise<void> {
+  if (flags.version === undefined) throw new CliError(`give ${file} a version, for example --version 1.0.0`);
+  let code: string;
+  try {
+    code = await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new CliError(`${file} cannot be read: ${messageOf(cause)}`, undefined, { cause });
+  }
+  const module = create(ModuleSchema, {
+    name: flags.name ?? basename(file, '.py').replaceAll('_', '-'),
+    version: flags.version,
+    code,
+    handler: flags.handler ?? '',
+    description: flags.description ?? '',
+    tags: flags.tag ?? [],
+  });
+  await withClients(flags, async ({ modules }) => await tell(await modules.createModule({ module }), flags));
+}
+
+async function pushModulesFile(file: string, flags: Flags): Promise<void> {
+  const given = (['name', 'version', 'handler', 'description', 'tag'] as const).filter(
+    (name) => flags[name] !== undefined,
+  );
+  if (given.length > 0)
+    throw new CliError(`--${given.join(', --')} cannot be given with a modules file, which says it itself`);
+  const { modules, problems } = await loadModulesFile(file);
+  if (problems.length > 0) {
+    throw new CliError(problems.map((problem) => formatProblem(file, problem)).join('\n'));
+  }
+  await withClients(flags, async (clients) => {
+    for (const entry of modules) await tell(await push(clients.modules, entry, file), flags);
+  });
+}
+
+async function push(client: Clients['modules'], entry: FileModule, file: string): Promise<CreateModuleResponse> {
+  try {
+    return await client.createModule({ module: entry.module });
+  } catch (error) {
+    if (!(error instanceof ConnectError)) throw error;
+    const field = /^module\.([\w.]+)/.exec(error.rawMessage)?.[1] ?? 'version';
+    const message = `${entry.path}: ${error.rawMessage}`;
+    const placed = formatProblem(file, { position: entry.positionOf(field), message });
+    throw new ConnectError(placed, error.code, undefined, undefined, error.cause);
+  }
+}
+
+async function tell({ module }: CreateModuleResponse, flags: Flags): Promise<void> {
+  if (module === undefined) return;
+  await write(flags.json === true ? formatMessage(ModuleSchema, module) : `${describe(module)}\n`);
+}
+
+function describe({ name, version, digest }: Module): string {
+  return `${name} ${version} is registered (${digest.slice(0, 12)})`;
+}

@@ -1,0 +1,96 @@
+import type { Command } from 'commander';
+import { type CommandWords, collectWords } from './words.ts';
+
+export const SHELLS = ['bash', 'zsh', 'fish'] as const;
+export type Shell = (typeof SHELLS)[number];
+
+/** A script that completes commands and flags, and files where neither fits. It starts no process at a key stroke. */
+export function completionScript(shell: Shell, program: Command): string {
+  return { bash, zsh, fish }[shell](collectWords(program));
+}
+
+/** The longest known path among the words before the cursor, in the shell's own words. */
+const FIND_PATH = `  local path="" word index
+  for ((index = FIRST; index < LAST; index++)); do
+    word="WORD"
+    case "$path $word" in
+PATHS
+    esac
+  done`;
+
+function bash(commands: readonly CommandWords[]): string {
+  return `# bash completion of harrier: source <(harrier completion bash)
+_harrier() {
+${findPath(commands, { first: '1', last: 'COMP_CWORD', word: `\${COMP_WORDS[index]}` })}
+  local candidates=""
+  case "$path" in
+${commands.map(({ path, words }) => `    "${path}") candidates="${words.map(({ word }) => word).join(' ')}" ;;`).join('\n')}
+  esac
+  COMPREPLY=($(compgen -W "$candidates" -- "\${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _harrier harrier
+`;
+}
+
+function zsh(commands: readonly CommandWords[]): string {
+  const describe = ({ word, description }: { word: string; description: string }): string =>
+    `'${quote(word)}:${quote(description.replaceAll(':', '\\:'))}'`;
+  return `#compdef harrier
+# zsh completion of harrier: source <(harrier completion zsh)
+_harrier() {
+${findPath(commands, { first: '2', last: 'CURRENT', word: `\${words[index]}` })}
+  local -a candidates
+  case "$path" in
+${commands.map(({ path, words }) => `    "${path}") candidates=(${words.map(describe).join(' ')}) ;;`).join('\n')}
+  esac
+  _describe harrier candidates || _files
+}
+compdef _harrier harrier
+`
+    .replaceAll('$path', '$harrier_path')
+    .replaceAll('path=', 'harrier_path=');
+}
+
+function fish(commands: readonly CommandWords[]): string {
+  const lines = commands.flatMap(({ path, words }) =>
+    words.map(({ word, description }) => {
+      const flag = word.startsWith('--') ? `-l ${word.slice(2)}` : `-f -a ${word}`;
+      return `complete -c harrier -n '__harrier_at ${path}' ${flag} -d '${quoteFish(description)}'`;
+    }),
+  );
+  return `# fish completion of harrier: harrier completion fish | source
+function __harrier_at
+    set -l given (commandline -opc | string match -v -- '-*')
+    test (count $given) -gt (count $argv); or return 1
+    for index in (seq (count $argv))
+        test "$given[(math $index + 1)]" = "$argv[$index]"; or return 1
+    end
+    switch (string join ' ' $argv)
+        case ${commands
+          .filter(({ words }) => words.some(({ word }) => !word.startsWith('-')))
+          .map(({ path }) => `'${path}'`)
+          .join(' ')}
+            test (count $given) -eq (math (count $argv) + 1)
+    end
+end
+${lines.join('\n')}
+`;
+}
+
+function findPath(commands: readonly CommandWords[], names: { first: string; last: string; word: string }): string {
+  const paths = commands
+    .filter(({ path }) => path !== '')
+    .map(({ path }) => `      "${path.includes(' ') ? path : ` ${path}`}") path="${path}" ;;`);
+  return FIND_PATH.replace('FIRST', names.first)
+    .replace('LAST', names.last)
+    .replace('WORD', () => names.word)
+    .replace('PATHS', () => paths.join('\n'));
+}
+
+function quote(text: string): string {
+  return text.replaceAll("'", "'\\''");
+}
+
+function quoteFish(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll("'", "\\'");
+}

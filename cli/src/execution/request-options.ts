@@ -1,0 +1,107 @@
+import { readFile } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { type Duration, durationFromMs } from '@bufbuild/protobuf/wkt';
+import { messageOf, parseBytes, parseDurationMs } from '@harrier/shared';
+import type { ExecuteStreamRequestSchema } from '@harrier/shared/gen/execution';
+import { type Command, InvalidArgumentError } from 'commander';
+import { addConnectionOptions, type ConnectionFlags } from '../connection/connection.ts';
+import { CliError } from '../failure.ts';
+
+/** Flags of every command that starts an execution. */
+export interface RequestFlags extends ConnectionFlags {
+  input?: string;
+  follow?: true;
+  timeout?: Duration;
+  memory?: bigint;
+  label?: Record<string, string>;
+  env?: Record<string, string>;
+  selector?: string;
+  taskClass?: string;
+  priority?: number;
+  idempotencyKey?: string;
+}
+
+type Target = NonNullable<MessageInitShape<typeof ExecuteStreamRequestSchema>['target']>;
+export type RequestInit = MessageInitShape<typeof ExecuteStreamRequestSchema>;
+
+export function addRequestOptions(command: Command): Command {
+  command
+    .option('-i, --input <json>', 'input: a JSON object, @FILE, or - for standard input (default {})')
+    .option('-f, --follow', 'show what the code prints while it runs')
+    .option('--timeout <duration>', 'longest run of one attempt, for example 90s or 5m', parseTimeout)
+    .option('--memory <bytes>', 'memory of one attempt, for example 512MiB', parseMemory)
+    .option('-l, --label <key=value>', 'label to find the execution by, can be repeated', parsePair)
+    .option('-e, --env <name=value>', 'environment variable of the code, can be repeated; not for secrets', parsePair)
+    .option('--selector <labels>', 'agents that may run it, for example "zone=eu, !spot"')
+    .option('--task-class <class>', 'cpu_short or cpu_long')
+    .option('--priority <number>', '-1000 to 1000, higher runs first', parseInteger)
+    .option('--idempotency-key <key>', 'a second request with the same key answers the first execution');
+  return addConnectionOptions(command);
+}
+
+/** @throws CliError when the input cannot be read */
+export async function createRequest(target: Target, version: string, flags: RequestFlags): Promise<RequestInit> {
+  return {
+    target,
+    version,
+    inputForm: { case: 'inputJson', value: await readInput(flags.input ?? '{}') },
+    ...(flags.timeout === undefined ? {} : { timeout: flags.timeout }),
+    ...(flags.memory === undefined ? {} : { limits: { memoryBytes: flags.memory } }),
+    labels: flags.label ?? {},
+    env: flags.env ?? {},
+    agentSelector: flags.selector ?? '',
+    taskClass: flags.taskClass ?? '',
+    priority: flags.priority ?? 0,
+    idempotencyKey: flags.idempotencyKey ?? '',
+  };
+}
+
+async function readInput(given: string): Promise<string> {
+  const [source, json] = await inputText(given);
+  try {
+    JSON.parse(json);
+  } catch (cause) {
+    throw new CliError(`the input (${source}) is not JSON: ${messageOf(cause)}`, undefined, { cause });
+  }
+  return json;
+}
+
+async function inputText(given: string): Promise<[source: string, json: string]> {
+  if (given === '-') return ['standard input', await text(process.stdin)];
+  if (!given.startsWith('@')) return ['--input', given];
+  const path = given.slice(1);
+  return [path, await readText(path)];
+}
+
+/** @throws CliError */
+export async function readText(path: string): Promise<string> {
+  try {
+    return path === '-' ? await text(process.stdin) : await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new CliError(`${path} cannot be read: ${messageOf(cause)}`, undefined, { cause });
+  }
+}
+
+function parseTimeout(value: string): Duration {
+  const ms = parseDurationMs(value);
+  if (ms === undefined) throw new InvalidArgumentError('Write a duration like 500ms, 90s, 5m or 2h.');
+  return durationFromMs(ms);
+}
+
+function parseMemory(value: string): bigint {
+  const bytes = parseBytes(value);
+  if (bytes === undefined) throw new InvalidArgumentError('Write a size like 268435456, 512MiB or 2GiB.');
+  return BigInt(bytes);
+}
+
+export function parseInteger(value: string): number {
+  if (!/^[+-]?\d{1,15}$/.test(value)) throw new InvalidArgumentError('Write a whole number.');
+  return Number(value);
+}
+
+function parsePair(value: string, before: Record<string, string> = {}): Record<string, string> {
+  const [, key, content] = /^([^=]+)=(.*)$/s.exec(value) ?? [];
+  if (key === undefined || content === undefined) throw new InvalidArgumentError('Write KEY=VALUE.');
+  return { ...before, [key]: content };
+}
