@@ -1,5 +1,5 @@
 import { createConnection, type Socket } from 'node:net';
-import { messageOf } from '@harrier/shared';
+import { FlushSchedule, messageOf } from '@harrier/shared';
 import { encodeHeader, FrameDecoder } from './frame-codec.ts';
 import { asFromLauncher, type FromLauncher, type ToLauncher } from './messages.ts';
 
@@ -18,6 +18,7 @@ export class LauncherSocket {
   readonly #socket: Socket;
   #parts: Uint8Array[] = [];
   #partBytes = 0;
+  readonly #schedule = new FlushSchedule(() => this.#write());
   #error: Error | undefined;
 
   constructor(path: string, events: LauncherSocketEvents) {
@@ -41,15 +42,25 @@ export class LauncherSocket {
    * @throws LauncherProtocolError when the message is larger than a frame may be; nothing is sent then
    */
   send(message: ToLauncher, ...body: Uint8Array[]): void {
+    this.#add(message, body);
+    this.#schedule.soon();
+  }
+
+  /** As `send`, for what nobody waits for: with the next message, or a few milliseconds later. */
+  sendLater(message: ToLauncher): void {
+    this.#add(message, []);
+    this.#schedule.later();
+  }
+
+  #add(message: ToLauncher, body: Uint8Array[]): void {
     let bodyBytes = 0;
     for (const part of body) bodyBytes += part.length;
     const header = encodeHeader(message, bodyBytes);
-    if (this.#parts.length === 0) setImmediate(() => this.flush());
     this.#parts.push(header, ...body);
     this.#partBytes += header.length + bodyBytes;
   }
 
-  flush(): void {
+  #write(): void {
     const parts = this.#parts;
     const bytes = this.#partBytes;
     if (parts.length === 0) return;
@@ -76,7 +87,7 @@ export class LauncherSocket {
 
   /** Sends what is pending and closes. */
   end(): void {
-    this.flush();
+    this.#schedule.flush();
     this.#socket.resume();
     this.#socket.end();
   }

@@ -100,7 +100,11 @@ export class Launcher {
 
   /** Lost when no launcher is connected; the launcher then offers again what it has. */
   acknowledge(execution: string, attempt: number, stdout: number, stderr: number, result: boolean): void {
-    if (this.#state === 'ready') this.#socket?.send({ type: 'ack', execution, attempt, stdout, stderr, result });
+    if (this.#state !== 'ready') return;
+    const ack = { type: 'ack', execution, attempt, stdout, stderr, result } as const;
+    // Output waits for its acknowledgement; a result does not.
+    if (result) this.#socket?.sendLater(ack);
+    else this.#socket?.send(ack);
   }
 
   /** Asks for a welcome and for everything that is unacknowledged. */

@@ -6,6 +6,8 @@ import type { Candidate } from './candidate.ts';
 export interface AgentChannel {
   /** Queues a message; dropped when the link is gone, which is told by the registry's owner anyway. */
   send(message: ServerMessage): void;
+  /** As `send`, for what nobody waits for. */
+  sendLater(message: ServerMessage): void;
   /** Closes the link after a goodbye. */
   close(code: number, message: string): void;
 }
@@ -65,6 +67,11 @@ export class AgentRegistry {
     if (agent === undefined) return;
     agent.drainRequested = drainRequested;
     agent.draining = drainRequested || agent.stopping;
+  }
+
+  /** For what nobody waits for. */
+  sendLater(agentId: string, message: ServerMessage): void {
+    this.#agents.get(agentId)?.channel.sendLater(message);
   }
 
   /** @returns whether the agent is linked here. */

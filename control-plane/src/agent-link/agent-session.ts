@@ -194,6 +194,7 @@ export class AgentSession {
       lastSeenTime: new Date(),
       channel: {
         send: (message) => this.#sender.send(message),
+        sendLater: (message) => this.#sender.sendLater(message),
         close: (code, message) => this.close(code as GoodbyeCode, message),
       },
     };

@@ -341,7 +341,8 @@ export class ExecutionTracker {
       await tracked.log?.allStored(this.#stopping.signal);
       const again = await this.#tryAgain(tracked, outcome, options.requeue === true);
       if (!again) await this.#finish(tracked, outcome);
-      this.#send(agentId, { case: 'resultStored', value: { ref: { executionId: tracked.id, attempt } } });
+      const message = { case: 'resultStored', value: { ref: { executionId: tracked.id, attempt } } } as const;
+      this.#options.registry.sendLater(agentId, create(ServerMessageSchema, { message }));
     } catch (error) {
       if (this.#stopping.signal.aborted) return;
       this.#options.logger.error({ err: error, executionId: tracked.id }, 'the end of an attempt could not be stored');
