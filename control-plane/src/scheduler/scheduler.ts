@@ -90,10 +90,14 @@ export class Scheduler {
     try {
       while (this.#again && !this.#stopped) {
         this.#again = false;
+        // Asked for before the pass: an entry that becomes due meanwhile is claimed by it or by the timer, never missed.
+        const askedMs = performance.now();
+        const due = await nextDueTime(this.#options.sql);
         this.#waiting = await this.#claimAll();
+        const passedMs = performance.now() - askedMs;
+        const longestMs = this.#waiting ? POLL_MS : LONGEST_TIMER_MS;
+        nextMs = due === undefined ? POLL_MS : Math.min(due.inMs + 1 - passedMs, longestMs);
       }
-      const due = await nextDueTime(this.#options.sql);
-      if (due !== undefined) nextMs = Math.min(due.inMs + 1, this.#waiting ? POLL_MS : LONGEST_TIMER_MS);
     } catch (error) {
       this.#options.logger.error({ err: error }, `the queue could not be read: ${messageOf(error)}`);
       this.#again = false;

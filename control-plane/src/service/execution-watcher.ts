@@ -69,13 +69,15 @@ export class ExecutionWatcher {
           shown = tracked.history[step] ?? tracked.current;
           if (!isFinalState(shown.state)) yield { kind: 'state', change: shown };
         }
-        const { current, log, finished } = tracked;
+        // One moment for all of it: no byte is shown before the state in which it was written.
+        const { current, log, finished, progress: reported } = tracked;
+        const ends = { stdout: log?.stdout.end ?? 0, stderr: log?.stderr.end ?? 0 };
         if (cursor.attempt === 0) cursor.attempt = current.attempt;
         if (cursor.attempt > current.attempt && current.attempt > 0) throw noAttempt(id, cursor.attempt);
         yield* this.#earlierAttempts(options, cursor, current.attempt);
-        if (log !== undefined && cursor.attempt === log.attempt) yield* this.#available(options, cursor, log);
-        if (tracked.progress !== undefined && tracked.progress !== progress) {
-          progress = tracked.progress;
+        if (log !== undefined && cursor.attempt === log.attempt) yield* this.#available(options, cursor, log, ends);
+        if (reported !== undefined && reported !== progress) {
+          progress = reported;
           yield { kind: 'progress', progress };
         }
         if (!finished && this.#tracker.get(id) === tracked) {
@@ -113,7 +115,8 @@ export class ExecutionWatcher {
       const log = tracked?.log;
       if (tracked !== undefined && log !== undefined && log.attempt === cursor.attempt) {
         const wake = this.#nextChange(tracked, signal);
-        yield* this.#available(options, cursor, log);
+        const ends = { stdout: log.stdout.end, stderr: log.stderr.end };
+        yield* this.#available(options, cursor, log, ends);
         const over = tracked.finished || tracked.log !== log || tracked.current.agentId === '';
         if (!options.follow || over) {
           wake.catch(() => undefined);
@@ -154,11 +157,16 @@ export class ExecutionWatcher {
     }
   }
 
-  /** Bytes of a running attempt that are there now. */
-  async *#available(options: WatchOptions, cursor: LogPosition, log: AttemptLog): AsyncGenerator<LogEvent> {
+  /** Bytes of a running attempt that are there, from where the cursor stands to about `ends`. */
+  async *#available(
+    options: WatchOptions,
+    cursor: LogPosition,
+    log: AttemptLog,
+    ends: Pick<LogPosition, 'stdout' | 'stderr'>,
+  ): AsyncGenerator<LogEvent> {
     for (const stream of options.streams ?? STREAMS) {
       const key = keyOf(stream);
-      while (cursor[key] < log.stream(stream).end) {
+      while (cursor[key] < ends[key]) {
         const piece = log.stream(stream).read(cursor[key]);
         if (piece === undefined) {
           yield* this.#fromDatabase({ ...options, streams: [stream] }, cursor, log.stream(stream).start);
