@@ -135,7 +135,8 @@ def measure(client: Client, code: bytes, count: int, in_flight: int, **fields: o
     sent = 0
     while len(latencies) < count:
         while sent < count and len(started) < in_flight:
-            started[client.start(code, {"n": sent}, **fields)] = client.sent_at
+            execution = client.start(code, {"n": sent}, **fields)
+            started[execution] = client.sent_at
             sent += 1
         ended = client.until_finished()["execution"]
         latencies.append(time.perf_counter() - started.pop(ended))

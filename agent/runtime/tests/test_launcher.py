@@ -250,6 +250,7 @@ class Connections(support.RuntimeTest):
             capture_output=True,
             text=True,
             check=False,
+            timeout=support.DEADLINE_S,
         )
         self.assertEqual((ran.stdout, ran.stderr), ("b''\n", ""))
         self.assertEqual(self.agent.run(QUICK).result, {"ok": 1})
