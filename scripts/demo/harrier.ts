@@ -12,10 +12,12 @@ const START_DEADLINE_MS = 180_000;
 const STOP_DEADLINE_MS = 60_000;
 
 /** A control plane and an agent, with all they write in a temporary directory. */
-export interface RunningHarrier extends AsyncDisposable {
+export interface RunningHarrier {
   url: string;
   key: string;
   sandboxed: boolean;
+  /** Stops everything and removes the directory. */
+  stop(): Promise<void>;
 }
 
 /** Runs `harrier up` on free ports. @param flags more flags for it */
@@ -55,7 +57,7 @@ export async function startHarrier(flags: readonly string[]): Promise<RunningHar
     ]);
     const ready = JSON.parse(String((await line)[0])) as { url: string; keyFile: string; sandboxed: boolean };
     const key = (await readFile(ready.keyFile, 'utf8')).trim();
-    return { url: ready.url, key, sandboxed: ready.sandboxed, [Symbol.asyncDispose]: stop };
+    return { url: ready.url, key, sandboxed: ready.sandboxed, stop };
   } catch (error) {
     await stop();
     throw error;

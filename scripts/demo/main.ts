@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { callConnect, callRest, createCaller, showStream } from './calls.ts';
-import { startHarrier } from './harrier.ts';
+import { type RunningHarrier, startHarrier } from './harrier.ts';
 
 const NAME = 'Ada';
 const EXPECTED = { message: `Hello, ${NAME}!` };
@@ -14,8 +14,17 @@ try {
 
 async function main(): Promise<void> {
   say('Starting a control plane on its own PostgreSQL, and an agent …');
-  await using harrier = await startHarrier(process.argv.slice(2));
-  say(`Up on ${harrier.url}; code runs ${harrier.sandboxed ? 'in a sandbox' : 'WITHOUT a sandbox'}.`);
+  const harrier = await startHarrier(process.argv.slice(2));
+  try {
+    say(`Up on ${harrier.url}; code runs ${harrier.sandboxed ? 'in a sandbox' : 'WITHOUT a sandbox'}.`);
+    await showCalls(harrier);
+    say('\nThe same answer three times. Stopping …');
+  } finally {
+    await harrier.stop();
+  }
+}
+
+async function showCalls(harrier: RunningHarrier): Promise<void> {
   const caller = createCaller(harrier);
   const answers: [string, unknown][] = [];
 
@@ -34,9 +43,8 @@ async function main(): Promise<void> {
   const counted = await showStream(caller, 'count', { to: 3 }, process.stdout);
 
   const wrong = answers.filter(([, answer]) => !isDeepStrictEqual(answer, EXPECTED)).map(([name]) => name);
-  if (!isDeepStrictEqual(counted, { counted: 3 })) wrong.push('the module count');
   if (wrong.length > 0) throw new Error(`${wrong.join(', ')} did not answer ${JSON.stringify(EXPECTED)}`);
-  say('\nThe same answer three times. Stopping …');
+  if (!isDeepStrictEqual(counted, { counted: 3 })) throw new Error(`count answered ${JSON.stringify(counted)}`);
 }
 
 function say(text: string): void {

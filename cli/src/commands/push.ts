@@ -79,7 +79,7 @@ async function push(client: Clients['modules'], entry: FileModule, file: string)
   } catch (error) {
     if (!(error instanceof ConnectError)) throw error;
     const field = /^module\.([\w.]+)/.exec(error.rawMessage)?.[1] ?? 'version';
-    const message = `${entry.path}: ${error.rawMessage}`;
+    const message = `${entry.nameOf(field)}: ${error.rawMessage}`;
     const placed = formatProblem(file, { position: entry.positionOf(field), message });
     throw new ConnectError(placed, error.code, undefined, undefined, error.cause);
   }

@@ -31,6 +31,5 @@ export async function checkModules(
 }
 
 function problemOf(entry: FileModule, field: string, message: string): FileProblem {
-  const path = field === '' ? entry.path : `${entry.path}.${field}`;
-  return { position: entry.positionOf(field), message: `${path}: ${message}` };
+  return { position: entry.positionOf(field), message: `${entry.nameOf(field)}: ${message}` };
 }

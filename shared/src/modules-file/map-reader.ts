@@ -1,4 +1,5 @@
 import { isMap, isScalar, isSeq, type Scalar, type YAMLMap } from 'yaml';
+import { messageOf } from '../errors.ts';
 import { parseBytes, parseDurationMs } from '../units.ts';
 import type { Position } from './problem.ts';
 import type { YamlSource } from './yaml-source.ts';
@@ -101,7 +102,12 @@ export class MapReader {
     const node = this.#take(name);
     if (node === undefined) return undefined;
     if (!isMap(node)) return this.#refuse(name, 'must be a map');
-    return node.toJS(this.#source.document) as Record<string, unknown>;
+    try {
+      return node.toJS(this.#source.document) as Record<string, unknown>;
+    } catch (error) {
+      // Too many aliases in one another, which would fill the memory.
+      return this.#refuse(name, messageOf(error));
+    }
   }
 
   /** A text, or a map with one key; the key, and the map below it. */

@@ -23,6 +23,8 @@ export interface FileModule {
   path: string;
   /** Where a field of the message stands, by its path in the schema, for example `retry_policy.max_attempts`. */
   positionOf(field: string): Position;
+  /** How the file calls a field of the message, for people: `modules[1].retry.max_attempts`. */
+  nameOf(field: string): string;
 }
 
 /** Names in the file where they are not those of the schema. */
@@ -66,7 +68,13 @@ export function readModule(fields: MapReader): FileModule {
     fields.report('code', 'exactly one of `code` and `path` says what runs');
   }
   fields.finish();
-  return { module, codePath, path: fields.path, positionOf: (field) => locate(field, { fields, limits, retry }) };
+  return {
+    module,
+    codePath,
+    path: fields.path,
+    positionOf: (field) => locate(field, { fields, limits, retry }),
+    nameOf: (field) => nameOf(fields.path, field),
+  };
 }
 
 function required(fields: MapReader, name: string): string {
@@ -114,6 +122,11 @@ function readRetry(fields: MapReader): RetryPolicy {
   if (jitter !== undefined) retry.jitterRatio = jitter;
   fields.finish();
   return retry;
+}
+
+function nameOf(path: string, field: string): string {
+  if (field === '') return path;
+  return `${path}.${field.replace(/^\w+/, (first) => FILE_NAMES[first] ?? first)}`;
 }
 
 function locate(

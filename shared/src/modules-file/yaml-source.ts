@@ -1,4 +1,4 @@
-import { type Document, isAlias, LineCounter, type Node, parseDocument } from 'yaml';
+import { type Document, isAlias, LineCounter, type Node, parseDocument, visit } from 'yaml';
 import type { FileProblem, Position } from './problem.ts';
 
 /** A parsed YAML text that knows where each of its nodes stands, and gathers what is wrong with them. */
@@ -12,6 +12,12 @@ export class YamlSource {
     for (const { pos, message } of [...this.document.errors, ...this.document.warnings]) {
       this.problems.push({ position: this.#at(pos[0]), message: `this is not YAML: ${message}` });
     }
+    visit(this.document, {
+      Alias: (_key, alias) => {
+        if (alias.resolve(this.document) === undefined)
+          this.report(alias, `there is no anchor "${alias.source}" before it`);
+      },
+    });
   }
 
   positionOf(node: unknown): Position {
