@@ -225,8 +225,8 @@ class Launcher:
             return
         try:
             agent = self.connect()
-        except ConnectionRefusedError:
-            return
+        except (ConnectionRefusedError, FileNotFoundError, EOFError):
+            return  # it is ending by itself
         watch = os.pidfd_open(self.pid)
         agent.send({"type": "stop", "grace_ms": 0})
         try:

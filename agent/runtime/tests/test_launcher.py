@@ -58,6 +58,7 @@ class Start(unittest.TestCase):
 
     def test_a_bubblewrap_that_fails_is_told(self) -> None:
         launcher = support.Launcher()
+        self.addCleanup(launcher.__exit__)
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "bwrap")
             with open(path, "w") as file:
@@ -72,6 +73,7 @@ class Start(unittest.TestCase):
     @unittest.skipUnless(os.geteuid() == 0, "only root starts sandboxes as another user")
     def test_an_interpreter_out_of_reach_is_named(self) -> None:
         launcher = support.Launcher()
+        self.addCleanup(launcher.__exit__)
         with tempfile.TemporaryDirectory() as directory:
             python = os.path.join(directory, "python3")
             os.symlink("/usr/bin/python3", python)
@@ -82,7 +84,7 @@ class Start(unittest.TestCase):
         self.assertIn(f"may not enter {directory}", refused.stderr)
 
     def test_it_exits_by_itself_when_nobody_needs_it(self) -> None:
-        launcher = support.Launcher("--idle-exit-s", "1")
+        launcher = support.Launcher("--idle-exit-s", "3")
         with launcher:
             agent = launcher.connect()
             watch = os.pidfd_open(launcher.pid)
