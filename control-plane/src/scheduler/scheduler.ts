@@ -138,7 +138,8 @@ export class Scheduler {
         const claims: Claim[] = [];
         for (const entry of waiting) {
           if (!this.#hasRoom()) break;
-          const candidate = place(await this.#options.requirementOf(entry), registry.candidates());
+          const requirement = await this.#requirementOf(entry);
+          const candidate = requirement === undefined ? undefined : place(requirement, registry.candidates());
           if (candidate === undefined) continue;
           registry.takeSlot(candidate.id);
           taken.push(candidate.id);
@@ -159,6 +160,16 @@ export class Scheduler {
       await this.#options.onClaimed(claimed, agentId, page.assignTime ?? new Date());
     }
     return page;
+  }
+
+  /** Undefined for an entry that cannot be read: it stays queued, and must not hold the others up. */
+  async #requirementOf(entry: WaitingExecution): Promise<Requirement | undefined> {
+    try {
+      return await this.#options.requirementOf(entry);
+    } catch (error) {
+      this.#options.logger.error({ err: error, executionId: entry.id }, 'a queued execution cannot be read');
+      return undefined;
+    }
   }
 
   #hasRoom(): boolean {

@@ -87,6 +87,8 @@ export class ExecutionTracker {
 
   /** The database says that the attempt is the agent's: tells the agent. */
   assign(tracked: TrackedExecution, agentId: string, attempt: number, assignTime: Date): void {
+    // The agent may have been linked anew since the claim: then its attempts were looked at already.
+    if (tracked.ending || attempt <= tracked.current.attempt) return;
     tracked.times.assignTime = assignTime;
     tracked.nextAttemptTime = undefined;
     tracked.progress = undefined;
@@ -95,7 +97,7 @@ export class ExecutionTracker {
     tracked.move({ state: State.ASSIGNED, attempt, agentId });
     const { registry } = this.#options;
     if (!registry.send(agentId, assignmentMessage(tracked.resolved, attempt))) {
-      void this.#requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told');
+      this.#watch(this.#requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told'));
     } else if (tracked.cancelReason !== undefined) this.#sendCancel(tracked);
   }
 
@@ -136,10 +138,10 @@ export class ExecutionTracker {
         });
         break;
       case 'result':
-        void this.#result(agent, message.value);
+        this.#watch(this.#result(agent, message.value));
         break;
       case 'rejected':
-        void this.#rejected(agent, message.value);
+        this.#watch(this.#rejected(agent, message.value));
         break;
       default:
         throw new LinkProtocolError(`"${message.case ?? 'nothing'}" is not known`);
@@ -176,8 +178,9 @@ export class ExecutionTracker {
     const sameProcess = previousInstanceId !== '' && previousInstanceId === hello.instanceId;
     for (const row of rows.values()) {
       const tracked = await this.#adopt(row, agent.id);
-      if (sameProcess) void this.#requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent');
-      else void this.#lose(tracked, `agent ${agent.name} was started anew without this attempt`);
+      if (sameProcess)
+        this.#watch(this.#requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
+      else this.#watch(this.#lose(tracked, `agent ${agent.name} was started anew without this attempt`));
     }
     return answer;
   }
@@ -274,6 +277,11 @@ export class ExecutionTracker {
         `log bytes from ${message.offset} came for ${tracked.id}, bytes from ${tracked.log.stream(stream).end} are missing`,
       );
     }
+  }
+
+  /** For work that nobody awaits: a defect in it must be seen, and must not end the process. */
+  #watch(work: Promise<void>): void {
+    work.catch((error: unknown) => this.#options.logger.error({ err: error }, 'an attempt could not be followed'));
   }
 
   async #result(agent: LinkedAgent, result: AttemptResult): Promise<void> {

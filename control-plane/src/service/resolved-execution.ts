@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { HarrierError, type LabelSelector, parseLabelSelector } from '@harrier/shared';
 import {
@@ -7,7 +8,7 @@ import {
   CreateExecutionRequestSchema,
 } from '@harrier/shared/gen/execution';
 import { type AttemptRef, type ServerMessage, ServerMessageSchema } from '@harrier/shared/gen/link';
-import { type Limits, LimitsSchema, type RetryPolicy } from '@harrier/shared/gen/module';
+import { type Limits, LimitsSchema, type Module, type RetryPolicy } from '@harrier/shared/gen/module';
 import type { Requirement } from '../scheduler/place.ts';
 import { durationOf, millisecondsOf } from './duration.ts';
 import type { StoredModule } from './module-service.ts';
@@ -116,7 +117,7 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
       value: {
         ref,
         tenant: resolved.tenantId,
-        program: assignedProgram(resolved.program),
+        program: assignedProgram(resolved),
         inputJson: Buffer.from(resolved.inputJson),
         timeout: durationOf(resolved.timeoutMs),
         limits: resolved.limits,
@@ -128,7 +129,7 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
   });
 }
 
-function assignedProgram(program: Program) {
+function assignedProgram({ program, limits, request }: ResolvedExecution) {
   switch (program.kind) {
     case 'module': {
       const { module } = program.stored;
@@ -138,7 +139,7 @@ function assignedProgram(program: Program) {
           source: module.code,
           handler: module.handler,
           filename: `${module.name}-${module.version}.py`,
-          reuseKey: module.reuse ? module.digest : '',
+          reuseKey: module.reuse ? reuseKeyOf(module, limits, request.env) : '',
         },
       };
     }
@@ -152,4 +153,12 @@ function assignedProgram(program: Program) {
     case 'command':
       return { case: 'command' as const, value: program.command };
   }
+}
+
+/** An interpreter keeps the limits and variables that it was started with: only calls with the same ones may share it. */
+function reuseKeyOf(module: Module, limits: Limits, env: Readonly<Record<string, string>>): string {
+  const parts = [module.digest, limits.memoryBytes, limits.tmpBytes];
+  const variables = Object.entries(env).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  if (variables.length > 0) parts.push(createHash('sha256').update(JSON.stringify(variables)).digest('hex'));
+  return parts.join(' ');
 }
