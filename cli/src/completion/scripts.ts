@@ -9,21 +9,12 @@ export function completionScript(shell: Shell, program: Command): string {
   return { bash, zsh, fish }[shell](collectWords(program));
 }
 
-/** The longest known path among the words before the cursor, in the shell's own words. */
-const FIND_PATH = `  local path="" word index
-  for ((index = FIRST; index < LAST; index++)); do
-    word="WORD"
-    case "$path $word" in
-PATHS
-    esac
-  done`;
-
 function bash(commands: readonly CommandWords[]): string {
   return `# bash completion of harrier: source <(harrier completion bash)
 _harrier() {
-${findPath(commands, { first: '1', last: 'COMP_CWORD', word: `\${COMP_WORDS[index]}` })}
+${findPlace(commands, { first: '1', cursor: 'COMP_CWORD', word: `\${COMP_WORDS[index]}` })}
   local candidates=""
-  case "$path" in
+  case "$place" in
 ${commands.map(({ path, words }) => `    "${path}") candidates="${words.map(({ word }) => word).join(' ')}" ;;`).join('\n')}
   esac
   COMPREPLY=($(compgen -W "$candidates" -- "\${COMP_WORDS[COMP_CWORD]}"))
@@ -38,17 +29,15 @@ function zsh(commands: readonly CommandWords[]): string {
   return `#compdef harrier
 # zsh completion of harrier: source <(harrier completion zsh)
 _harrier() {
-${findPath(commands, { first: '2', last: 'CURRENT', word: `\${words[index]}` })}
+${findPlace(commands, { first: '2', cursor: 'CURRENT', word: `\${words[index]}` })}
   local -a candidates
-  case "$path" in
+  case "$place" in
 ${commands.map(({ path, words }) => `    "${path}") candidates=(${words.map(describe).join(' ')}) ;;`).join('\n')}
   esac
   _describe harrier candidates || _files
 }
 compdef _harrier harrier
-`
-    .replaceAll('$path', '$harrier_path')
-    .replaceAll('path=', 'harrier_path=');
+`;
 }
 
 function fish(commands: readonly CommandWords[]): string {
@@ -77,14 +66,20 @@ ${lines.join('\n')}
 `;
 }
 
-function findPath(commands: readonly CommandWords[], names: { first: string; last: string; word: string }): string {
+/** Shell code that sets `place` to the longest known path among the words before the cursor. */
+function findPlace(
+  commands: readonly CommandWords[],
+  { first, cursor, word }: Record<'first' | 'cursor' | 'word', string>,
+): string {
   const paths = commands
     .filter(({ path }) => path !== '')
-    .map(({ path }) => `      "${path.includes(' ') ? path : ` ${path}`}") path="${path}" ;;`);
-  return FIND_PATH.replace('FIRST', names.first)
-    .replace('LAST', names.last)
-    .replace('WORD', () => names.word)
-    .replace('PATHS', () => paths.join('\n'));
+    .map(({ path }) => `      "${path.includes(' ') ? path : ` ${path}`}") place="${path}" ;;`);
+  return `  local place="" index
+  for ((index = ${first}; index < ${cursor}; index++)); do
+    case "$place ${word}" in
+${paths.join('\n')}
+    esac
+  done`;
 }
 
 function quote(text: string): string {

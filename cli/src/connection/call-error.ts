@@ -14,6 +14,10 @@ export function describeCallError(error: unknown, connection: Connection): unkno
       cause: error,
     });
   }
+  if (code === Code.Unimplemented && rawMessage.startsWith('HTTP ')) {
+    const message = `what answers at ${connection.url} is not a Harrier control plane: ${rawMessage}`;
+    return new CliError(message, EXIT.unreachable, { cause: error });
+  }
   if (code === Code.Unauthenticated) {
     const cure = `the key came from ${connection.keySource}`;
     return new CliError(`${rawMessage}\n${cure}`, EXIT.refused, { cause: error });

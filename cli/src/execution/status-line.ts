@@ -29,7 +29,8 @@ export class StatusLine {
 
   async #show(text: string): Promise<void> {
     if (!this.#shown) return;
-    const room = (process.stderr.columns ?? 80) - 1;
+    // A terminal that does not know its width says 0.
+    const room = (process.stderr.columns || 80) - 1;
     this.#visible = true;
     await writeError(`${ERASE_LINE}${paint('dim', text.slice(0, room), process.stderr)}`);
   }

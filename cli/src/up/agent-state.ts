@@ -24,14 +24,14 @@ export async function joinedAgentId(agentDirectory: string): Promise<string | un
 export async function linkedAgent(
   client: Clients['agents'],
   agentDirectory: string,
-  deadlineMs: number,
+  { deadlineMs, signal }: { deadlineMs: number; signal: AbortSignal },
 ): Promise<Agent> {
   const end = performance.now() + deadlineMs;
   while (performance.now() < end) {
     const id = await joinedAgentId(agentDirectory);
     const agent = id === undefined ? undefined : await find(client, id);
     if (agent !== undefined && agent.state !== AgentState.OFFLINE) return agent;
-    await wait(POLL_MS);
+    await wait(POLL_MS, undefined, { signal });
   }
   throw new CliError(`the agent did not link within ${deadlineMs / 1000} s`, EXIT.failed);
 }

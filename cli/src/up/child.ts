@@ -11,7 +11,7 @@ export interface ChildOptions {
   flags: readonly string[];
   environment: NodeJS.ProcessEnv;
   /** One line of its standard error: a JSON line of its log, or text for people. */
-  onLine: (line: string) => void;
+  onLine: (line: string, name: keyof typeof MAINS) => void;
 }
 
 /** How a process ended, for people. */
@@ -35,7 +35,7 @@ export class Child {
     });
     const { stdout, stderr, stdin } = this.#process;
     stdin?.on('error', () => {});
-    if (stderr !== null) createInterface({ input: stderr }).on('line', options.onLine);
+    if (stderr !== null) createInterface({ input: stderr }).on('line', (line) => options.onLine(line, options.name));
     const firstLine = Promise.withResolvers<string>();
     this.#firstLine = firstLine.promise;
     if (stdout !== null) createInterface({ input: stdout }).once('line', firstLine.resolve);
@@ -53,15 +53,17 @@ export class Child {
 
   /** The one line that it writes when it is ready. @throws CliError when it ends first */
   async ready(): Promise<string> {
-    return await this.orEnd(this.#firstLine);
+    return await this.orEnd(() => this.#firstLine);
   }
 
-  /** What is waited for, unless the process ends before. @throws CliError */
-  async orEnd<T>(wanted: Promise<T>): Promise<T> {
+  /** What is waited for, unless the process ends before; then the signal aborts the wait. @throws CliError */
+  async orEnd<T>(wait: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const waiting = new AbortController();
     const ending = this.ended.then(({ text }) => {
+      waiting.abort();
       throw new CliError(`the ${TITLES[this.name]} ${text}`, EXIT.failed);
     });
-    return await Promise.race([wanted, ending]);
+    return await Promise.race([ending, wait(waiting.signal)]);
   }
 
   /** Asks it to stop; a second time, to stop what it runs at once. */

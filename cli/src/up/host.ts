@@ -7,13 +7,13 @@ import { withClients } from '../connection/clients.ts';
 import { CliError, EXIT } from '../failure.ts';
 import { writeError } from '../output/terminal.ts';
 import { joinedAgentId, linkedAgent } from './agent-state.ts';
-import { Child, TITLES } from './child.ts';
+import { Child, type ChildOptions, TITLES } from './child.ts';
 import { formatLogLine } from './log-line.ts';
 
 /** The first start creates a database and fills the agent's compile cache. */
 const LINK_DEADLINE_MS = 60_000;
 /** The agent's exit code when the control plane does not want it. */
-const EXIT_UNWANTED = 3;
+const EXIT_UNWANTED = 77;
 
 export interface HostOptions {
   dataDirectory: string;
@@ -55,7 +55,8 @@ export async function startHost(options: HostOptions): Promise<Host> {
 
   const { HARRIER_JOIN_TOKEN: _token, HARRIER_SERVER_URL: _url, ...inherited } = options.environment;
   const common = { ...inherited, HARRIER_LOG_LEVEL: options.logLevel, HARRIER_DATA_DIR: dataDirectory };
-  const onLine = (line: string): void => void writeError(`${options.jsonLogs ? line : formatLogLine(line)}\n`);
+  const onLine: ChildOptions['onLine'] = (line, name) =>
+    void writeError(`${options.jsonLogs ? line : formatLogLine(TITLES[name], line)}\n`);
   const children: Child[] = [];
   const stopping = Promise.withResolvers<void>();
   let stops = 0;
@@ -87,7 +88,7 @@ export async function startHost(options: HostOptions): Promise<Host> {
         HARRIER_JOIN_TOKEN: token,
       });
       const linked = await agent
-        .orEnd(linkedAgent(agents, agentDirectory, LINK_DEADLINE_MS))
+        .orEnd(async (signal) => await linkedAgent(agents, agentDirectory, { deadlineMs: LINK_DEADLINE_MS, signal }))
         .catch((error: unknown) => explain(error, agent, agentDirectory));
       return { url, grpc: addresses.grpc, metrics: addresses.metrics, keyFile, dataDirectory, agent: linked };
     });
