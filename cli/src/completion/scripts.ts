@@ -49,18 +49,16 @@ function fish(commands: readonly CommandWords[]): string {
   );
   return `# fish completion of harrier: harrier completion fish | source
 function __harrier_at
-    set -l given (commandline -opc | string match -v -- '-*')
-    test (count $given) -gt (count $argv); or return 1
-    for index in (seq (count $argv))
-        test "$given[(math $index + 1)]" = "$argv[$index]"; or return 1
-    end
-    switch (string join ' ' $argv)
-        case ${commands
-          .filter(({ words }) => words.some(({ word }) => !word.startsWith('-')))
+    set -l place
+    for word in (commandline -opc)[2..]
+        if contains -- (string join ' ' $place $word) ${commands
+          .filter(({ path }) => path !== '')
           .map(({ path }) => `'${path}'`)
           .join(' ')}
-            test (count $given) -eq (math (count $argv) + 1)
+            set -a place $word
+        end
     end
+    test "$place" = "$argv"
 end
 ${lines.join('\n')}
 `;
