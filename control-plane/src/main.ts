@@ -8,7 +8,7 @@ const EXIT_CONFIG = 78;
 const EXIT_FAILURE = 1;
 
 /** A small young generation: 20 MiB less when idle, 50 MiB less after load, without a loss of throughput that shows. */
-const NODE_FLAGS = ['--max-semi-space-size=4'];
+const NODE_FLAGS = ['--max-semi-space-size=8'];
 
 const program = new Command('harrier server')
   .description('Run a control plane.')

@@ -5,8 +5,11 @@ import type { NewLogChunk } from '../db/queries/log-chunks.ts';
 import { ChangeSignal } from './change-signal.ts';
 import { LogStream } from './log-stream.ts';
 
-/** Bytes of a stream in one write, and writes of a stream under way at once: together what an agent may send unacknowledged. */
-const WRITE_BYTES = 512 * 1024;
+/**
+ * Bytes of a stream in one write, and writes of a stream under way at once. Together less than the 1 MiB that an agent may
+ * send unacknowledged: the rest of it is on its way while these are being stored.
+ */
+const WRITE_BYTES = 384 * 1024;
 const WRITES_UNDER_WAY = 2;
 const RETRY_MS = 500;
 
