@@ -159,11 +159,11 @@ export class AgentSession {
       registry.add(agent);
       this.#deadline = setInterval(() => this.#checkSilence(), SILENCE_DEADLINE_MS / 3);
       this.#welcome(agent, answer);
-      logger.info({ agentId: agent.id, name: agent.name, held: hello.held.length }, 'agent linked');
+      logger.info({ agentId: agent.id, agentName: agent.name, held: hello.held.length }, 'agent linked');
       events.onCapacityChanged();
     } catch (error) {
       if (!(error instanceof HarrierError)) logger.error({ err: error }, 'an agent could not be admitted');
-      else logger.warn({ reason: error.message, name: hello.name }, 'an agent was refused');
+      else logger.warn({ reason: error.message, agentName: hello.name }, 'an agent was refused');
       const refused = error instanceof HarrierError && error.code !== 'internal' && error.code !== 'unavailable';
       this.close(refused ? GoodbyeCode.REFUSED : GoodbyeCode.SHUTDOWN, messageOf(error));
     }
@@ -246,7 +246,7 @@ export class AgentSession {
     const { registry, events, sql, logger } = this.#options;
     const agent = this.#agent;
     if (agent === undefined || !registry.remove(agent)) return;
-    logger.info({ agentId: agent.id, name: agent.name, reason }, 'agent unlinked');
+    logger.info({ agentId: agent.id, agentName: agent.name, reason }, 'agent unlinked');
     recordUnlink(sql, agent.id).catch(() => undefined);
     events.onUnlinked(agent);
   }

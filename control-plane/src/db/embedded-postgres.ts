@@ -136,7 +136,7 @@ function passwdEntry(user: string): Owner | undefined {
 
 async function mayEnter(directory: string, owner: Owner): Promise<boolean> {
   try {
-    await run('test', ['-x', directory], { ...owner, cwd: '/' });
+    await run('/usr/bin/test', ['-x', directory], { ...owner, cwd: '/' });
     return true;
   } catch {
     return false;
