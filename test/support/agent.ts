@@ -15,6 +15,8 @@ export interface AgentOptions {
   /** Default: that of the agent. */
   slots?: number;
   flags?: readonly string[];
+  /** A command that ends by executing its arguments: the agent. */
+  wrapper?: readonly string[];
   env?: Record<string, string>;
 }
 
@@ -79,17 +81,19 @@ export class Agent {
   }
 }
 
-export function agentProgram(dataDirectory: string, options: AgentOptions): ProgramOptions {
+function agentProgram(dataDirectory: string, options: AgentOptions): ProgramOptions {
+  const { wrapper = [] } = options;
   const labels = Object.entries(options.labels ?? {}).flatMap(([key, value]) => ['--label', `${key}=${value}`]);
   return {
     argv: [
+      ...wrapper,
       process.execPath,
       join(REPOSITORY, 'agent/src/main.ts'),
       ...['--server-url', options.serverUrl, '--data-dir', dataDirectory, '--name', options.name],
       ...['--metrics-listen', '127.0.0.1:0', ...labels],
       ...(options.slots === undefined ? [] : ['--slots', String(options.slots)]),
       ...(options.flags ?? []),
-    ],
+    ] as [string, ...string[]],
     env: environment({
       ...(options.joinToken === undefined ? {} : { HARRIER_JOIN_TOKEN: options.joinToken }),
       ...options.env,

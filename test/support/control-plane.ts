@@ -91,7 +91,7 @@ export class ControlPlane {
   }
 }
 
-export function controlPlaneProgram(dataDirectory: string, options: ControlPlaneOptions) {
+function controlPlaneProgram(dataDirectory: string, options: ControlPlaneOptions) {
   return {
     argv: [
       process.execPath,

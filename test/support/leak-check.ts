@@ -1,15 +1,8 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { globSync, lstatSync } from 'node:fs';
 import { afterAll, expect } from 'vitest';
 import { listProcesses, processesWith } from './processes.ts';
 import { until } from './wait.ts';
 import { removeWorkspace, temporaryLeftovers, WORKSPACE } from './workspace.ts';
-
-/** Where the embedded PostgreSQL keeps clusters that cannot lie in the data directory. */
-const SHARED_CLUSTERS = '/var/lib/harrier';
-
-const clusters = () =>
-  existsSync(SHARED_CLUSTERS) ? readdirSync(SHARED_CLUSTERS).filter((name) => name.startsWith('cluster-')) : [];
-const clustersBefore = clusters();
 
 /** Runs after everything else of the file: hooks that were added later come first. */
 afterAll(async () => {
@@ -26,13 +19,18 @@ afterAll(async () => {
     ).catch(() => undefined);
     expect(left, 'processes that the file left behind').toEqual([]);
     expect(temporaryLeftovers(), 'temporary files that were left behind').toEqual([]);
-    expect(clusters(), 'databases that were left behind').toEqual(clustersBefore);
+    expect(clustersElsewhere(), 'databases that are not in the data directory, and stay').toEqual([]);
     expect(openSockets(), 'sockets that the file left open').toEqual([]);
   } finally {
     for (const { pid } of processesWith(WORKSPACE)) tryKill(pid);
     removeWorkspace();
   }
 });
+
+/** The embedded PostgreSQL keeps its files elsewhere when its user cannot enter the data directory. */
+function clustersElsewhere(): string[] {
+  return globSync(`${WORKSPACE}/*/postgres`).filter((path) => lstatSync(path).isSymbolicLink());
+}
 
 function openSockets(): string[] {
   return process.getActiveResourcesInfo().filter((name) => /TCP|HTTP|TLS/.test(name));

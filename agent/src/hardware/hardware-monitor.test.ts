@@ -41,6 +41,16 @@ describe('the hardware', () => {
     expect(monitor.tellChange()).toBeUndefined();
   });
 
+  test('is not asked for again when the monitor was stopped during the first look', async () => {
+    vi.useFakeTimers();
+    onTestFinished(() => void vi.useRealTimers());
+    const { monitor } = monitorOf({ works: probeOf(() => ({ bootId: 'b' })) });
+    const started = monitor.start(1_000);
+    monitor.stop();
+    await started;
+    expect(vi.getTimerCount(), 'nothing keeps the process up').toBe(0);
+  });
+
   test('is asked for again when it is due, and told when it has changed', async () => {
     vi.useFakeTimers();
     onTestFinished(() => void vi.useRealTimers());

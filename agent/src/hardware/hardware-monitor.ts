@@ -28,6 +28,7 @@ export class HardwareMonitor {
   #current: Hardware = create(HardwareSchema);
   #told: Hardware | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
 
   constructor(options: HardwareMonitorOptions) {
     this.#options = options;
@@ -40,16 +41,17 @@ export class HardwareMonitor {
     return this.#current;
   }
 
-  /** Resolves when every probe has answered once, or at the deadline; what comes later is a change. */
+  /** Resolves when every probe has answered once, or at the deadline; what comes later is a change. May be stopped before. */
   async start(deadlineMs: number): Promise<void> {
     const deadline = Promise.withResolvers<void>();
     const timer = setTimeout(deadline.resolve, deadlineMs);
     await Promise.race([this.#askDue(), deadline.promise]);
     clearTimeout(timer);
-    this.#timer = setInterval(() => void this.#askDue(), TICK_MS);
+    if (!this.#stopped) this.#timer = setInterval(() => void this.#askDue(), TICK_MS);
   }
 
   stop(): void {
+    this.#stopped = true;
     clearInterval(this.#timer);
   }
 
