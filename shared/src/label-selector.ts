@@ -34,8 +34,11 @@ export function matchesLabels(selector: LabelSelector, labels: Readonly<Record<s
 export function formatRequirement(requirement: LabelRequirement): string {
   switch (requirement.operator) {
     case 'in':
-    case 'not-in':
-      return `${requirement.key} ${requirement.operator === 'in' ? 'in' : 'notin'} (${requirement.values.join(', ')})`;
+    case 'not-in': {
+      const { key, operator, values } = requirement;
+      if (values.length === 1) return `${key}${operator === 'in' ? '=' : '!='}${values[0]}`;
+      return `${key} ${operator === 'in' ? 'in' : 'notin'} (${values.join(', ')})`;
+    }
     case 'exists':
       return requirement.key;
     case 'not-exists':

@@ -51,8 +51,8 @@ test('an execution that no agent matches waits and says why for each agent', asy
   const id = await create(executions, { ...quick, agentSelector: 'zone=mars' });
   const { state, waitingReason } = await get(executions, id);
   expect(state).toBe(State.PENDING);
-  expect(waitingReason).toContain('agent-1: labels do not match "zone');
-  expect(waitingReason).toContain('agent-2: labels do not match "zone');
+  expect(waitingReason).toContain('agent-1: labels do not match "zone=mars"');
+  expect(waitingReason).toContain('agent-2: labels do not match "zone=mars"');
   await executions.cancelExecution({ id });
 });
 

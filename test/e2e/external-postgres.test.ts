@@ -1,0 +1,65 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import { afterAll, expect, test } from 'vitest';
+import { ControlPlane } from '../support/control-plane.ts';
+import { create, execute, finished, get, storedLog, untilPrinted, untilState } from '../support/executions.ts';
+import { ExternalPostgres } from '../support/postgres.ts';
+import { code, fixture, moduleCall } from '../support/requests.ts';
+import { startStack } from '../support/stack.ts';
+import { ticker, tickerText } from '../support/ticker.ts';
+import { writtenBytes } from '../support/written.ts';
+
+const postgres = await ExternalPostgres.start();
+afterAll(() => postgres.stop());
+const stack = await startStack({ controlPlane: { databaseUrl: postgres.url } });
+const TICKS = { lines: 100, width: 10 };
+
+test('on an external PostgreSQL the same things work: modules, executions, logs, lists', async () => {
+  expect(existsSync(join(stack.controlPlane.dataDirectory, 'postgres'))).toBe(false);
+  await stack.modules.createModule({ module: { name: 'writer', version: '1.0.0', code: fixture('writer.py') } });
+  const input = { seed: 3, stdout: 200_000, stderr: 100_000 };
+  const calls = Array.from({ length: 30 }, () => execute(stack.executions, moduleCall('writer', input)));
+  for (const { id, state, outputJson } of await Promise.all(calls)) {
+    expect({ state, outputJson }).toEqual({ state: State.SUCCEEDED, outputJson: JSON.stringify(input) });
+    const { stdout, stderr } = await storedLog(stack.executions, id);
+    expect(stdout.equals(writtenBytes(input, 'stdout')) && stderr.equals(writtenBytes(input, 'stderr'))).toBe(true);
+  }
+  const { executions } = await stack.executions.listExecutions({ module: 'writer', pageSize: 100 });
+  expect(executions).toHaveLength(30);
+});
+
+test('a control plane that is killed finds everything again in the database, from another data directory too', async () => {
+  const id = await create(stack.executions, ticker(TICKS));
+  await untilPrinted(stack.executions, id, 'line 5 ');
+  await stack.controlPlane.kill();
+  const { port } = stack.controlPlane;
+  stack.controlPlane = await ControlPlane.start({ databaseUrl: postgres.url, port });
+  expect(await finished(stack.executions, id)).toMatchObject({ state: State.SUCCEEDED, attempt: 1 });
+  expect((await storedLog(stack.executions, id)).stdout.toString()).toBe(tickerText(TICKS));
+});
+
+test('two control planes on one database: what one accepts the other shows, and cancels', async () => {
+  const second = await ControlPlane.start({ databaseUrl: postgres.url });
+  try {
+    const done = await execute(stack.executions, code('def handler(input):\n    return {"n": 1}\n'));
+    expect(await get(second.clients.executions, done.id)).toMatchObject({ outputJson: '{"n":1}' });
+    const waiting = await create(second.clients.executions, { ...code('x'), agentSelector: 'none=here' });
+    await stack.executions.cancelExecution({ id: waiting });
+    await untilState(second.clients.executions, waiting, State.CANCELLED);
+    // The agent is linked to the first; what the second accepts is run all the same.
+    const printing = code('def handler(input):\n    print("ran")\n    return {"n": 2}\n');
+    const elsewhere = await create(second.clients.executions, printing);
+    expect(await untilState(second.clients.executions, elsewhere, State.SUCCEEDED)).toMatchObject({
+      outputJson: '{"n":2}',
+      stdoutTail: 'ran\n',
+    });
+  } finally {
+    await second.stop();
+  }
+});
+
+test('a database that cannot be reached stops the start with a message', async () => {
+  const start = ControlPlane.start({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none' });
+  await expect(start).rejects.toThrow('the database cannot be reached');
+});

@@ -1,0 +1,115 @@
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { execute } from '../support/executions.ts';
+import { freePort } from '../support/free-port.ts';
+import { http } from '../support/http.ts';
+import { Program } from '../support/program.ts';
+import { code, command } from '../support/requests.ts';
+import { startStack } from '../support/stack.ts';
+import { until } from '../support/wait.ts';
+import { directory, environment } from '../support/workspace.ts';
+
+const stack = await startStack();
+const [agent] = stack.agents;
+const agentUrl = `${await agent?.metricsUrl()}/metrics`;
+
+beforeAll(async () => {
+  await execute(stack.executions, code('def handler(input):\n    return {}\n'));
+  await execute(stack.executions, code('def handler(input):\n    raise ValueError()\n'));
+  await execute(stack.executions, command('true'));
+  await stack.clients.rest('GET', '/executions/x');
+});
+
+/** What promtool has to say of a page. */
+async function promtool(page: string): Promise<{ code: number | null; text: string }> {
+  const child = spawn('promtool', ['check', 'metrics'], { env: environment(), stdio: ['pipe', 'pipe', 'pipe'] });
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (data: Buffer) => {
+      text += data;
+    });
+  }
+  child.stdin.end(page);
+  const exit = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  return { code: exit, text };
+}
+
+test.each([
+  ['the control plane', () => stack.controlPlane.metricsUrl],
+  ['the agent', () => agentUrl],
+])('promtool finds nothing to say about the metrics of %s', async (_, url) => {
+  const page = await http(url());
+  expect(page.status).toBe(200);
+  expect(await promtool(page.text)).toEqual({ code: 0, text: '' });
+});
+
+test('the metrics count what was done, by names that do not change, without ids', async () => {
+  const { text } = await http(stack.controlPlane.metricsUrl);
+  expect(text).toMatch(/^harrier_executions_total\{[^}]*state="SUCCEEDED"[^}]*\} 2$/im);
+  expect(text).toMatch(/^harrier_executions_total\{[^}]*state="FAILED"[^}]*\} 1$/im);
+  expect(text).toMatch(/^harrier_agents\{[^}]*\} 1$/m);
+  for (const name of ['harrier_queue_depth', 'harrier_queue_wait_seconds', 'harrier_rpc_duration_seconds']) {
+    expect(text).toContain(`# TYPE ${name} `);
+  }
+  const { text: ofAgent } = await http(agentUrl);
+  for (const name of [
+    'harrier_agent_executions_total',
+    'harrier_agent_execution_duration_seconds',
+    'harrier_agent_active_executions',
+    'harrier_agent_spool_bytes',
+  ]) {
+    expect(ofAgent).toContain(`# TYPE ${name} `);
+  }
+  expect(ofAgent).toMatch(/^harrier_agent_link_connected 1$/m);
+  expect(text + ofAgent).not.toMatch(/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}/);
+});
+
+let prometheus: Program | undefined;
+afterAll(async () => {
+  await prometheus?.stop();
+});
+
+test('a real Prometheus scrapes agent and control plane, and answers a query', async () => {
+  const port = await freePort();
+  const data = directory('prometheus');
+  const target = (url: string) => `      - targets: [${JSON.stringify(new URL(url).host)}]\n`;
+  const job = (name: string, url: string) => `  - job_name: ${name}\n    static_configs:\n${target(url)}`;
+  const config = join(data, 'prometheus.yml');
+  writeFileSync(
+    config,
+    `global: {scrape_interval: 1s}\nscrape_configs:\n${job('agent', agentUrl)}${job('control-plane', stack.controlPlane.metricsUrl)}`,
+  );
+  prometheus = new Program({
+    argv: [
+      'prometheus',
+      `--config.file=${config}`,
+      `--storage.tsdb.path=${join(data, 'tsdb')}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ],
+    env: environment(),
+    cwd: data,
+  });
+  const query = async (expression: string): Promise<Record<string, string>> => {
+    const answer = await http(`http://127.0.0.1:${port}/api/v1/query?query=${encodeURIComponent(expression)}`).catch(
+      () => undefined,
+    );
+    const results: { metric: { job: string }; value: [number, string] }[] = answer?.json?.data?.result ?? [];
+    return Object.fromEntries(results.map(({ metric, value }) => [metric.job, value[1]]));
+  };
+  let up: Record<string, string> = {};
+  await until(
+    'both to be scraped',
+    async () => {
+      up = await query('up');
+      return up.agent === '1' && up['control-plane'] === '1';
+    },
+    { seen: () => [up, prometheus?.stderr.slice(-500)] },
+  );
+  expect(await query('sum by (job) (harrier_agent_executions_total)')).toEqual({ agent: '3' });
+  expect(await query('sum by (job) (harrier_executions_total)')).toEqual({ 'control-plane': '3' });
+});

@@ -1,0 +1,72 @@
+import { execFileSync } from 'node:child_process';
+import { chmodSync, chownSync } from 'node:fs';
+import { freePort } from './free-port.ts';
+import { Program, runProgram, untilGone } from './program.ts';
+import { until } from './wait.ts';
+import { directory, environment } from './workspace.ts';
+
+/** A PostgreSQL of the system's packages, with a cluster, a port and a unix socket of its own. */
+export class ExternalPostgres {
+  readonly program: Program;
+  readonly url: string;
+
+  private constructor(program: Program, port: number) {
+    this.program = program;
+    this.url = `postgres://harrier@127.0.0.1:${port}/postgres`;
+  }
+
+  static async start(): Promise<ExternalPostgres> {
+    const port = await freePort();
+    const [cluster, sockets] = [directory('pg'), directory('s')];
+    // PostgreSQL refuses to run as root.
+    const user = process.getuid?.() === 0 ? idsOf('nobody') : undefined;
+    for (const path of [cluster, sockets]) {
+      chmodSync(path, 0o700);
+      if (user !== undefined) chownSync(path, user.uid, user.gid);
+    }
+    const env = environment({ TZ: 'UTC' });
+    const initdb: [string, ...string[]] = [
+      'initdb',
+      '-D',
+      cluster,
+      '-U',
+      'harrier',
+      '--auth',
+      'trust',
+      '-E',
+      'UTF8',
+      '--locale',
+      'C',
+    ];
+    const made = await runProgram({ argv: initdb, env, cwd: cluster, ...user });
+    if (made.code !== 0) throw new Error(`initdb failed:\n${made.stderr}`);
+    const argv: [string, ...string[]] = [
+      'postgres',
+      '-D',
+      cluster,
+      '-k',
+      sockets,
+      '-h',
+      '127.0.0.1',
+      '-p',
+      String(port),
+    ];
+    const program = new Program({ argv, env, cwd: cluster, ...user });
+    await until('PostgreSQL to accept connections', () => {
+      if (!program.running) throw new Error(`PostgreSQL ended:\n${program.stderr}`);
+      return program.stderr.includes('ready to accept connections');
+    });
+    return new ExternalPostgres(program, port);
+  }
+
+  async stop(): Promise<void> {
+    const tree = this.program.tree();
+    await this.program.stop('SIGINT');
+    await untilGone(tree);
+  }
+}
+
+function idsOf(user: string): { uid: number; gid: number } {
+  const id = (flag: string) => Number(execFileSync('id', [flag, user]));
+  return { uid: id('-u'), gid: id('-g') };
+}
