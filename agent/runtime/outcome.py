@@ -108,8 +108,10 @@ def stopped(attempt: Attempt) -> Outcome | None:
         error = {"code": "TIMEOUT", "message": f"Did not end within {limit} ms", "details": {}}
         return Outcome(TIMED_OUT, error)
     if attempt.cancel_reason:
-        why = "The agent stopped it" if attempt.cancel_reason == "shutdown" else "Cancelled"
-        return Outcome(CANCELLED, {"code": "CANCELLED", "message": why, "details": {}})
+        if attempt.cancel_reason == "shutdown":
+            # Nobody cancelled it: it is tried elsewhere.
+            return Outcome(FAILED, {"code": "AGENT_LOST", "message": "The agent stopped it", "details": {}})
+        return Outcome(CANCELLED, {"code": "CANCELLED", "message": "Cancelled", "details": {}})
     return None
 
 

@@ -47,7 +47,8 @@ _ETC = {
 }
 # Copied, not mounted: small, and needed by nearly every program.
 _ETC_COPIED = ("ld.so.cache", "localtime")
-_ETC_BOUND = ("ssl", "alternatives")
+# Not all of /etc/ssl: its `private` may be readable for the launcher's user.
+_ETC_BOUND = ("ssl/certs", "ssl/openssl.cnf", "alternatives")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _ZYGOTE_CAPS = ("CAP_SYS_ADMIN", "CAP_SETPCAP")
 
@@ -125,7 +126,7 @@ def _etc(files: list[int]) -> list[str]:
         if os.path.exists(f"/etc/{name}"):
             argv += _file(files, _read(f"/etc/{name}"), f"/etc/{name}")
     for name in _ETC_BOUND:
-        if os.path.isdir(f"/etc/{name}"):
+        if os.path.exists(f"/etc/{name}"):
             argv += ["--ro-bind", f"/etc/{name}", f"/etc/{name}"]
     return argv
 

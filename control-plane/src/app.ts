@@ -34,6 +34,8 @@ import type { TrackedExecution } from './service/tracked-execution.ts';
 const DEFAULT_TENANT = 'default';
 /** Under load, how long accepted executions and results wait for others to share their commit. */
 const GATHER_MS = 3;
+/** How often attempts that fell between two stools are looked for; nothing waits for it but them. */
+const SWEEP_MS = 15_000;
 
 export interface App {
   /** Where it listens. */
@@ -111,18 +113,18 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     sql: cold,
     registry,
     logger,
-    requirementOf: async (waiting) => (await executions.resolveRow(waiting)).requirement,
-    onClaimed: async (waiting, agentId, assignTime) => {
-      const resolved = tracker.get(waiting.id)?.resolved ?? (await executions.resolveRow(waiting));
+    requirementOf: async (waiting) => (await executions.resolveRow({ ...waiting, input_json: '{}' })).requirement,
+    onClaimed: async (claimed) => {
+      const resolved = tracker.get(claimed.id)?.resolved ?? (await executions.resolveRow(claimed));
       const times = {
-        createTime: waiting.create_time,
-        queueTime: waiting.queue_time,
-        assignTime,
+        createTime: claimed.create_time,
+        queueTime: claimed.queue_time,
+        assignTime: claimed.assign_time,
         startTime: undefined,
         endTime: undefined,
       };
-      const tracked = tracker.get(waiting.id) ?? tracker.track(resolved, times, waiting.failures);
-      tracker.assign(tracked, agentId, waiting.attempt, assignTime);
+      const tracked = tracker.get(claimed.id) ?? tracker.track(resolved, times, claimed.failures);
+      tracker.assign(tracked, claimed.agentId, claimed.attempt, claimed.assign_time);
     },
   });
   const executions = new ExecutionService({
@@ -187,6 +189,10 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     shutdownSignal: shutdown.signal,
   });
   await lostAgents.start();
+  const sweeper = setInterval(() => {
+    tracker.sweepUnfollowed().catch((error: unknown) => logger.warn({ reason: messageOf(error) }, 'the sweep failed'));
+  }, SWEEP_MS);
+  sweeper.unref();
   const { modulesFile } = config;
   const followed =
     modulesFile === undefined ? undefined : await followModulesFile({ path: modulesFile, tenantId, modules, logger });
@@ -211,6 +217,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       shutdown.abort(new HarrierError('unavailable', 'the control plane stops; try again'));
       links.close();
       await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);
+      clearInterval(sweeper);
       lostAgents.stop();
       await followed?.stop();
       tracker.stop();

@@ -47,6 +47,8 @@ const program = new Command('harrier server')
 async function serve(config: Parameters<typeof startApp>[0]['config']): Promise<void> {
   const logger = createLogger({ name: 'control-plane', level: config.logLevel });
   const stopped = Promise.withResolvers<number>();
+  // A defect in one call must be seen, and must not end the others.
+  process.on('unhandledRejection', (error) => logger.error({ err: error }, 'a rejection was not handled'));
   const app = await startApp({
     config,
     logger,

@@ -12,6 +12,7 @@ export {
 } from './label-selector.ts';
 export { continueLean, type LeanOptions } from './lean-process.ts';
 export { BatchSender } from './link/batch-sender.ts';
+export { closeReason } from './link/close-reason.ts';
 export { FlushSchedule } from './link/flush-schedule.ts';
 export { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec, type LinkSide, MAX_FRAME_BYTES } from './link/frame-codec.ts';
 export { LinkProtocolError } from './link/protocol-error.ts';

@@ -41,7 +41,7 @@ class Ends(support.RuntimeTest):
 
     def test_a_shutdown_is_told_as_such(self) -> None:
         ended = self.cancel(self.started(SLEEPER), 60_000, reason="shutdown")
-        self.assertEqual((ended.outcome, ended.message), ("cancelled", "The agent stopped it"))
+        self.assertEqual((ended.outcome, ended.message), ("failed", "The agent stopped it"))
 
     def test_a_cancelled_asynchronous_handler_cleans_up(self) -> None:
         code = (

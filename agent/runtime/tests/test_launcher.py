@@ -106,7 +106,7 @@ class Start(unittest.TestCase):
                 else:
                     os.kill(launcher.pid, signal.SIGTERM)
                 ended = agent.wait_for(execution)
-                self.assertEqual((ended.outcome, ended.message), ("cancelled", "The agent stopped it"))
+                self.assertEqual((ended.outcome, ended.message), ("failed", "The agent stopped it"))
                 for watch in watches:
                     support.wait_until_ended(watch)
 

@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import {
   BatchSender,
+  closeReason,
   LINK_SUBPROTOCOL,
   LinkCodec,
   LinkProtocolError,
@@ -144,7 +145,7 @@ export class LinkSession {
     } catch (error) {
       if (!(error instanceof LinkProtocolError)) throw error;
       this.#end = { kind: 'lost', message: error.message };
-      this.#startClosing(CLOSE_PROTOCOL_ERROR, error.message.slice(0, 100));
+      this.#startClosing(CLOSE_PROTOCOL_ERROR, closeReason(error.message));
     }
   }
 

@@ -1,7 +1,15 @@
 import { randomBytes } from 'node:crypto';
-import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
-import { BatchSender, HarrierError, LinkCodec, LinkProtocolError, type Logger, messageOf } from '@harrier/shared';
-import { HardwareSchema } from '@harrier/shared/gen/agent';
+import { clone, create, equals, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import {
+  BatchSender,
+  closeReason,
+  HarrierError,
+  LinkCodec,
+  LinkProtocolError,
+  type Logger,
+  messageOf,
+} from '@harrier/shared';
+import { type Hardware, HardwareSchema } from '@harrier/shared/gen/agent';
 import {
   type AgentMessage,
   Goodbye_Code as GoodbyeCode,
@@ -11,7 +19,7 @@ import {
   ServerMessageSchema,
 } from '@harrier/shared/gen/link';
 import type { WebSocket } from 'ws';
-import { recordHardware, recordUnlink } from '../db/queries/agents.ts';
+import { readAgent, recordHardware, recordUnlink } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
 import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
 import { admitAgent } from './handshake.ts';
@@ -30,7 +38,7 @@ const CLOSE_CODE_BASE = 4000;
 export interface AgentLinkEvents {
   /** The agent is admitted: answer what it is to keep of what it holds. No message of it is handled before that. */
   onLinked(agent: LinkedAgent, hello: Hello, previousInstanceId: string): Promise<LinkedAnswer>;
-  /** The link is gone. Not told when a newer link of the same agent took over. */
+  /** The link is gone. When a newer link of the same agent takes over this is told first, then `onLinked`. */
   onUnlinked(agent: LinkedAgent): void;
   /** Anything but hello and heartbeat. May throw LinkProtocolError. */
   onMessage(agent: LinkedAgent, message: AgentMessage['message']): void;
@@ -43,6 +51,8 @@ export interface LinkedAnswer {
   drop: { executionId: string; attempt: number }[];
   /** Slots that what it keeps takes. */
   active: number;
+  /** Called when the agent is registered and its welcome is on the way. */
+  afterWelcome: () => void;
 }
 
 export interface AgentSessionOptions {
@@ -93,7 +103,7 @@ export class AgentSession {
     this.send({ message: { case: 'goodbye', value: { code, message } } });
     this.#sender.flush();
     this.#ended(message);
-    this.#options.socket.close(CLOSE_CODE_BASE + code, message.slice(0, 100));
+    this.#options.socket.close(CLOSE_CODE_BASE + code, closeReason(message));
   }
 
   #heard(): void {
@@ -104,7 +114,15 @@ export class AgentSession {
   #transmit(messages: ServerMessage[]): void {
     const { socket } = this.#options;
     if (socket.readyState !== socket.OPEN) return;
-    for (const frame of this.#codec.encode(messages)) socket.send(frame, { binary: true, compress: false });
+    try {
+      for (const frame of this.#codec.encode(messages)) socket.send(frame, { binary: true, compress: false });
+    } catch (error) {
+      this.#options.logger.error(
+        { err: error, agentId: this.#agent?.id },
+        'messages could not be sent; closing the link',
+      );
+      socket.terminate();
+    }
     if (socket.bufferedAmount > MAX_BUFFERED_BYTES) {
       this.#options.logger.warn({ agentId: this.#agent?.id }, 'the agent does not read its link; closing it');
       socket.terminate();
@@ -132,7 +150,10 @@ export class AgentSession {
     if (message.case === 'hello') {
       if (this.#state !== 'greeting') throw new LinkProtocolError('a second hello came');
       this.#state = 'admitting';
-      void this.#admit(message.value);
+      this.#admit(message.value).catch((error: unknown) => {
+        this.#options.logger.error({ err: error }, 'an agent could not be admitted');
+        this.#options.socket.terminate();
+      });
       return;
     }
     if (this.#agent === undefined || this.#state !== 'linked') {
@@ -160,7 +181,10 @@ export class AgentSession {
       this.#deadline = setInterval(() => this.#checkSilence(), SILENCE_DEADLINE_MS / 3);
       this.#welcome(agent, answer);
       logger.info({ agentId: agent.id, agentName: agent.name, held: hello.held.length }, 'agent linked');
+      answer.afterWelcome();
       events.onCapacityChanged();
+      // It may have been deleted while it was admitted.
+      if ((await readAgent(sql, agent.id)) === undefined) this.close(GoodbyeCode.REVOKED, 'the agent was deleted');
     } catch (error) {
       if (!(error instanceof HarrierError)) logger.error({ err: error }, 'an agent could not be admitted');
       else logger.warn({ reason: error.message, agentName: hello.name }, 'an agent was refused');
@@ -226,7 +250,9 @@ export class AgentSession {
     agent.stopping = beat.stopping;
     agent.draining = agent.drainRequested || beat.stopping;
     if (beat.hardware === undefined) return;
+    const changed = agent.hardware === undefined || !sameHardware(agent.hardware, beat.hardware);
     agent.hardware = beat.hardware;
+    if (!changed) return;
     const { sql, logger } = this.#options;
     recordHardware(sql, agent.id, toBinary(HardwareSchema, beat.hardware)).catch((error: unknown) =>
       logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'hardware could not be stored'),
@@ -250,4 +276,19 @@ export class AgentSession {
     recordUnlink(sql, agent.id).catch(() => undefined);
     events.onUnlinked(agent);
   }
+}
+
+/** Whether two reports name the same hardware; what a card or disk is doing does not count, and is not stored on each beat. */
+function sameHardware(a: Hardware, b: Hardware): boolean {
+  return equals(HardwareSchema, steady(a), steady(b));
+}
+
+function steady(hardware: Hardware): Hardware {
+  const copy = clone(HardwareSchema, hardware);
+  for (const gpu of copy.gpus) {
+    gpu.utilizationRatio = 0;
+    gpu.memoryUsedBytes = 0n;
+  }
+  for (const disk of copy.disks) disk.availableBytes = 0n;
+  return copy;
 }

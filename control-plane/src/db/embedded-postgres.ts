@@ -76,7 +76,14 @@ export async function startEmbeddedPostgres(
       socketDirectory,
       ...Object.entries(SERVER_SETTINGS).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
     ],
-    { ...owner, cwd: cluster, stdio: ['ignore', 'ignore', 'pipe'], env: SERVER_ENVIRONMENT },
+    {
+      ...owner,
+      cwd: cluster,
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: SERVER_ENVIRONMENT,
+      // Ctrl-C goes to the terminal's whole process group; the control plane still needs its database to finish.
+      detached: true,
+    },
   );
   let stopping = false;
   const ended = new Promise<string>((done) => {

@@ -49,7 +49,7 @@ describe('place', () => {
       agent('theirs', { tenantId: 'u' }),
     ];
     expect(explainWaiting(asks('zone=eu'), agents)).toBe(
-      'full: all 4 slots are in use; far: labels do not match "zone in (eu)"; leaving: draining',
+      'full: all 4 slots are in use; far: labels do not match "zone=eu"; leaving: draining',
     );
     expect(explainWaiting(asks(), [])).toBe('no agent is linked');
   });

@@ -3,6 +3,7 @@ import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import {
   type Claim,
+  type ClaimedExecution,
   claimExecutions,
   type QueueCursor,
   type WaitingExecution,
@@ -16,7 +17,6 @@ const PAGE_ENTRIES = 250;
 const PAGES_IN_A_PASS = 16;
 /** Finds what another replica queued or a lost wake-up left; wake-ups do the work otherwise. */
 const POLL_MS = 2_000;
-const LONGEST_TIMER_MS = 60_000;
 
 export interface SchedulerOptions {
   sql: Sql;
@@ -25,7 +25,7 @@ export interface SchedulerOptions {
   /** What a waiting execution asks for. */
   requirementOf: (waiting: WaitingExecution) => Promise<Requirement>;
   /** The claim is committed: the slot on the agent is taken, the assignment is to be sent. */
-  onClaimed: (waiting: WaitingExecution, agentId: string, assignTime: Date) => Promise<void>;
+  onClaimed: (claimed: ClaimedExecution) => Promise<void>;
 }
 
 /**
@@ -95,8 +95,7 @@ export class Scheduler {
         const due = await nextDueTime(this.#options.sql);
         this.#waiting = await this.#claimAll();
         const passedMs = performance.now() - askedMs;
-        const longestMs = this.#waiting ? POLL_MS : LONGEST_TIMER_MS;
-        nextMs = due === undefined ? POLL_MS : Math.min(due.inMs + 1 - passedMs, longestMs);
+        nextMs = due === undefined ? POLL_MS : Math.min(due.inMs + 1 - passedMs, POLL_MS);
       }
     } catch (error) {
       this.#options.logger.error({ err: error }, `the queue could not be read: ${messageOf(error)}`);
@@ -120,8 +119,8 @@ export class Scheduler {
     let after: QueueCursor | undefined;
     let left = false;
     for (let page = 0; page < PAGES_IN_A_PASS; page++) {
-      const { waiting, claims } = await this.#claimPage(after);
-      left ||= claims.length < waiting.length;
+      const { waiting, claimed } = await this.#claimPage(after);
+      left ||= claimed.length < waiting.length;
       const last = waiting.at(-1);
       if (last === undefined || waiting.length < PAGE_ENTRIES || !this.#hasRoom()) break;
       after = { priority: last.priority, id: last.id };
@@ -129,8 +128,8 @@ export class Scheduler {
     return left;
   }
 
-  async #claimPage(after: QueueCursor | undefined): Promise<{ waiting: WaitingExecution[]; claims: Claim[] }> {
-    const { sql, registry } = this.#options;
+  async #claimPage(after: QueueCursor | undefined): Promise<{ waiting: WaitingExecution[]; claimed: unknown[] }> {
+    const { sql, registry, logger, onClaimed } = this.#options;
     const taken: string[] = [];
     let page: Awaited<ReturnType<typeof claimExecutions>>;
     try {
@@ -151,13 +150,14 @@ export class Scheduler {
       for (const agentId of taken) registry.freeSlot(agentId);
       throw error;
     }
-    const agents = new Map(page.claims.map((claim) => [claim.id, claim.agentId]));
-    for (const entry of page.waiting) {
-      const agentId = agents.get(entry.id);
-      if (agentId === undefined) continue;
-      // The numbers as the statement left them.
-      const claimed = { ...entry, attempt: entry.attempt + 1 };
-      await this.#options.onClaimed(claimed, agentId, page.assignTime ?? new Date());
+    for (const claimed of page.claimed) {
+      try {
+        await onClaimed(claimed);
+      } catch (error) {
+        // The sweep for attempts that nobody follows puts it back.
+        logger.error({ err: error, executionId: claimed.id }, 'a claimed execution could not be assigned');
+        registry.freeSlot(claimed.agentId);
+      }
     }
     return page;
   }

@@ -26,6 +26,14 @@ export interface AttemptOutcome {
 
 const FINAL: ReadonlySet<State> = new Set([State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED]);
 
+const KNOWN_CODES: ReadonlySet<number> = new Set(Object.values(Code).filter((code) => code !== Code.CODE_UNSPECIFIED));
+
+/** A figure that the database can hold; undefined for one that cannot be. */
+function measured(value: number | bigint | undefined): number | undefined {
+  const number = Number(value);
+  return number >= 0 && number <= Number.MAX_SAFE_INTEGER ? number : undefined;
+}
+
 /** The outcome that an agent reports, checked: an agent's word is not taken for what can be looked at. */
 export function outcomeOfResult(result: AttemptResult, resolved: ResolvedExecution): AttemptOutcome {
   const reported: AttemptOutcome = {
@@ -33,19 +41,21 @@ export function outcomeOfResult(result: AttemptResult, resolved: ResolvedExecuti
     outputJson: undefined,
     error: undefined,
     exitCode: result.exitCode,
-    stdoutBytes: Number(result.stdoutBytes),
-    stderrBytes: Number(result.stderrBytes),
+    stdoutBytes: measured(result.stdoutBytes) ?? 0,
+    stderrBytes: measured(result.stderrBytes) ?? 0,
     stdoutTruncated: result.stdoutTruncated,
     stderrTruncated: result.stderrTruncated,
-    cpuMs: result.usage?.cpuMs,
-    maxRssBytes: result.usage === undefined ? undefined : Number(result.usage.maxRssBytes),
-    prepareMs: result.prepareMs,
-    runMs: result.runMs,
+    cpuMs: measured(result.usage?.cpuMs),
+    maxRssBytes: measured(result.usage?.maxRssBytes),
+    prepareMs: measured(result.prepareMs),
+    runMs: measured(result.runMs),
   };
   if (reported.state === State.SUCCEEDED) return withOutput(reported, result.outputJson, resolved);
   const details = result.error?.details;
   reported.error = {
-    code: result.error?.code || Code.INTERNAL,
+    code: KNOWN_CODES.has(result.error?.code ?? Code.CODE_UNSPECIFIED)
+      ? (result.error?.code ?? Code.INTERNAL)
+      : Code.INTERNAL,
     message: storable(result.error?.message ?? 'the agent gave no reason'),
     details: details === undefined ? undefined : storableJson(details),
   };

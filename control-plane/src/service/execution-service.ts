@@ -1,4 +1,4 @@
-import { create, type JsonObject } from '@bufbuild/protobuf';
+import { create, type JsonObject, toBinary } from '@bufbuild/protobuf';
 import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
@@ -40,6 +40,7 @@ export type ExecutionRequest = CreateExecutionRequest | ExecuteRequest | Execute
 
 /** Rows that one page of a label-filtered list looks at, at most. */
 const LABEL_SCAN_ROWS = 10_000;
+const MAX_ASSIGNMENT_BYTES = 15 * 1024 * 1024;
 const MAX_INPUT_BYTES = 8 * 1024 * 1024;
 
 export interface ExecutionServiceOptions {
@@ -78,6 +79,7 @@ export class ExecutionService {
       inputJson,
       jsonText,
     });
+    checkAssignmentSize(resolved);
     const { scheduler, tracker } = this.#options;
     const agentId = scheduler.reserve(resolved.requirement);
     let createTime: Date | undefined;
@@ -87,10 +89,12 @@ export class ExecutionService {
       if (agentId !== undefined) scheduler.release(agentId);
       throw error;
     }
-    if (createTime === undefined) {
+    if (createTime === undefined && request.idempotencyKey !== '') {
       if (agentId !== undefined) scheduler.release(agentId);
       return await this.#acceptedBefore(tenantId, request.idempotencyKey);
     }
+    // Without a key only its own id can have been there: an earlier try of the batch was committed after all.
+    createTime ??= new Date();
     const times = {
       createTime,
       queueTime: createTime,
@@ -170,7 +174,9 @@ export class ExecutionService {
     const shown = found.slice(0, limit);
     const last = found.length > limit ? shown.at(-1)?.id : before;
     return {
-      executions: shown.map((row) => overlaid(executionMessage(row), this.#options.tracker.get(row.id))),
+      executions: shown.map((row) =>
+        overlaid(executionMessage(row), row.end_time === null ? this.#options.tracker.get(row.id) : undefined),
+      ),
       nextPageToken: last === undefined ? '' : encodePageToken(last),
     };
   }
@@ -337,6 +343,18 @@ function newRow(resolved: ResolvedExecution, agentId: string | undefined): NewEx
     json_text: resolved.jsonText,
     idempotency_key: request.idempotencyKey === '' ? null : request.idempotencyKey,
   };
+}
+
+/** An assignment must fit into a batch of the link, which is 16 MiB. */
+function checkAssignmentSize({ request, program, inputJson }: ResolvedExecution): void {
+  const code = program.kind === 'module' ? Buffer.byteLength(program.stored.module.code) : 0;
+  const bytes = toBinary(CreateExecutionRequestSchema, request).length + code + Buffer.byteLength(inputJson);
+  if (bytes <= MAX_ASSIGNMENT_BYTES) return;
+  throw new HarrierError(
+    'invalid_argument',
+    `code, input, env and argv have ${bytes} bytes together; at most ${MAX_ASSIGNMENT_BYTES} can be given to an agent`,
+    { field: 'input' },
+  );
 }
 
 function notFound(id: string): HarrierError {

@@ -1,5 +1,5 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
-import { isFinal, LinkProtocolError, type Logger, messageOf } from '@harrier/shared';
+import { cappedExponentialMs, isFinal, LinkProtocolError, type Logger, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type {
@@ -33,6 +33,10 @@ const CANCEL_GRACE_MS = 5_000;
 /** Bytes of the end of each stream that are stored with the execution. */
 const TAIL_BYTES = 4096;
 const RETRY_STORE_MS = 500;
+/** An agent sends at most 1 MiB of an attempt that is not stored; what is far beyond is not the protocol. */
+const MAX_UNSTORED_BYTES = 4 * 1024 * 1024;
+/** A claim that was committed but never sent, because the control plane failed in between, is older than this. */
+const UNFOLLOWED_AFTER_MS = 15_000;
 
 export interface ExecutionTrackerOptions {
   sql: Sql;
@@ -77,7 +81,7 @@ export class ExecutionTracker {
   }
 
   forget(tracked: TrackedExecution): void {
-    this.#tracked.delete(tracked.id);
+    if (this.#tracked.get(tracked.id) === tracked) this.#tracked.delete(tracked.id);
   }
 
   stop(): void {
@@ -138,6 +142,7 @@ export class ExecutionTracker {
         });
         break;
       case 'result':
+        this.#checkLog(this.#held(agent, message.value.ref), message.value);
         this.#watch(this.#result(agent, message.value));
         break;
       case 'rejected':
@@ -153,7 +158,11 @@ export class ExecutionTracker {
    * or, when its process is the same that was told, never reached it and waits again.
    */
   async reconcile(agent: LinkedAgent, hello: Hello, previousInstanceId: string): Promise<LinkedAnswer> {
-    const answer: LinkedAnswer = { resume: [], drop: [], active: 0 };
+    const cancelled: TrackedExecution[] = [];
+    const afterWelcome = () => {
+      for (const tracked of cancelled) this.#sendCancel(tracked);
+    };
+    const answer: LinkedAnswer = { resume: [], drop: [], active: 0, afterWelcome };
     const rows = new Map<string, ActiveRow>();
     for (const row of await listActiveOfAgent(this.#options.sql, agent.id)) rows.set(`${row.id} ${row.attempt}`, row);
     for (const { ref } of hello.held) {
@@ -166,14 +175,15 @@ export class ExecutionTracker {
         continue;
       }
       const tracked = await this.#adopt(row, agent.id);
-      answer.active++;
+      // One whose result is being stored has given its slot back already.
+      if (!tracked.ending) answer.active++;
       answer.resume.push({
         executionId: row.id,
         attempt: row.attempt,
         stdoutOffset: BigInt(tracked.log?.stdout.stored ?? 0),
         stderrOffset: BigInt(tracked.log?.stderr.stored ?? 0),
       });
-      if (tracked.cancelReason !== undefined) setImmediate(() => this.#sendCancel(tracked));
+      if (tracked.cancelReason !== undefined) cancelled.push(tracked);
     }
     const sameProcess = previousInstanceId !== '' && previousInstanceId === hello.instanceId;
     for (const row of rows.values()) {
@@ -183,6 +193,21 @@ export class ExecutionTracker {
       else this.#watch(this.#lose(tracked, `agent ${agent.name} was started anew without this attempt`));
     }
     return answer;
+  }
+
+  /** Puts back what the database gives to an agent that is linked here, but that was never told: a failure came in between. */
+  async sweepUnfollowed(): Promise<void> {
+    for (const agent of [...this.#options.registry.candidates()]) {
+      for (const row of await listActiveOfAgent(this.#options.sql, agent.id)) {
+        const ageMs = Date.now() - (row.assign_time?.getTime() ?? 0);
+        if (this.#tracked.has(row.id) || ageMs < UNFOLLOWED_AFTER_MS) continue;
+        this.#options.logger.warn(
+          { executionId: row.id, agentId: agent.id },
+          'an attempt was not followed; putting it back',
+        );
+        await this.#requeue(await this.#adopt(row, agent.id), Code.SUBMIT_FAILED, 'the assignment was not sent');
+      }
+    }
   }
 
   /** An agent will not come back: its attempts are over. */
@@ -252,11 +277,16 @@ export class ExecutionTracker {
     this.#send(agentId, { case: 'cancel', value: { ref, grace: durationOf(CANCEL_GRACE_MS) } });
   }
 
+  #held(agent: LinkedAgent, ref: AttemptRef | undefined): TrackedExecution | undefined {
+    const tracked = ref === undefined ? undefined : this.#tracked.get(ref.executionId);
+    return ref !== undefined && tracked?.isHeldBy(agent.id, ref.attempt) ? tracked : undefined;
+  }
+
   /** The execution, if the attempt is still this agent's; tells the agent to drop it otherwise. */
   #heldBy(agent: LinkedAgent, ref: AttemptRef | undefined): TrackedExecution | undefined {
     if (ref === undefined) throw new LinkProtocolError('a message names no attempt');
-    const tracked = this.#tracked.get(ref.executionId);
-    if (tracked?.isHeldBy(agent.id, ref.attempt)) return tracked;
+    const tracked = this.#held(agent, ref);
+    if (tracked !== undefined) return tracked;
     this.#send(agent.id, { case: 'drop', value: { ref, reason: 'the attempt is not this agent’s any more' } });
     return undefined;
   }
@@ -272,6 +302,12 @@ export class ExecutionTracker {
     const tracked = this.#heldBy(agent, message.ref);
     if (tracked?.log === undefined || tracked.ending) return;
     const stream = streamName(message.stream);
+    const { end, stored } = tracked.log.stream(stream);
+    if (end - stored > MAX_UNSTORED_BYTES) {
+      throw new LinkProtocolError(
+        `${end - stored} bytes of the log of ${tracked.id} came without waiting to be stored`,
+      );
+    }
     if (!tracked.log.append(stream, Number(message.offset), message.data)) {
       throw new LinkProtocolError(
         `log bytes from ${message.offset} came for ${tracked.id}, bytes from ${tracked.log.stream(stream).end} are missing`,
@@ -287,36 +323,29 @@ export class ExecutionTracker {
   async #result(agent: LinkedAgent, result: AttemptResult): Promise<void> {
     const { ref } = result;
     if (ref === undefined) return;
-    const tracked = this.#tracked.get(ref.executionId);
-    if (tracked === undefined || !tracked.isHeldBy(agent.id, ref.attempt)) {
+    const tracked = this.#held(agent, ref);
+    if (tracked === undefined) {
       // Accepted before, or not wanted: the agent can forget it.
       this.#send(agent.id, { case: 'resultStored', value: { ref } });
       return;
     }
     if (tracked.ending) return;
-    const outcome = outcomeOfResult(result, tracked.resolved);
-    await this.#end(tracked, this.#checkLog(tracked, outcome));
+    await this.#end(tracked, outcomeOfResult(result, tracked.resolved));
   }
 
-  /** A log that is shorter than the agent says is told, never hidden. */
-  #checkLog(tracked: TrackedExecution, outcome: AttemptOutcome): AttemptOutcome {
-    const { log } = tracked;
-    if (log === undefined) return outcome;
-    const missing = outcome.stdoutBytes - log.stdout.end + (outcome.stderrBytes - log.stderr.end);
-    if (missing === 0) return outcome;
-    const { logger } = this.#options;
-    logger.error({ executionId: tracked.id, missing }, 'the log of an attempt is not complete');
-    return {
-      ...outcome,
-      state: State.FAILED,
-      stdoutBytes: log.stdout.end,
-      stderrBytes: log.stderr.end,
-      error: {
-        code: Code.INTERNAL,
-        message: `${missing} bytes of the log did not arrive with the result (state ${outcome.state})`,
-        details: undefined,
-      },
-    };
+  /**
+   * The agent sends every byte before the result: one that names more has skipped some. Without its link it starts again
+   * from what is stored.
+   */
+  #checkLog(tracked: TrackedExecution | undefined, result: AttemptResult): void {
+    const { log } = tracked ?? {};
+    if (log === undefined || tracked?.ending) return;
+    const stdout = Number(result.stdoutBytes) - log.stdout.end;
+    const stderr = Number(result.stderrBytes) - log.stderr.end;
+    if (stdout <= 0 && stderr <= 0) return;
+    throw new LinkProtocolError(
+      `the result of ${result.ref?.executionId} came before ${Math.max(0, stdout) + Math.max(0, stderr)} bytes of its log`,
+    );
   }
 
   async #rejected(agent: LinkedAgent, rejected: AttemptRejected): Promise<void> {
@@ -337,6 +366,7 @@ export class ExecutionTracker {
   /** Puts it back without counting a failure: nothing is wrong with it, and it did not start. */
   async #requeue(tracked: TrackedExecution, code: Code, message: string): Promise<void> {
     if (tracked.ending) return;
+    tracked.requeues++;
     await this.#end(tracked, outcomeWithoutResult(code, message, { stdout: 0, stderr: 0 }), { requeue: true });
   }
 
@@ -361,7 +391,9 @@ export class ExecutionTracker {
   async #tryAgain(tracked: TrackedExecution, outcome: AttemptOutcome, requeue: boolean): Promise<boolean> {
     if (outcome.state === State.SUCCEEDED || tracked.cancelReason !== undefined) return false;
     const code = outcome.error?.code ?? Code.INTERNAL;
-    const backoffMs = requeue ? 0 : retryDelayMs(tracked.resolved.retryPolicy, code, tracked.failures + 1);
+    const backoffMs = requeue
+      ? requeueDelayMs(tracked.requeues)
+      : retryDelayMs(tracked.resolved.retryPolicy, code, tracked.failures + 1);
     if (backoffMs === undefined) return false;
     const { current, resolved } = tracked;
     const due = await this.#store(() =>
@@ -398,11 +430,16 @@ export class ExecutionTracker {
     const { current, resolved, cancelReason } = tracked;
     const outcome =
       cancelReason !== undefined && given.state !== State.SUCCEEDED ? asCancelled(given, cancelReason) : given;
-    const row = finishedRow(resolved, current.attempt, current.agentId, outcome, tracked.log);
-    const times = await this.#store(() => this.#options.finishes.add(row));
+    let row = finishedRow(resolved, current.attempt, current.agentId, outcome, tracked.log);
+    const times = await this.#store(() => this.#options.finishes.add(row)).catch((error: unknown) => {
+      if (!isRefused(error)) throw error;
+      const bare = outcomeWithoutResult(Code.INTERNAL, `the result could not be stored: ${messageOf(error)}`, NOTHING);
+      row = finishedRow(resolved, current.attempt, current.agentId, bare, undefined);
+      return this.#options.finishes.add(row);
+    });
     if (times === undefined) {
       // Another replica or a sweep ended it: what stands in the database is the truth.
-      this.#tracked.delete(tracked.id);
+      this.forget(tracked);
       tracked.changed.notify();
       return;
     }
@@ -413,7 +450,7 @@ export class ExecutionTracker {
     tracked.result = row;
     tracked.times.startTime = times.start_time ?? undefined;
     tracked.times.endTime = times.end_time;
-    this.#tracked.delete(tracked.id);
+    this.forget(tracked);
     tracked.move({ state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' });
     tracked.log?.changed.notify();
     this.#options.onFinished(tracked);
@@ -426,11 +463,25 @@ export class ExecutionTracker {
         return await write();
       } catch (error) {
         this.#stopping.signal.throwIfAborted();
+        if (isRefused(error)) throw error;
         this.#options.logger.error({ reason: messageOf(error) }, 'a result could not be stored; trying again');
         await new Promise((resolve) => setTimeout(resolve, RETRY_STORE_MS));
       }
     }
   }
+}
+
+const NOTHING = { stdout: 0, stderr: 0 };
+
+/** The database will never take it: SQLSTATE classes 22 (data) and 23 (constraints). */
+function isRefused(error: unknown): boolean {
+  const code = (error as { code?: unknown } | undefined)?.code;
+  return typeof code === 'string' && /^2[23]\d{3}$/.test(code);
+}
+
+/** At once, then longer and longer: an agent that refuses again and again must not keep everybody busy. */
+function requeueDelayMs(requeues: number): number {
+  return requeues <= 1 ? 0 : cappedExponentialMs(requeues - 2, { initialMs: 100, maxMs: 30_000, multiplier: 2 });
 }
 
 function streamName(stream: Stream): LogStreamName {

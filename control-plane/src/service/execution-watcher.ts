@@ -65,6 +65,8 @@ export class ExecutionWatcher {
         step = shown === undefined ? tracked.history.length - 1 : step;
         // What is asked for before it is looked at cannot be missed.
         const wake = this.#nextChange(tracked, signal);
+        // The reader may leave at any yield: then nobody awaits it.
+        wake.catch(() => undefined);
         for (; step < tracked.history.length; step++) {
           shown = tracked.history[step] ?? tracked.current;
           if (!isFinalState(shown.state)) yield { kind: 'state', change: shown };
@@ -85,7 +87,6 @@ export class ExecutionWatcher {
           continue;
         }
         // It ended, here or elsewhere: the database has the rest.
-        wake.catch(() => undefined);
       }
       const row = await this.#row(tenantId, id);
       if (row.end_time !== null) {
@@ -115,11 +116,12 @@ export class ExecutionWatcher {
       const log = tracked?.log;
       if (tracked !== undefined && log !== undefined && log.attempt === cursor.attempt) {
         const wake = this.#nextChange(tracked, signal);
+        // The reader may leave at any yield: then nobody awaits it.
+        wake.catch(() => undefined);
         const ends = { stdout: log.stdout.end, stderr: log.stderr.end };
         yield* this.#available(options, cursor, log, ends);
         const over = tracked.finished || tracked.log !== log || tracked.current.agentId === '';
         if (!options.follow || over) {
-          wake.catch(() => undefined);
           // What was in memory a moment ago may have left it: the database has it all.
           if (over) yield* this.#fromDatabase(options, cursor, undefined);
           return;
@@ -130,6 +132,7 @@ export class ExecutionWatcher {
       yield* this.#fromDatabase(options, cursor, undefined);
       if (!options.follow) return;
       const now = await this.#row(tenantId, id);
+      if (cursor.attempt === 0) cursor.attempt = now.attempt;
       if (now.end_time !== null || now.attempt > cursor.attempt) {
         yield* this.#fromDatabase(options, cursor, undefined);
         return;
@@ -195,6 +198,8 @@ export class ExecutionWatcher {
         for (const { offset, data } of chunks) {
           const rest = data.subarray(Math.max(0, cursor[key] - offset));
           if (rest.length === 0) continue;
+          // Rows beyond it may be stored before the ones in between.
+          if (until !== undefined && offset >= until) return;
           if (offset > cursor[key]) {
             throw new HarrierError(
               'internal',

@@ -44,6 +44,8 @@ export class TrackedExecution {
   /** A result of the current attempt is being stored: another one is not looked at. */
   ending = false;
   nextAttemptTime: Date | undefined;
+  /** How often it was put back without having started. */
+  requeues = 0;
 
   constructor(resolved: ResolvedExecution, times: ExecutionTimes, failures: number) {
     this.resolved = resolved;

@@ -10,19 +10,26 @@ export async function cancelExecution(
 ): Promise<'ended' | 'requested' | 'finished' | undefined> {
   const { tenantId, id } = options;
   return await sql.begin(async (transaction) => {
-    // The queue entry is locked first, as by a claim: the two take turns.
-    const [entry] = await transaction`DELETE FROM execution_queue WHERE execution_id = ${id} AND tenant_id = ${tenantId}
-      RETURNING execution_id`;
-    if (entry !== undefined) {
+    const leaveQueue = async () =>
+      (
+        await transaction`DELETE FROM execution_queue WHERE execution_id = ${id} AND tenant_id = ${tenantId}
+        RETURNING execution_id`
+      ).length > 0;
+    const end = async () => {
       await transaction`UPDATE executions SET state = ${options.cancelled}, error_code = ${options.errorCode},
         error_message = ${options.message}, end_time = now(), stdout_bytes = 0, stderr_bytes = 0
         WHERE tenant_id = ${tenantId} AND id = ${id}`;
-      return 'ended';
-    }
-    const [row] = await transaction<{ ended: boolean }[]>`
+      return 'ended' as const;
+    };
+    // The queue entry is locked first, as by a claim: the two take turns.
+    if (await leaveQueue()) return await end();
+    const [row] = await transaction<{ ended: boolean; waiting: boolean }[]>`
       UPDATE executions SET cancel_reason = CASE WHEN end_time IS NULL THEN coalesce(cancel_reason, ${options.message}) END
-      WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING end_time IS NOT NULL AS ended`;
+      WHERE tenant_id = ${tenantId} AND id = ${id}
+      RETURNING end_time IS NOT NULL AS ended, agent_id IS NULL AS waiting`;
     if (row === undefined) return undefined;
-    return row.ended ? 'finished' : 'requested';
+    if (row.ended) return 'finished';
+    // Its attempt was put back into the queue in between.
+    return row.waiting && (await leaveQueue()) ? await end() : 'requested';
   });
 }

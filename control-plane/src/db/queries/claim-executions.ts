@@ -3,7 +3,7 @@ import type { Sql } from '../sql.ts';
 
 type Transaction = TransactionSql<{ bigint: number }>;
 
-/** What the scheduler must know of a waiting execution to place it. */
+/** What the scheduler must know of a waiting execution to place it; not its input, which may be large. */
 export interface WaitingExecution {
   id: string;
   tenant_id: string;
@@ -16,10 +16,16 @@ export interface WaitingExecution {
   labels: Record<string, string> | null;
   priority: number;
   request: Uint8Array;
-  input_json: string;
   json_text: boolean;
   create_time: Date;
   queue_time: Date;
+}
+
+/** An execution that was claimed, as it stands now. */
+export interface ClaimedExecution extends WaitingExecution {
+  agentId: string;
+  input_json: string;
+  assign_time: Date;
 }
 
 export interface Claim {
@@ -36,25 +42,30 @@ export interface QueueCursor {
 /**
  * Reads a page of due queue entries in order, lets `choose` pick agents for some of them, and assigns those: entry deleted,
  * attempt number incremented, agent recorded, in one transaction. Entries that another replica is looking at are skipped.
- * @returns the page as read and when the assignments were made.
+ * @returns the page as read and what was claimed of it.
  */
 export async function claimExecutions(
   sql: Sql,
   options: { assigned: number; limit: number; after: QueueCursor | undefined },
   choose: (waiting: WaitingExecution[]) => Promise<Claim[]>,
-): Promise<{ waiting: WaitingExecution[]; claims: Claim[]; assignTime: Date | undefined }> {
+): Promise<{ waiting: WaitingExecution[]; claimed: ClaimedExecution[] }> {
   return await sql.begin(async (transaction) => {
     const waiting = await readPage(transaction, options.limit, options.after);
     const claims = waiting.length === 0 ? [] : await choose(waiting);
-    const assignTime = claims.length === 0 ? undefined : await assign(transaction, claims, options.assigned);
-    return { waiting, claims, assignTime };
+    if (claims.length === 0) return { waiting, claimed: [] };
+    const assigned = new Map((await assign(transaction, claims, options.assigned)).map((row) => [row.id, row]));
+    const claimed = waiting.flatMap((entry) => {
+      const row = assigned.get(entry.id);
+      return row === undefined ? [] : [{ ...entry, ...row }];
+    });
+    return { waiting, claimed };
   });
 }
 
 async function readPage(sql: Transaction, limit: number, after: QueueCursor | undefined): Promise<WaitingExecution[]> {
   return await sql<WaitingExecution[]>`
     SELECT e.id, e.tenant_id, e.attempt, e.failures, e.module_id, e.module, e.version, e.task_class, e.labels, e.priority,
-      e.request, e.input_json, e.json_text, e.create_time, e.queue_time
+      e.request, e.json_text, e.create_time, e.queue_time
     FROM (
       SELECT execution_id, tenant_id, priority FROM execution_queue
       WHERE not_before <= now()
@@ -66,8 +77,16 @@ async function readPage(sql: Transaction, limit: number, after: QueueCursor | un
     ORDER BY q.priority DESC, e.id`;
 }
 
-async function assign(sql: Transaction, claims: Claim[], assigned: number): Promise<Date | undefined> {
-  const [row] = await sql<{ assign_time: Date }[]>`
+interface Assigned {
+  id: string;
+  agentId: string;
+  attempt: number;
+  input_json: string;
+  assign_time: Date;
+}
+
+async function assign(sql: Transaction, claims: Claim[], assigned: number): Promise<Assigned[]> {
+  return await sql<Assigned[]>`
     WITH input AS MATERIALIZED (
       SELECT * FROM unnest(${claims.map((claim) => claim.id)}::uuid[], ${claims.map((claim) => claim.agentId)}::uuid[])
         AS input(id, agent_id)
@@ -80,6 +99,5 @@ async function assign(sql: Transaction, claims: Claim[], assigned: number): Prom
     SET state = ${assigned}, attempt = attempt + 1, agent_id = input.agent_id, assign_time = now()
     FROM taken JOIN input ON input.id = taken.execution_id
     WHERE e.tenant_id = taken.tenant_id AND e.id = taken.execution_id
-    RETURNING e.assign_time`;
-  return row?.assign_time;
+    RETURNING e.id, e.agent_id AS "agentId", e.attempt, e.input_json, e.assign_time`;
 }

@@ -59,7 +59,7 @@ export async function finishExecutions(sql: Sql, rows: FinishedExecution[]): Pro
       stderr_bytes = input.stderr_bytes, stdout_truncated = input.stdout_truncated,
       stderr_truncated = input.stderr_truncated, cpu_ms = input.cpu_ms, max_rss_bytes = input.max_rss_bytes,
       prepare_ms = input.prepare_ms, run_ms = input.run_ms, end_time = now(),
-      start_time = now() - input.run_ms * interval '1 millisecond'
+      start_time = coalesce(now() - input.run_ms * interval '1 millisecond', e.start_time)
     FROM input
     WHERE e.tenant_id = input.tenant_id AND e.id = input.id AND e.attempt = input.attempt
       AND e.agent_id IS NOT DISTINCT FROM input.agent_id AND e.end_time IS NULL
@@ -78,7 +78,7 @@ async function finishOne(sql: Sql, row: FinishedExecution): Promise<FinishTimes 
       stderr_bytes = ${row.stderr_bytes}, stdout_truncated = ${row.stdout_truncated},
       stderr_truncated = ${row.stderr_truncated}, cpu_ms = ${row.cpu_ms}, max_rss_bytes = ${row.max_rss_bytes},
       prepare_ms = ${row.prepare_ms}, run_ms = ${row.run_ms}, end_time = now(),
-      start_time = now() - ${row.run_ms}::float8 * interval '1 millisecond'
+      start_time = coalesce(now() - ${row.run_ms}::float8 * interval '1 millisecond', start_time)
     WHERE tenant_id = ${row.tenant_id} AND id = ${row.id} AND attempt = ${row.attempt}
       AND agent_id IS NOT DISTINCT FROM ${row.agent_id}::uuid AND end_time IS NULL
     RETURNING queue_time, assign_time, start_time, end_time`;

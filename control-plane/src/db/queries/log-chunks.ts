@@ -64,12 +64,19 @@ export async function readLogChunks(
     ORDER BY byte_offset LIMIT ${maxChunks}`;
 }
 
-/** How many bytes of a stream are stored. */
+/**
+ * How many bytes of a stream are stored without a gap: of two writes that were under way when a control plane ended, the
+ * second may be there without the first.
+ */
 export async function storedLogBytes(sql: Sql, range: LogRange): Promise<number> {
-  const [row] = await sql<{ stored: number }[]>`
-    SELECT byte_offset + octet_length(data) AS stored FROM log_chunks
-    WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
-      AND tenant_id = ${range.tenantId}
-    ORDER BY byte_offset DESC LIMIT 1`;
+  const [row] = await sql<{ stored: number | null }[]>`
+    SELECT min(ends) AS stored FROM (
+      SELECT byte_offset + octet_length(data) AS ends, lead(byte_offset) OVER (ORDER BY byte_offset) AS next,
+        min(byte_offset) OVER () AS first
+      FROM log_chunks
+      WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
+        AND tenant_id = ${range.tenantId}
+    ) AS chunks
+    WHERE first = 0 AND (next IS NULL OR next > ends)`;
   return row?.stored ?? 0;
 }
