@@ -1,9 +1,10 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { expect, test } from 'vitest';
-import { create, execute, finished, get, storedLog, untilState } from '../support/executions.ts';
+import { create, execute, finished, get, storedLog } from '../support/executions.ts';
 import { code, command, moduleCall } from '../support/requests.ts';
 import { startStack } from '../support/stack.ts';
+import { until } from '../support/wait.ts';
 
 const stack = await startStack();
 const { executions } = stack;
@@ -46,7 +47,12 @@ test('a watcher sees each attempt and its output in turn', async () => {
   const policy = { ...AT_ONCE, maxAttempts: 3, codes: [Code.HANDLER_ERROR] };
   const seen: string[] = [];
   for await (const { event } of executions.executeStream({ ...code(FLAKY), retryPolicy: policy })) {
-    if (event.case === 'log') seen.push(`${event.value.attempt}: ${Buffer.from(event.value.data)}`);
+    if (event.case === 'log') {
+      const text = Buffer.from(event.value.data).toString();
+      // A line may come in several pieces.
+      if (seen.at(-1)?.startsWith(`${event.value.attempt}: `)) seen.push(`${seen.pop()}${text}`);
+      else seen.push(`${event.value.attempt}: ${text}`);
+    }
     if (event.case === 'state' && event.value.state === State.RUNNING) seen.push(`running ${event.value.attempt}`);
     if (event.case === 'result') seen.push(event.value.outputJson);
   }
@@ -87,9 +93,15 @@ test('between attempts it waits for the backoff, says so, and can be cancelled',
     codes: [Code.HANDLER_ERROR],
   };
   const id = await create(executions, { ...code(FLAKY), retryPolicy: policy });
-  await untilState(executions, id, State.RUNNING).catch(() => undefined);
-  const waiting = await untilState(executions, id, State.PENDING);
-  expect(waiting).toMatchObject({ attempt: 1, waitingReason: expect.stringContaining('the next attempt is due at') });
+  const waiting = await until('the first attempt to be over', async () => {
+    const execution = await get(executions, id);
+    return execution.state === State.PENDING && execution.attempt === 1 && execution;
+  });
+  expect(waiting).toMatchObject({
+    state: State.PENDING,
+    attempt: 1,
+    waitingReason: expect.stringContaining('the next attempt is due at'),
+  });
   const waitS = Number((waiting.nextAttemptTime?.seconds ?? 0n) - (waiting.createTime?.seconds ?? 0n));
   expect(waitS).toBeGreaterThanOrEqual(1800);
   expect(waitS).toBeLessThanOrEqual(3700);

@@ -6,7 +6,7 @@ import { Agent } from '../support/agent.ts';
 import { execute } from '../support/executions.ts';
 import { code, command, moduleCall } from '../support/requests.ts';
 import { startStack } from '../support/stack.ts';
-import { within } from '../support/wait.ts';
+import { until, within } from '../support/wait.ts';
 
 /** A mount namespace in which the program cannot be executed. */
 const WITHOUT_BUBBLEWRAP = [
@@ -121,7 +121,8 @@ def handler(input):
     return {}
 `;
   expect(await execute(executions, code(source))).toMatchObject({ state: State.SUCCEEDED });
-  expect(agent?.launcherProcesses().filter(({ command: line }) => line.includes('987653.5'))).toEqual([]);
+  const left = () => agent?.launcherProcesses().filter(({ command: line }) => line.includes('987653.5')) ?? [];
+  await until('what the call has started to end', () => left().length === 0, { seen: left });
 });
 
 test('a sandbox that cannot be built stops the agent with the reason, unless it is allowed to go without', async () => {
