@@ -12,7 +12,8 @@ afterAll(async () => {
       'every process of the file to end',
       () => {
         const own = listProcesses().filter(({ parent }) => parent === process.pid);
-        left = [...own, ...processesWith(WORKSPACE)].map(({ pid, command }) => `${pid} ${command.slice(0, 300)}`);
+        const all = [...own, ...processesWith(WORKSPACE)];
+        left = [...new Set(all.map(({ pid, command }) => `${pid} ${command.slice(0, 300)}`))];
         return left.length === 0;
       },
       { deadlineMs: 10_000 },
