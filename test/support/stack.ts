@@ -27,11 +27,17 @@ export class Stack {
 
   /** Starts one more agent and waits until it is online. */
   async addAgent(options: Partial<AgentOptions> = {}): Promise<Agent> {
+    const agent = await this.startAgent(options);
+    await this.untilOnline(agent.options.name);
+    return agent;
+  }
+
+  /** Starts one more agent: `agent-N` for the Nth, unless it has another name. */
+  async startAgent(options: Partial<AgentOptions> = {}): Promise<Agent> {
     const name = options.name ?? `agent-${this.agents.length + 1}`;
     const joinToken = options.joinToken ?? (await this.controlPlane.joinToken());
     const agent = Agent.start({ serverUrl: this.controlPlane.url, ...options, name, joinToken });
     this.agents.push(agent);
-    await this.untilOnline(name);
     return agent;
   }
 
@@ -70,6 +76,8 @@ export async function startStack(
 ): Promise<Stack> {
   const stack = new Stack(await ControlPlane.start(options.controlPlane));
   afterAll(() => stack.stop());
-  await Promise.all((options.agents ?? [{}]).map((agent, i) => stack.addAgent({ name: `agent-${i + 1}`, ...agent })));
+  // One after the other, so that `stack.agents` has their order; they get ready at the same time.
+  for (const agent of options.agents ?? [{}]) await stack.startAgent(agent);
+  await Promise.all(stack.agents.map((agent) => stack.untilOnline(agent.options.name)));
   return stack;
 }

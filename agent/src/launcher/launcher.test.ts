@@ -97,7 +97,7 @@ describe('the launcher', { timeout: 60_000 }, () => {
     launcher.startAttempt(...call('e1', { code: FOREVER }));
     await record.until('stdout');
     await launcher.stop(0);
-    expect(record.lines).toContain('finished e1/1 cancelled CANCELLED');
+    expect(record.lines).toContain('finished e1/1 failed AGENT_LOST');
     expect(launcher.state).toBe('closed');
   });
 });
