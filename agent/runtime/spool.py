@@ -214,12 +214,14 @@ class Spool:
             raise SpoolFull(f"the spool holds {self.total_bytes} bytes, its limit is {self._limit}")
         number = max(self._segments, default=0) + 1
         path = os.path.join(self._directory, f"{number:010d}.seg")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = -1
         try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             os.posix_fallocate(fd, 0, capacity)
         except OSError as error:
-            os.close(fd)
-            os.unlink(path)
+            if fd >= 0:
+                os.close(fd)
+                os.unlink(path)
             raise SpoolFull(f"no room for the spool in {self._directory}: {os.strerror(error.errno)}") from None
         previous, self._current = self._current, Segment(number, path, fd, 0, capacity)
         self._segments[number] = self._current
