@@ -57,14 +57,20 @@ class Worker:
         self._received = b""
         self._outgoing: memoryview | None = None
 
-    def open_channels(self) -> list[int]:
-        """Makes the channel and the pipes; returns the three descriptors for the worker's side, to be closed here."""
+    def open_channels(self, owner: tuple[int, int] | None) -> list[int]:
+        """Makes the channel and the pipes; returns the three descriptors for the worker's side, to be closed here.
+
+        ``owner``: user and group of the job where they are not this process's own. The pipes are made theirs, because
+        opening /dev/stdout or /dev/stderr opens the pipe anew, with the permissions of a file.
+        """
         ours, theirs = _socketpair()
         self.channel = ours.detach()
         ends = [theirs.detach()]
         for index in (0, 1):
             self.outputs[index], end = os.pipe()
             ends.append(end)
+            if owner is not None:
+                os.fchown(end, *owner)
         for fd in (self.channel, *self.outputs):
             fcntl.fcntl(fd, fcntl.F_SETFL, os.O_NONBLOCK)
         return ends

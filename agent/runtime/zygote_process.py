@@ -51,6 +51,7 @@ class ZygoteProcess:
         self._numbers = 0
         self._stderr_tail = b""
         self._pid, self._control, self._stderr = _spawn(spec)
+        self._job_owner = (spec.uid, spec.gid) if _changes_user(spec) else None
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
         loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
 
@@ -63,7 +64,7 @@ class ZygoteProcess:
         worker = Worker(self._loop, self, self._numbers, tmp_bytes)
         ends: list[int] = []
         try:
-            ends = worker.open_channels()
+            ends = worker.open_channels(self._job_owner)
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
             self._control.sendmsg([_FORK.pack(b"F", worker.number, tmp_bytes, rehearse)], rights)
         except OSError as error:
@@ -187,6 +188,10 @@ def _spawn(spec: Spec) -> tuple[int, socket.socket, int]:
     return pid, ours, stderr
 
 
+def _changes_user(spec: Spec) -> bool:
+    return spec.bwrap is not None and os.geteuid() == 0
+
+
 def _become(spec: Spec, control: int, stderr: int, files: list[int]) -> None:
     """In the new process: descriptors 0 to 3, then the sandbox's user if this is root."""
     null = os.open("/dev/null", os.O_RDWR)
@@ -198,7 +203,7 @@ def _become(spec: Spec, control: int, stderr: int, files: list[int]) -> None:
     if _CONTROL_FD in files:
         raise OSError(f"descriptor {_CONTROL_FD} is taken")
     os.dup2(control, _CONTROL_FD)
-    if spec.bwrap and os.geteuid() == 0:
+    if _changes_user(spec):
         os.setgroups([])
         os.setresgid(spec.gid, spec.gid, spec.gid)
         os.setresuid(spec.uid, spec.uid, spec.uid)

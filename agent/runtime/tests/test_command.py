@@ -19,6 +19,12 @@ class Command(support.RuntimeTest):
         ended = self.run_command("sh", "-c", 'echo "$1|$GREETING|$PWD"', "sh", "a b *", env={"GREETING": "hi"})
         self.assertEqual(ended.stdout, b"a b *|hi|/tmp\n")
 
+    def test_its_streams_can_be_opened_by_name(self) -> None:
+        ended = self.run_command(
+            "sh", "-c", "echo one > /dev/stdout; echo two > /dev/stderr; echo in | tee /dev/stderr"
+        )
+        self.assertEqual((ended.outcome, ended.stdout, ended.stderr), ("succeeded", b"one\nin\n", b"two\nin\n"))
+
     def test_an_exit_code_is_told(self) -> None:
         ended = self.run_command("sh", "-c", "echo out; echo err >&2; exit 3")
         self.assertFails(ended, "EXIT_NONZERO", "Exited with code 3")
