@@ -20,6 +20,7 @@ export default defineConfig({
           name: 'e2e',
           include: ['test/**/*.test.ts'],
           env: { PATH: toolsPath() },
+          globalSetup: ['test/support/clear-run.ts'],
           setupFiles: ['test/support/leak-check.ts'],
           pool: 'forks',
           // Each file has a control plane, a database and agents of its own: two at once would only share two cores.

@@ -1,6 +1,6 @@
 import { globSync, lstatSync } from 'node:fs';
 import { afterAll, expect } from 'vitest';
-import { listProcesses, processesWith } from './processes.ts';
+import { killProcessesWith, listProcesses, processesWith } from './processes.ts';
 import { until } from './wait.ts';
 import { removeWorkspace, temporaryLeftovers, WORKSPACE } from './workspace.ts';
 
@@ -23,7 +23,7 @@ afterAll(async () => {
     expect(clustersElsewhere(), 'databases that are not in the data directory, and stay').toEqual([]);
     expect(openSockets(), 'sockets that the file left open').toEqual([]);
   } finally {
-    for (const { pid } of processesWith(WORKSPACE)) tryKill(pid);
+    killProcessesWith(WORKSPACE);
     removeWorkspace();
   }
 });
@@ -35,12 +35,4 @@ function clustersElsewhere(): string[] {
 
 function openSockets(): string[] {
   return process.getActiveResourcesInfo().filter((name) => /TCP|HTTP|TLS/.test(name));
-}
-
-function tryKill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // It has ended by itself.
-  }
 }

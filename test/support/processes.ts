@@ -29,6 +29,20 @@ export function processesWith(text: string): ProcessInfo[] {
   );
 }
 
+/** Kills every process whose arguments or environment contain the text. @returns the commands of those */
+export function killProcessesWith(text: string): string[] {
+  const killed: string[] = [];
+  for (const { pid, command } of processesWith(text)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+      killed.push(command);
+    } catch {
+      // It has ended by itself.
+    }
+  }
+  return killed;
+}
+
 /** Variables of a process as it was started, separated by NUL; empty when it may not be read. */
 function environmentOf(pid: number): string {
   return read(`/proc/${pid}/environ`) ?? '';

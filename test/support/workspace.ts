@@ -6,11 +6,14 @@ import { fileURLToPath } from 'node:url';
 /** Root of the repository. */
 export const REPOSITORY = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '');
 
+/** The run of vitest that this file belongs to; see clear-run.ts. */
+const RUN = process.env.HARRIER_TEST_RUN ?? '0';
+
 /**
  * The one directory of a test file: everything that the file and the processes that it starts write is below it. Others
  * may enter it, because the embedded PostgreSQL runs as a user of its own when the tests run as root.
  */
-export const WORKSPACE = mkdtempSync(join(tmpdir(), 'hte-'));
+export const WORKSPACE = mkdtempSync(join(tmpdir(), `hte-${RUN}-`));
 chmodSync(WORKSPACE, 0o755);
 
 /** What the processes of this file use as `/tmp`; empty when all of them have ended well. */

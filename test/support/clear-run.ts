@@ -1,0 +1,13 @@
+import { globSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { killProcessesWith } from './processes.ts';
+
+/** A file that fails while it is loaded runs no hooks: what it has started ends with the run. */
+export function setup(): () => void {
+  const run = String(process.pid);
+  process.env.HARRIER_TEST_RUN = run;
+  return () => {
+    killProcessesWith(`${tmpdir()}/hte-${run}-`);
+    for (const left of globSync(`${tmpdir()}/hte-${run}-*`)) rmSync(left, { recursive: true, force: true });
+  };
+}
