@@ -26,7 +26,6 @@ export interface LinkedAgent extends Candidate {
   version: string;
   hardware: Hardware | undefined;
   load: HostLoad | undefined;
-  activeReported: number;
   lastSeenTime: Date;
   channel: AgentChannel;
 }

@@ -214,7 +214,6 @@ export class AgentSession {
       version: hello.version,
       hardware: hello.hardware,
       load: undefined,
-      activeReported: 0,
       lastSeenTime: new Date(),
       channel: {
         send: (message) => this.#sender.send(message),
@@ -245,7 +244,6 @@ export class AgentSession {
 
   #heartbeat(agent: LinkedAgent, beat: Heartbeat): void {
     agent.load = beat.load ?? agent.load;
-    agent.activeReported = beat.activeExecutions;
     agent.isolation = beat.isolation?.level ?? agent.isolation;
     agent.stopping = beat.stopping;
     agent.draining = agent.drainRequested || beat.stopping;

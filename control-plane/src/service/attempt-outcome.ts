@@ -1,4 +1,4 @@
-import { messageOf } from '@harrier/shared';
+import { isFinal, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AttemptResult } from '@harrier/shared/gen/link';
@@ -24,8 +24,6 @@ export interface AttemptOutcome {
   runMs: number | undefined;
 }
 
-const FINAL: ReadonlySet<State> = new Set([State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELLED]);
-
 const KNOWN_CODES: ReadonlySet<number> = new Set(Object.values(Code).filter((code) => code !== Code.CODE_UNSPECIFIED));
 
 /** A figure that the database can hold; undefined for one that cannot be. */
@@ -37,7 +35,7 @@ function measured(value: number | bigint | undefined): number | undefined {
 /** The outcome that an agent reports, checked: an agent's word is not taken for what can be looked at. */
 export function outcomeOfResult(result: AttemptResult, resolved: ResolvedExecution): AttemptOutcome {
   const reported: AttemptOutcome = {
-    state: FINAL.has(result.state) ? result.state : State.FAILED,
+    state: isFinal(result.state) ? result.state : State.FAILED,
     outputJson: undefined,
     error: undefined,
     exitCode: result.exitCode,

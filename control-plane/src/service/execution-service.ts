@@ -1,4 +1,4 @@
-import { create, type JsonObject, toBinary } from '@bufbuild/protobuf';
+import { create, type JsonObject } from '@bufbuild/protobuf';
 import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
@@ -79,12 +79,13 @@ export class ExecutionService {
       inputJson,
       jsonText,
     });
-    checkAssignmentSize(resolved);
+    const encoded = encodeRequest(resolved.request);
+    checkAssignmentSize(resolved, encoded.length);
     const { scheduler, tracker } = this.#options;
     const agentId = scheduler.reserve(resolved.requirement);
     let createTime: Date | undefined;
     try {
-      createTime = await this.#options.inserts.add(newRow(resolved, agentId));
+      createTime = await this.#options.inserts.add(newRow(resolved, encoded.toString('base64'), agentId));
     } catch (error) {
       if (agentId !== undefined) scheduler.release(agentId);
       throw error;
@@ -322,7 +323,7 @@ function storedRequest(request: ExecutionRequest): CreateExecutionRequest {
   return create(CreateExecutionRequestSchema, fields);
 }
 
-function newRow(resolved: ResolvedExecution, agentId: string | undefined): NewExecution {
+function newRow(resolved: ResolvedExecution, encoded: string, agentId: string | undefined): NewExecution {
   const { request, program } = resolved;
   const stored = program.kind === 'module' ? program.stored : undefined;
   const hasLabels = Object.keys(request.labels).length > 0;
@@ -338,7 +339,7 @@ function newRow(resolved: ResolvedExecution, agentId: string | undefined): NewEx
     task_class: resolved.taskClass,
     labels: hasLabels ? request.labels : null,
     priority: request.priority,
-    request: encodeRequest(request),
+    request: encoded,
     input_json: resolved.inputJson,
     json_text: resolved.jsonText,
     idempotency_key: request.idempotencyKey === '' ? null : request.idempotencyKey,
@@ -346,9 +347,9 @@ function newRow(resolved: ResolvedExecution, agentId: string | undefined): NewEx
 }
 
 /** An assignment must fit into a batch of the link, which is 16 MiB. */
-function checkAssignmentSize({ request, program, inputJson }: ResolvedExecution): void {
+function checkAssignmentSize({ program, inputJson }: ResolvedExecution, requestBytes: number): void {
   const code = program.kind === 'module' ? Buffer.byteLength(program.stored.module.code) : 0;
-  const bytes = toBinary(CreateExecutionRequestSchema, request).length + code + Buffer.byteLength(inputJson);
+  const bytes = requestBytes + code + Buffer.byteLength(inputJson);
   if (bytes <= MAX_ASSIGNMENT_BYTES) return;
   throw new HarrierError(
     'invalid_argument',

@@ -1,5 +1,9 @@
-import { HarrierError } from '@harrier/shared';
-import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
+import { HarrierError, isFinal } from '@harrier/shared';
+import {
+  type Execution,
+  type Execution_State as State,
+  LogChunk_Stream as Stream,
+} from '@harrier/shared/gen/execution';
 import { readLogChunks } from '../db/queries/log-chunks.ts';
 import { type ExecutionRow, readExecution } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
@@ -69,7 +73,7 @@ export class ExecutionWatcher {
         wake.catch(() => undefined);
         for (; step < tracked.history.length; step++) {
           shown = tracked.history[step] ?? tracked.current;
-          if (!isFinalState(shown.state)) yield { kind: 'state', change: shown };
+          if (!isFinal(shown.state)) yield { kind: 'state', change: shown };
         }
         // One moment for all of it: no byte is shown before the state in which it was written.
         const { current, log, finished, progress: reported } = tracked;
@@ -244,10 +248,6 @@ type LogEvent = ExecutionEvent & { kind: 'log' };
 
 function keyOf(stream: LogStreamName): 'stdout' | 'stderr' {
   return stream === Stream.STDOUT ? 'stdout' : 'stderr';
-}
-
-function isFinalState(state: State): boolean {
-  return state >= State.SUCCEEDED;
 }
 
 function noAttempt(id: string, attempt: number): HarrierError {

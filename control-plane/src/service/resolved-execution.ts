@@ -99,9 +99,9 @@ function mergeLimits(request: Limits | undefined, module: Limits | undefined): L
   });
 }
 
-/** What is stored of a request, in base64: all but the input. */
-export function encodeRequest(request: CreateExecutionRequest): string {
-  return Buffer.from(toBinary(CreateExecutionRequestSchema, request)).toString('base64');
+/** What is stored of a request: all but the input. */
+export function encodeRequest(request: CreateExecutionRequest): Buffer {
+  return Buffer.from(toBinary(CreateExecutionRequestSchema, request));
 }
 
 export function decodeRequest(bytes: Uint8Array): CreateExecutionRequest {
