@@ -56,9 +56,12 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
 
 async function checkServer(sql: Sql): Promise<void> {
   let version: number;
+  let encoding: string;
   try {
-    const [row] = await sql<{ version: number }[]>`SELECT current_setting('server_version_num')::int AS version`;
+    const [row] = await sql<{ version: number; encoding: string }[]>`
+      SELECT current_setting('server_version_num')::int AS version, current_setting('server_encoding') AS encoding`;
     version = row?.version ?? 0;
+    encoding = row?.encoding ?? '';
   } catch (cause) {
     throw new HarrierError('unavailable', `the database cannot be reached: ${messageOf(cause)}`, { cause });
   }
@@ -67,5 +70,8 @@ async function checkServer(sql: Sql): Promise<void> {
       'failed_precondition',
       `the database is PostgreSQL ${Math.floor(version / 10_000)}; Harrier needs ${OLDEST_SERVER_VERSION} or newer`,
     );
+  }
+  if (encoding !== 'UTF8') {
+    throw new HarrierError('failed_precondition', `the database has the encoding ${encoding}; Harrier needs UTF8`);
   }
 }

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { Sql } from '../sql.ts';
 
 export interface NewLogChunk {
@@ -30,13 +31,19 @@ export async function storeLogChunks(sql: Sql, chunks: NewLogChunk[]): Promise<v
     start += chunk.data.length;
     return row;
   });
-  const bytes = chunks.length === 1 ? chunks[0]?.data : Buffer.concat(chunks.map((chunk) => chunk.data));
+  const text = textOf(Buffer.concat(chunks.map((chunk) => chunk.data)));
+  const whole = typeof text === 'string' ? sql`convert_to(${text}::text, 'UTF8')` : sql`${text}::bytea`;
   await sql`
     INSERT INTO log_chunks (tenant_id, execution_id, attempt, stream, byte_offset, data)
-    SELECT t, e, a, s, o, substring(${bytes ?? Buffer.alloc(0)}::bytea FROM p FOR l)
+    SELECT t, e, a, s, o, substring(${whole} FROM p FOR l)
     FROM json_to_recordset(${JSON.stringify(rows)}::text::json)
       AS input(t uuid, e uuid, a int, s smallint, o bigint, p int, l int)
     ON CONFLICT DO NOTHING`;
+}
+
+/** The driver sends bytes in hexadecimal; what is text anyway takes half the room, and a fifth less time to store. */
+function textOf(bytes: Buffer): string | Buffer {
+  return isUtf8(bytes) && !bytes.includes(0) ? bytes.toString('utf8') : bytes;
 }
 
 export interface LogRange {
