@@ -66,7 +66,13 @@ describe('an agent', { timeout: 60_000 }, () => {
     const agent = await startOn(server, dataDir);
     const side = await server.connection();
     const hello = await side.welcome('agent-5');
-    expect(hello).toMatchObject({ agentId: '', joinToken: 'token', slots: 2, held: [], environments: ['inline'] });
+    expect(hello).toMatchObject({
+      agentId: '',
+      joinToken: 'token',
+      slots: 2,
+      held: [],
+      environments: { available: ['inline'] },
+    });
     expect(hello.hardware?.cpu?.logicalCores).toBeGreaterThan(0);
     expect((await side.next('heartbeat')).stopping).toBe(false);
     assign(side, 'e1', HELLO);

@@ -28,6 +28,6 @@ export function createHello(
     slots: config.slots,
     instanceId: config.instanceId,
     held: table.held(),
-    environments: table.environments,
+    environments: { available: table.environments },
   });
 }

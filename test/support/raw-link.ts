@@ -4,6 +4,7 @@ import { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec, signedBytes } from '@harrier/sh
 import {
   type AgentMessage,
   AgentMessageSchema,
+  EnvironmentSupportSchema,
   type HelloSchema,
   LinkFrameSchema,
   type ServerMessage,
@@ -76,7 +77,12 @@ export class RawLink {
   async sayHello(identity: RawIdentity, hello: MessageInitShape<typeof HelloSchema> = {}): Promise<void> {
     const { nonce } = await this.next('challenge');
     const common = { agentId: identity.agentId, publicKey: identity.publicKey, signature: identity.sign(nonce) };
-    const facts = { name: 'raw', slots: 1, instanceId: 'raw-1', environments: ['inline'] };
+    const facts = {
+      name: 'raw',
+      slots: 1,
+      instanceId: 'raw-1',
+      environments: create(EnvironmentSupportSchema, { available: ['inline'] }),
+    };
     this.send({ case: 'hello', value: { ...common, ...facts, ...hello } });
   }
 

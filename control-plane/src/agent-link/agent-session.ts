@@ -203,7 +203,7 @@ export class AgentSession {
       tenantId,
       name: hello.name,
       labels: hello.labels,
-      environments: new Set(hello.environments),
+      environments: new Set(hello.environments?.available),
       slots: hello.slots,
       active: 0,
       draining: drainRequested,

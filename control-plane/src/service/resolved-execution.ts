@@ -6,9 +6,17 @@ import {
   type Command,
   type CreateExecutionRequest,
   CreateExecutionRequestSchema,
+  type Image,
 } from '@harrier/shared/gen/execution';
 import { type AttemptRef, type ServerMessage, ServerMessageSchema } from '@harrier/shared/gen/link';
-import { type Limits, LimitsSchema, type Module, type RetryPolicy } from '@harrier/shared/gen/module';
+import {
+  type Environment,
+  EnvironmentSchema,
+  type Limits,
+  LimitsSchema,
+  type Module,
+  type RetryPolicy,
+} from '@harrier/shared/gen/module';
 import type { Requirement } from '../scheduler/place.ts';
 import { durationOf, millisecondsOf } from './duration.ts';
 import type { StoredModule } from './module-service.ts';
@@ -24,11 +32,14 @@ const DEFAULT_LIMITS = {
   tmpBytes: BigInt(64 * MIB),
 } as const;
 
+const INLINE = create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
+
 /** What to run: exactly one of these. */
 export type Program =
   | { kind: 'module'; stored: StoredModule }
   | { kind: 'code'; code: Code }
-  | { kind: 'command'; command: Command };
+  | { kind: 'command'; command: Command }
+  | { kind: 'image'; image: Image };
 
 /** A request with everything that its module and the defaults add. */
 export interface ResolvedExecution {
@@ -66,10 +77,11 @@ export function resolveExecution(given: {
     selectors.push(parseLabelSelector(module.agentSelector, 'module.agent_selector'));
   }
   if (request.agentSelector !== '') selectors.push(parseLabelSelector(request.agentSelector, 'agent_selector'));
+  const program = programOf(request, stored);
   return {
     id: given.id,
     tenantId: given.tenantId,
-    program: programOf(request, stored),
+    program,
     request,
     inputJson: given.inputJson,
     jsonText: given.jsonText,
@@ -77,7 +89,7 @@ export function resolveExecution(given: {
     timeoutMs: timeout === undefined ? classTimeoutMs : millisecondsOf(timeout),
     limits: mergeLimits(request.limits, module?.limits),
     retryPolicy: request.retryPolicy ?? module?.retryPolicy,
-    requirement: { tenantId: given.tenantId, environment: 'inline', selectors },
+    requirement: { tenantId: given.tenantId, environment: environmentOf(program).kind.case ?? 'inline', selectors },
   };
 }
 
@@ -85,7 +97,24 @@ function programOf(request: CreateExecutionRequest, stored: StoredModule | undef
   if (stored !== undefined) return { kind: 'module', stored };
   if (request.target.case === 'code') return { kind: 'code', code: request.target.value };
   if (request.target.case === 'command') return { kind: 'command', command: request.target.value };
-  throw new HarrierError('invalid_argument', 'one of module, code and command is required', { field: 'module' });
+  if (request.target.case === 'image') return { kind: 'image', image: request.target.value };
+  throw new HarrierError('invalid_argument', 'one of module, code, command and image is required', { field: 'module' });
+}
+
+/** What it runs in. */
+export function environmentOf(program: Program): Environment {
+  switch (program.kind) {
+    case 'module':
+      return program.stored.module.environment ?? INLINE;
+    case 'code':
+      return program.code.environment ?? INLINE;
+    case 'command':
+      return program.command.environment ?? INLINE;
+    case 'image': {
+      const { image, pull } = program.image;
+      return create(EnvironmentSchema, { kind: { case: 'docker', value: { image, pull } } });
+    }
+  }
 }
 
 /** The first that is set: request, module, default. */
@@ -123,7 +152,7 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
         limits: resolved.limits,
         env: resolved.request.env,
         taskClass: resolved.taskClass,
-        environment: { kind: { case: 'inline', value: {} } },
+        environment: environmentOf(resolved.program),
       },
     },
   });
@@ -152,6 +181,8 @@ function assignedProgram({ program, limits, request }: ResolvedExecution) {
     }
     case 'command':
       return { case: 'command' as const, value: program.command };
+    case 'image':
+      return { case: 'image' as const, value: program.image };
   }
 }
 

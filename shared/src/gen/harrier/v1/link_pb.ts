@@ -10,7 +10,7 @@ import type { Hardware, HostLoad, Isolation } from "./agent_pb.ts";
 import { file_harrier_v1_agent } from "./agent_pb.ts";
 import type { ExecutionError } from "./error_pb.ts";
 import { file_harrier_v1_error } from "./error_pb.ts";
-import type { Command, Execution_State, Execution_Usage, LogChunk_Stream, Progress } from "./execution_pb.ts";
+import type { Command, Execution_State, Execution_Usage, Image, LogChunk_Stream, Progress } from "./execution_pb.ts";
 import { file_harrier_v1_execution } from "./execution_pb.ts";
 import type { Environment, Limits } from "./module_pb.ts";
 import { file_harrier_v1_module } from "./module_pb.ts";
@@ -20,7 +20,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/link.proto.
  */
 export const file_harrier_v1_link: GenFile = /*@__PURE__*/
-  fileDesc("ChVoYXJyaWVyL3YxL2xpbmsucHJvdG8SCmhhcnJpZXIudjEi8QEKCUxpbmtGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIUCgxhY2tub3dsZWRnZWQYAiABKAQSKgoFYWdlbnQYAyABKAsyGS5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZXNIABIsCgZzZXJ2ZXIYBCABKAsyGi5oYXJyaWVyLnYxLlNlcnZlck1lc3NhZ2VzSAASMgoIZnJhZ21lbnQYBSABKAsyHi5oYXJyaWVyLnYxLkxpbmtGcmFtZS5GcmFnbWVudEgAGiYKCEZyYWdtZW50EgwKBGRhdGEYASABKAwSDAoEbGFzdBgCIAEoCEIGCgRib2R5IjsKDUFnZW50TWVzc2FnZXMSKgoIbWVzc2FnZXMYASADKAsyGC5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZSI9Cg5TZXJ2ZXJNZXNzYWdlcxIrCghtZXNzYWdlcxgBIAMoCzIZLmhhcnJpZXIudjEuU2VydmVyTWVzc2FnZSKBAwoMQWdlbnRNZXNzYWdlEiIKBWhlbGxvGAEgASgLMhEuaGFycmllci52MS5IZWxsb0gAEioKCWhlYXJ0YmVhdBgCIAEoCzIVLmhhcnJpZXIudjEuSGVhcnRiZWF0SAASLQoHc3RhcnRlZBgDIAEoCzIaLmhhcnJpZXIudjEuQXR0ZW1wdFN0YXJ0ZWRIABIlCgNsb2cYBCABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRMb2dIABIvCghwcm9ncmVzcxgFIAEoCzIbLmhhcnJpZXIudjEuQXR0ZW1wdFByb2dyZXNzSAASKwoGcmVzdWx0GAYgASgLMhkuaGFycmllci52MS5BdHRlbXB0UmVzdWx0SAASLwoIcmVqZWN0ZWQYByABKAsyGy5oYXJyaWVyLnYxLkF0dGVtcHRSZWplY3RlZEgAEjEKCXByZXBhcmluZxgIIAEoCzIcLmhhcnJpZXIudjEuQXR0ZW1wdFByZXBhcmluZ0gAQgkKB21lc3NhZ2UioQMKDVNlcnZlck1lc3NhZ2USKgoJY2hhbGxlbmdlGAEgASgLMhUuaGFycmllci52MS5DaGFsbGVuZ2VIABImCgd3ZWxjb21lGAIgASgLMhMuaGFycmllci52MS5XZWxjb21lSAASLAoKYXNzaWdubWVudBgDIAEoCzIWLmhhcnJpZXIudjEuQXNzaWdubWVudEgAEisKBmNhbmNlbBgEIAEoCzIZLmhhcnJpZXIudjEuQ2FuY2VsQXR0ZW1wdEgAEisKCmxvZ19zdG9yZWQYBSABKAsyFS5oYXJyaWVyLnYxLkxvZ1N0b3JlZEgAEjEKDXJlc3VsdF9zdG9yZWQYBiABKAsyGC5oYXJyaWVyLnYxLlJlc3VsdFN0b3JlZEgAEicKBGRyb3AYByABKAsyFy5oYXJyaWVyLnYxLkRyb3BBdHRlbXB0SAASJQoFZHJhaW4YCCABKAsyFC5oYXJyaWVyLnYxLlNldERyYWluSAASJgoHZ29vZGJ5ZRgJIAEoCzITLmhhcnJpZXIudjEuR29vZGJ5ZUgAQgkKB21lc3NhZ2UiMwoKQXR0ZW1wdFJlZhIUCgxleGVjdXRpb25faWQYASABKAkSDwoHYXR0ZW1wdBgCIAEoBSIaCglDaGFsbGVuZ2USDQoFbm9uY2UYASABKAwihAMKBUhlbGxvEhAKCGFnZW50X2lkGAEgASgJEhIKCmpvaW5fdG9rZW4YAiABKAkSEgoKcHVibGljX2tleRgDIAEoDBIRCglzaWduYXR1cmUYBCABKAwSDAoEbmFtZRgFIAEoCRIPCgd2ZXJzaW9uGAYgASgJEi0KBmxhYmVscxgHIAMoCzIdLmhhcnJpZXIudjEuSGVsbG8uTGFiZWxzRW50cnkSJgoIaGFyZHdhcmUYCCABKAsyFC5oYXJyaWVyLnYxLkhhcmR3YXJlEigKCWlzb2xhdGlvbhgJIAEoCzIVLmhhcnJpZXIudjEuSXNvbGF0aW9uEg0KBXNsb3RzGAogASgFEhMKC2luc3RhbmNlX2lkGAsgASgJEiUKBGhlbGQYDCADKAsyFy5oYXJyaWVyLnYxLkhlbGRBdHRlbXB0EhQKDGVudmlyb25tZW50cxgNIAMoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkQKC0hlbGRBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghmaW5pc2hlZBgCIAEoCCKxAQoHV2VsY29tZRIQCghhZ2VudF9pZBgBIAEoCRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoGcmVzdW1lGAMgAygLMhUuaGFycmllci52MS5Mb2dTdG9yZWQSJAoEZHJvcBgEIAMoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghkcmFpbmluZxgFIAEoCCKuAQoJSGVhcnRiZWF0EiIKBGxvYWQYASABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEhkKEWFjdGl2ZV9leGVjdXRpb25zGAIgASgFEiYKCGhhcmR3YXJlGAMgASgLMhQuaGFycmllci52MS5IYXJkd2FyZRIoCglpc29sYXRpb24YBCABKAsyFS5oYXJyaWVyLnYxLklzb2xhdGlvbhIQCghzdG9wcGluZxgFIAEoCCL1AwoKQXNzaWdubWVudBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGdGVuYW50GAIgASgJEi8KBnB5dGhvbhgDIAEoCzIdLmhhcnJpZXIudjEuQXNzaWdubWVudC5QeXRob25IABImCgdjb21tYW5kGAQgASgLMhMuaGFycmllci52MS5Db21tYW5kSAASEgoKaW5wdXRfanNvbhgFIAEoDBIqCgd0aW1lb3V0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiIKBmxpbWl0cxgHIAEoCzISLmhhcnJpZXIudjEuTGltaXRzEiwKA2VudhgIIAMoCzIfLmhhcnJpZXIudjEuQXNzaWdubWVudC5FbnZFbnRyeRISCgp0YXNrX2NsYXNzGAkgASgJEiwKC2Vudmlyb25tZW50GAogASgLMhcuaGFycmllci52MS5FbnZpcm9ubWVudBpOCgZQeXRob24SDgoGc291cmNlGAEgASgJEg8KB2hhbmRsZXIYAiABKAkSEAoIZmlsZW5hbWUYAyABKAkSEQoJcmV1c2Vfa2V5GAQgASgJGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHcHJvZ3JhbSJeCg1DYW5jZWxBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3ChBBdHRlbXB0UHJlcGFyaW5nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiI1Cg5BdHRlbXB0U3RhcnRlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYifAoKQXR0ZW1wdExvZxIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKwoGc3RyZWFtGAIgASgOMhsuaGFycmllci52MS5Mb2dDaHVuay5TdHJlYW0SDgoGb2Zmc2V0GAMgASgDEgwKBGRhdGEYBCABKAwiXgoPQXR0ZW1wdFByb2dyZXNzEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhImCghwcm9ncmVzcxgCIAEoCzIULmhhcnJpZXIudjEuUHJvZ3Jlc3Mi9gIKDUF0dGVtcHRSZXN1bHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEioKBXN0YXRlGAIgASgOMhsuaGFycmllci52MS5FeGVjdXRpb24uU3RhdGUSKQoFZXJyb3IYAyABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEhMKC291dHB1dF9qc29uGAQgASgMEhYKCWV4aXRfY29kZRgFIAEoBUgAiAEBEioKBXVzYWdlGAYgASgLMhsuaGFycmllci52MS5FeGVjdXRpb24uVXNhZ2USEgoKcHJlcGFyZV9tcxgHIAEoARIOCgZydW5fbXMYCCABKAESFAoMc3Rkb3V0X2J5dGVzGAkgASgDEhQKDHN0ZGVycl9ieXRlcxgKIAEoAxIYChBzdGRvdXRfdHJ1bmNhdGVkGAsgASgIEhgKEHN0ZGVycl90cnVuY2F0ZWQYDCABKAhCDAoKX2V4aXRfY29kZSJyCg9BdHRlbXB0UmVqZWN0ZWQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEikKBWVycm9yGAIgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvchIPCgdyZXF1ZXVlGAMgASgIIl4KCUxvZ1N0b3JlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSFQoNc3Rkb3V0X29mZnNldBgCIAEoAxIVCg1zdGRlcnJfb2Zmc2V0GAMgASgDIjMKDFJlc3VsdFN0b3JlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYiQgoLRHJvcEF0dGVtcHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEg4KBnJlYXNvbhgCIAEoCSIcCghTZXREcmFpbhIQCghkcmFpbmluZxgBIAEoCCLUAQoHR29vZGJ5ZRImCgRjb2RlGAEgASgOMhguaGFycmllci52MS5Hb29kYnllLkNvZGUSDwoHbWVzc2FnZRgCIAEoCRIoCgdkZXRhaWxzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJmCgRDb2RlEhQKEENPREVfVU5TUEVDSUZJRUQQABIMCghTSFVURE9XThABEgwKCFJFUExBQ0VEEAISCwoHUkVWT0tFRBADEgsKB1JFRlVTRUQQBBISCg5QUk9UT0NPTF9FUlJPUhAFYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_harrier_v1_agent, file_harrier_v1_error, file_harrier_v1_execution, file_harrier_v1_module]);
+  fileDesc("ChVoYXJyaWVyL3YxL2xpbmsucHJvdG8SCmhhcnJpZXIudjEi8QEKCUxpbmtGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIUCgxhY2tub3dsZWRnZWQYAiABKAQSKgoFYWdlbnQYAyABKAsyGS5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZXNIABIsCgZzZXJ2ZXIYBCABKAsyGi5oYXJyaWVyLnYxLlNlcnZlck1lc3NhZ2VzSAASMgoIZnJhZ21lbnQYBSABKAsyHi5oYXJyaWVyLnYxLkxpbmtGcmFtZS5GcmFnbWVudEgAGiYKCEZyYWdtZW50EgwKBGRhdGEYASABKAwSDAoEbGFzdBgCIAEoCEIGCgRib2R5IjsKDUFnZW50TWVzc2FnZXMSKgoIbWVzc2FnZXMYASADKAsyGC5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZSI9Cg5TZXJ2ZXJNZXNzYWdlcxIrCghtZXNzYWdlcxgBIAMoCzIZLmhhcnJpZXIudjEuU2VydmVyTWVzc2FnZSLYAwoMQWdlbnRNZXNzYWdlEiIKBWhlbGxvGAEgASgLMhEuaGFycmllci52MS5IZWxsb0gAEioKCWhlYXJ0YmVhdBgCIAEoCzIVLmhhcnJpZXIudjEuSGVhcnRiZWF0SAASLQoHc3RhcnRlZBgDIAEoCzIaLmhhcnJpZXIudjEuQXR0ZW1wdFN0YXJ0ZWRIABIlCgNsb2cYBCABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRMb2dIABIvCghwcm9ncmVzcxgFIAEoCzIbLmhhcnJpZXIudjEuQXR0ZW1wdFByb2dyZXNzSAASKwoGcmVzdWx0GAYgASgLMhkuaGFycmllci52MS5BdHRlbXB0UmVzdWx0SAASLwoIcmVqZWN0ZWQYByABKAsyGy5oYXJyaWVyLnYxLkF0dGVtcHRSZWplY3RlZEgAEjEKCXByZXBhcmluZxgIIAEoCzIcLmhhcnJpZXIudjEuQXR0ZW1wdFByZXBhcmluZ0gAEisKCmxvY2tfZm91bmQYCSABKAsyFS5oYXJyaWVyLnYxLkxvY2tGb3VuZEgAEigKCHJlc29sdmVkGAogASgLMhQuaGFycmllci52MS5SZXNvbHZlZEgAQgkKB21lc3NhZ2Ui+gMKDVNlcnZlck1lc3NhZ2USKgoJY2hhbGxlbmdlGAEgASgLMhUuaGFycmllci52MS5DaGFsbGVuZ2VIABImCgd3ZWxjb21lGAIgASgLMhMuaGFycmllci52MS5XZWxjb21lSAASLAoKYXNzaWdubWVudBgDIAEoCzIWLmhhcnJpZXIudjEuQXNzaWdubWVudEgAEisKBmNhbmNlbBgEIAEoCzIZLmhhcnJpZXIudjEuQ2FuY2VsQXR0ZW1wdEgAEisKCmxvZ19zdG9yZWQYBSABKAsyFS5oYXJyaWVyLnYxLkxvZ1N0b3JlZEgAEjEKDXJlc3VsdF9zdG9yZWQYBiABKAsyGC5oYXJyaWVyLnYxLlJlc3VsdFN0b3JlZEgAEicKBGRyb3AYByABKAsyFy5oYXJyaWVyLnYxLkRyb3BBdHRlbXB0SAASJQoFZHJhaW4YCCABKAsyFC5oYXJyaWVyLnYxLlNldERyYWluSAASJgoHZ29vZGJ5ZRgJIAEoCzITLmhhcnJpZXIudjEuR29vZGJ5ZUgAEi8KDGxvY2tfZGVjaWRlZBgKIAEoCzIXLmhhcnJpZXIudjEuTG9ja0RlY2lkZWRIABImCgdyZXNvbHZlGAsgASgLMhMuaGFycmllci52MS5SZXNvbHZlSABCCQoHbWVzc2FnZSIzCgpBdHRlbXB0UmVmEhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFIhoKCUNoYWxsZW5nZRINCgVub25jZRgBIAEoDCKkAwoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEgoKam9pbl90b2tlbhgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgMEhEKCXNpZ25hdHVyZRgEIAEoDBIMCgRuYW1lGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSLQoGbGFiZWxzGAcgAygLMh0uaGFycmllci52MS5IZWxsby5MYWJlbHNFbnRyeRImCghoYXJkd2FyZRgIIAEoCzIULmhhcnJpZXIudjEuSGFyZHdhcmUSKAoJaXNvbGF0aW9uGAkgASgLMhUuaGFycmllci52MS5Jc29sYXRpb24SDQoFc2xvdHMYCiABKAUSEwoLaW5zdGFuY2VfaWQYCyABKAkSJQoEaGVsZBgMIAMoCzIXLmhhcnJpZXIudjEuSGVsZEF0dGVtcHQSNAoMZW52aXJvbm1lbnRzGA0gASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKhAQoSRW52aXJvbm1lbnRTdXBwb3J0EhEKCWF2YWlsYWJsZRgBIAMoCRJECgt1bmF2YWlsYWJsZRgCIAMoCzIvLmhhcnJpZXIudjEuRW52aXJvbm1lbnRTdXBwb3J0LlVuYXZhaWxhYmxlRW50cnkaMgoQVW5hdmFpbGFibGVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkQKC0hlbGRBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghmaW5pc2hlZBgCIAEoCCKxAQoHV2VsY29tZRIQCghhZ2VudF9pZBgBIAEoCRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoGcmVzdW1lGAMgAygLMhUuaGFycmllci52MS5Mb2dTdG9yZWQSJAoEZHJvcBgEIAMoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghkcmFpbmluZxgFIAEoCCLkAQoJSGVhcnRiZWF0EiIKBGxvYWQYASABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEhkKEWFjdGl2ZV9leGVjdXRpb25zGAIgASgFEiYKCGhhcmR3YXJlGAMgASgLMhQuaGFycmllci52MS5IYXJkd2FyZRIoCglpc29sYXRpb24YBCABKAsyFS5oYXJyaWVyLnYxLklzb2xhdGlvbhIQCghzdG9wcGluZxgFIAEoCBI0CgxlbnZpcm9ubWVudHMYBiABKAsyHi5oYXJyaWVyLnYxLkVudmlyb25tZW50U3VwcG9ydCLhBQoKQXNzaWdubWVudBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGdGVuYW50GAIgASgJEi8KBnB5dGhvbhgDIAEoCzIdLmhhcnJpZXIudjEuQXNzaWdubWVudC5QeXRob25IABImCgdjb21tYW5kGAQgASgLMhMuaGFycmllci52MS5Db21tYW5kSAASLwoGc2NyaXB0GAsgASgLMh0uaGFycmllci52MS5Bc3NpZ25tZW50LlNjcmlwdEgAEiIKBWltYWdlGAwgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhIKCmlucHV0X2pzb24YBSABKAwSKgoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIiCgZsaW1pdHMYByABKAsyEi5oYXJyaWVyLnYxLkxpbWl0cxIsCgNlbnYYCCADKAsyHy5oYXJyaWVyLnYxLkFzc2lnbm1lbnQuRW52RW50cnkSEgoKdGFza19jbGFzcxgJIAEoCRIsCgtlbnZpcm9ubWVudBgKIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQSGQoRaW5wdXRfc2NoZW1hX2pzb24YDSABKAkSGgoSb3V0cHV0X3NjaGVtYV9qc29uGA4gASgJGl8KBlB5dGhvbhIOCgZzb3VyY2UYASABKAkSDwoHaGFuZGxlchgCIAEoCRIQCghmaWxlbmFtZRgDIAEoCRIRCglyZXVzZV9rZXkYBCABKAkSDwoHcHJlbG9hZBgFIAMoCRpNCgZTY3JpcHQSEAoIbGFuZ3VhZ2UYASABKAkSDgoGc291cmNlGAIgASgJEg8KB2hhbmRsZXIYAyABKAkSEAoIZmlsZW5hbWUYBCABKAkaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIJCgdwcm9ncmFtIl4KDUNhbmNlbEF0dGVtcHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEigKBWdyYWNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKEEF0dGVtcHRQcmVwYXJpbmcSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmIj4KCUxvY2tGb3VuZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDAoEbG9jaxgCIAEoCSJACgtMb2NrRGVjaWRlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDAoEbG9jaxgCIAEoCSJTCgdSZXNvbHZlEgoKAmlkGAEgASgJEg4KBnRlbmFudBgCIAEoCRIsCgtlbnZpcm9ubWVudBgDIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQicQoIUmVzb2x2ZWQSCgoCaWQYASABKAkSDAoEbG9jaxgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEgwKBGhlbGQYBCABKAgSKQoFZXJyb3IYBSABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yIjUKDkF0dGVtcHRTdGFydGVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJ8CgpBdHRlbXB0TG9nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIrCgZzdHJlYW0YAiABKA4yGy5oYXJyaWVyLnYxLkxvZ0NodW5rLlN0cmVhbRIOCgZvZmZzZXQYAyABKAMSDAoEZGF0YRgEIAEoDCJeCg9BdHRlbXB0UHJvZ3Jlc3MSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEiYKCHByb2dyZXNzGAIgASgLMhQuaGFycmllci52MS5Qcm9ncmVzcyL2AgoNQXR0ZW1wdFJlc3VsdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKgoFc3RhdGUYAiABKA4yGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5TdGF0ZRIpCgVlcnJvchgDIAEoCzIaLmhhcnJpZXIudjEuRXhlY3V0aW9uRXJyb3ISEwoLb3V0cHV0X2pzb24YBCABKAwSFgoJZXhpdF9jb2RlGAUgASgFSACIAQESKgoFdXNhZ2UYBiABKAsyGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5Vc2FnZRISCgpwcmVwYXJlX21zGAcgASgBEg4KBnJ1bl9tcxgIIAEoARIUCgxzdGRvdXRfYnl0ZXMYCSABKAMSFAoMc3RkZXJyX2J5dGVzGAogASgDEhgKEHN0ZG91dF90cnVuY2F0ZWQYCyABKAgSGAoQc3RkZXJyX3RydW5jYXRlZBgMIAEoCEIMCgpfZXhpdF9jb2RlInIKD0F0dGVtcHRSZWplY3RlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKQoFZXJyb3IYAiABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEg8KB3JlcXVldWUYAyABKAgiXgoJTG9nU3RvcmVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIVCg1zdGRvdXRfb2Zmc2V0GAIgASgDEhUKDXN0ZGVycl9vZmZzZXQYAyABKAMiMwoMUmVzdWx0U3RvcmVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJCCgtEcm9wQXR0ZW1wdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGcmVhc29uGAIgASgJIhwKCFNldERyYWluEhAKCGRyYWluaW5nGAEgASgIItQBCgdHb29kYnllEiYKBGNvZGUYASABKA4yGC5oYXJyaWVyLnYxLkdvb2RieWUuQ29kZRIPCgdtZXNzYWdlGAIgASgJEigKB2RldGFpbHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0ImYKBENvZGUSFAoQQ09ERV9VTlNQRUNJRklFRBAAEgwKCFNIVVRET1dOEAESDAoIUkVQTEFDRUQQAhILCgdSRVZPS0VEEAMSCwoHUkVGVVNFRBAEEhIKDlBST1RPQ09MX0VSUk9SEAViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_harrier_v1_agent, file_harrier_v1_error, file_harrier_v1_execution, file_harrier_v1_module]);
 
 /**
  * One WebSocket message.
@@ -202,6 +202,18 @@ export type AgentMessage = Message<"harrier.v1.AgentMessage"> & {
      */
     value: AttemptPreparing;
     case: "preparing";
+  } | {
+    /**
+     * @generated from field: harrier.v1.LockFound lock_found = 9;
+     */
+    value: LockFound;
+    case: "lockFound";
+  } | {
+    /**
+     * @generated from field: harrier.v1.Resolved resolved = 10;
+     */
+    value: Resolved;
+    case: "resolved";
   } | { case: undefined; value?: undefined };
 };
 
@@ -275,6 +287,18 @@ export type ServerMessage = Message<"harrier.v1.ServerMessage"> & {
      */
     value: Goodbye;
     case: "goodbye";
+  } | {
+    /**
+     * @generated from field: harrier.v1.LockDecided lock_decided = 10;
+     */
+    value: LockDecided;
+    case: "lockDecided";
+  } | {
+    /**
+     * @generated from field: harrier.v1.Resolve resolve = 11;
+     */
+    value: Resolve;
+    case: "resolve";
   } | { case: undefined; value?: undefined };
 };
 
@@ -417,11 +441,11 @@ export type Hello = Message<"harrier.v1.Hello"> & {
   held: HeldAttempt[];
 
   /**
-   * Environments that it can prepare, for example `inline`.
+   * Environments that it can prepare.
    *
-   * @generated from field: repeated string environments = 13;
+   * @generated from field: harrier.v1.EnvironmentSupport environments = 13;
    */
-  environments: string[];
+  environments?: EnvironmentSupport | undefined;
 };
 
 /**
@@ -430,6 +454,34 @@ export type Hello = Message<"harrier.v1.Hello"> & {
  */
 export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_harrier_v1_link, 7);
+
+/**
+ * Which environments an agent can prepare.
+ *
+ * @generated from message harrier.v1.EnvironmentSupport
+ */
+export type EnvironmentSupport = Message<"harrier.v1.EnvironmentSupport"> & {
+  /**
+   * For example `inline`, `venv`.
+   *
+   * @generated from field: repeated string available = 1;
+   */
+  available: string[];
+
+  /**
+   * The others, each with the reason: `{"docker": "no Docker engine answers at /run/docker.sock"}`.
+   *
+   * @generated from field: map<string, string> unavailable = 2;
+   */
+  unavailable: { [key: string]: string };
+};
+
+/**
+ * Describes the message harrier.v1.EnvironmentSupport.
+ * Use `create(EnvironmentSupportSchema)` to create a new message.
+ */
+export const EnvironmentSupportSchema: GenMessage<EnvironmentSupport> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 8);
 
 /**
  * An attempt that the agent still has.
@@ -455,7 +507,7 @@ export type HeldAttempt = Message<"harrier.v1.HeldAttempt"> & {
  * Use `create(HeldAttemptSchema)` to create a new message.
  */
 export const HeldAttemptSchema: GenMessage<HeldAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 8);
+  messageDesc(file_harrier_v1_link, 9);
 
 /**
  * The handshake succeeded.
@@ -504,7 +556,7 @@ export type Welcome = Message<"harrier.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 9);
+  messageDesc(file_harrier_v1_link, 10);
 
 /**
  * Tells that the agent lives, and what changed.
@@ -544,6 +596,13 @@ export type Heartbeat = Message<"harrier.v1.Heartbeat"> & {
    * @generated from field: bool stopping = 5;
    */
   stopping: boolean;
+
+  /**
+   * Absent when nothing changed since it was last sent.
+   *
+   * @generated from field: harrier.v1.EnvironmentSupport environments = 6;
+   */
+  environments?: EnvironmentSupport | undefined;
 };
 
 /**
@@ -551,7 +610,7 @@ export type Heartbeat = Message<"harrier.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 10);
+  messageDesc(file_harrier_v1_link, 11);
 
 /**
  * Run this.
@@ -588,6 +647,20 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
      */
     value: Command;
     case: "command";
+  } | {
+    /**
+     * @generated from field: harrier.v1.Assignment.Script script = 11;
+     */
+    value: Assignment_Script;
+    case: "script";
+  } | {
+    /**
+     * An image that follows the container protocol.
+     *
+     * @generated from field: harrier.v1.Image image = 12;
+     */
+    value: Image;
+    case: "image";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -622,9 +695,23 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
   taskClass: string;
 
   /**
+   * What it runs in. A lock that was decided before is filled in.
+   *
    * @generated from field: harrier.v1.Environment environment = 10;
    */
   environment?: Environment | undefined;
+
+  /**
+   * JSON Schemas of the module as JSON text, for images; empty: none.
+   *
+   * @generated from field: string input_schema_json = 13;
+   */
+  inputSchemaJson: string;
+
+  /**
+   * @generated from field: string output_schema_json = 14;
+   */
+  outputSchemaJson: string;
 };
 
 /**
@@ -632,7 +719,7 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema: GenMessage<Assignment> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 11);
+  messageDesc(file_harrier_v1_link, 12);
 
 /**
  * A Python module or ad-hoc code.
@@ -667,6 +754,13 @@ export type Assignment_Python = Message<"harrier.v1.Assignment.Python"> & {
    * @generated from field: string reuse_key = 4;
    */
   reuseKey: string;
+
+  /**
+   * Modules to import before the first call.
+   *
+   * @generated from field: repeated string preload = 5;
+   */
+  preload: string[];
 };
 
 /**
@@ -674,7 +768,49 @@ export type Assignment_Python = Message<"harrier.v1.Assignment.Python"> & {
  * Use `create(Assignment_PythonSchema)` to create a new message.
  */
 export const Assignment_PythonSchema: GenMessage<Assignment_Python> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 11, 0);
+  messageDesc(file_harrier_v1_link, 12, 0);
+
+/**
+ * Code in another language than Python.
+ *
+ * @generated from message harrier.v1.Assignment.Script
+ */
+export type Assignment_Script = Message<"harrier.v1.Assignment.Script"> & {
+  /**
+   * `nodejs` or `go`.
+   *
+   * @generated from field: string language = 1;
+   */
+  language: string;
+
+  /**
+   * Source text.
+   *
+   * @generated from field: string source = 2;
+   */
+  source: string;
+
+  /**
+   * Function to call.
+   *
+   * @generated from field: string handler = 3;
+   */
+  handler: string;
+
+  /**
+   * Shown in errors, for example `hello-world-1.0.0.js`.
+   *
+   * @generated from field: string filename = 4;
+   */
+  filename: string;
+};
+
+/**
+ * Describes the message harrier.v1.Assignment.Script.
+ * Use `create(Assignment_ScriptSchema)` to create a new message.
+ */
+export const Assignment_ScriptSchema: GenMessage<Assignment_Script> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 12, 1);
 
 /**
  * Stop this attempt.
@@ -700,10 +836,10 @@ export type CancelAttempt = Message<"harrier.v1.CancelAttempt"> & {
  * Use `create(CancelAttemptSchema)` to create a new message.
  */
 export const CancelAttemptSchema: GenMessage<CancelAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 12);
+  messageDesc(file_harrier_v1_link, 13);
 
 /**
- * The environment is being prepared.
+ * The environment is being prepared. Output of the preparation comes as standard error, before that of the code.
  *
  * @generated from message harrier.v1.AttemptPreparing
  */
@@ -719,7 +855,133 @@ export type AttemptPreparing = Message<"harrier.v1.AttemptPreparing"> & {
  * Use `create(AttemptPreparingSchema)` to create a new message.
  */
 export const AttemptPreparingSchema: GenMessage<AttemptPreparing> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 13);
+  messageDesc(file_harrier_v1_link, 14);
+
+/**
+ * The agent has resolved an environment that came without a lock, and waits for `LockDecided` before it installs.
+ *
+ * @generated from message harrier.v1.LockFound
+ */
+export type LockFound = Message<"harrier.v1.LockFound"> & {
+  /**
+   * @generated from field: harrier.v1.AttemptRef ref = 1;
+   */
+  ref?: AttemptRef | undefined;
+
+  /**
+   * As `Environment.Venv.lock` and `Environment.Conda.lock`; the image with its digest for docker.
+   *
+   * @generated from field: string lock = 2;
+   */
+  lock: string;
+};
+
+/**
+ * Describes the message harrier.v1.LockFound.
+ * Use `create(LockFoundSchema)` to create a new message.
+ */
+export const LockFoundSchema: GenMessage<LockFound> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 15);
+
+/**
+ * What every agent installs for this module version: the lock that was found first.
+ *
+ * @generated from message harrier.v1.LockDecided
+ */
+export type LockDecided = Message<"harrier.v1.LockDecided"> & {
+  /**
+   * @generated from field: harrier.v1.AttemptRef ref = 1;
+   */
+  ref?: AttemptRef | undefined;
+
+  /**
+   * @generated from field: string lock = 2;
+   */
+  lock: string;
+};
+
+/**
+ * Describes the message harrier.v1.LockDecided.
+ * Use `create(LockDecidedSchema)` to create a new message.
+ */
+export const LockDecidedSchema: GenMessage<LockDecided> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 16);
+
+/**
+ * Resolve an environment without installing it.
+ *
+ * @generated from message harrier.v1.Resolve
+ */
+export type Resolve = Message<"harrier.v1.Resolve"> & {
+  /**
+   * Chosen by the control plane; `Resolved` has it.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string tenant = 2;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: harrier.v1.Environment environment = 3;
+   */
+  environment?: Environment | undefined;
+};
+
+/**
+ * Describes the message harrier.v1.Resolve.
+ * Use `create(ResolveSchema)` to create a new message.
+ */
+export const ResolveSchema: GenMessage<Resolve> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 17);
+
+/**
+ * Answer to `Resolve`.
+ *
+ * @generated from message harrier.v1.Resolved
+ */
+export type Resolved = Message<"harrier.v1.Resolved"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * As in `LockFound`; empty with `error`.
+   *
+   * @generated from field: string lock = 2;
+   */
+  lock: string;
+
+  /**
+   * Bytes to download and install, as far as the index tells; 0: unknown.
+   *
+   * @generated from field: int64 size_bytes = 3;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * The agent has it already.
+   *
+   * @generated from field: bool held = 4;
+   */
+  held: boolean;
+
+  /**
+   * @generated from field: harrier.v1.ExecutionError error = 5;
+   */
+  error?: ExecutionError | undefined;
+};
+
+/**
+ * Describes the message harrier.v1.Resolved.
+ * Use `create(ResolvedSchema)` to create a new message.
+ */
+export const ResolvedSchema: GenMessage<Resolved> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 18);
 
 /**
  * The code is about to run.
@@ -738,7 +1000,7 @@ export type AttemptStarted = Message<"harrier.v1.AttemptStarted"> & {
  * Use `create(AttemptStartedSchema)` to create a new message.
  */
 export const AttemptStartedSchema: GenMessage<AttemptStarted> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 14);
+  messageDesc(file_harrier_v1_link, 19);
 
 /**
  * Bytes that the code wrote.
@@ -774,7 +1036,7 @@ export type AttemptLog = Message<"harrier.v1.AttemptLog"> & {
  * Use `create(AttemptLogSchema)` to create a new message.
  */
 export const AttemptLogSchema: GenMessage<AttemptLog> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 15);
+  messageDesc(file_harrier_v1_link, 20);
 
 /**
  * What the code says of its progress.
@@ -798,7 +1060,7 @@ export type AttemptProgress = Message<"harrier.v1.AttemptProgress"> & {
  * Use `create(AttemptProgressSchema)` to create a new message.
  */
 export const AttemptProgressSchema: GenMessage<AttemptProgress> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 16);
+  messageDesc(file_harrier_v1_link, 21);
 
 /**
  * How the attempt ended. Sent again until it is acknowledged.
@@ -880,7 +1142,7 @@ export type AttemptResult = Message<"harrier.v1.AttemptResult"> & {
  * Use `create(AttemptResultSchema)` to create a new message.
  */
 export const AttemptResultSchema: GenMessage<AttemptResult> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 17);
+  messageDesc(file_harrier_v1_link, 22);
 
 /**
  * The agent does not take the assignment; it is put back into the queue or fails with the error.
@@ -911,7 +1173,7 @@ export type AttemptRejected = Message<"harrier.v1.AttemptRejected"> & {
  * Use `create(AttemptRejectedSchema)` to create a new message.
  */
 export const AttemptRejectedSchema: GenMessage<AttemptRejected> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 18);
+  messageDesc(file_harrier_v1_link, 23);
 
 /**
  * Log bytes are stored up to these offsets.
@@ -940,7 +1202,7 @@ export type LogStored = Message<"harrier.v1.LogStored"> & {
  * Use `create(LogStoredSchema)` to create a new message.
  */
 export const LogStoredSchema: GenMessage<LogStored> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 19);
+  messageDesc(file_harrier_v1_link, 24);
 
 /**
  * The result was accepted and committed, or is not wanted: forget the attempt.
@@ -959,7 +1221,7 @@ export type ResultStored = Message<"harrier.v1.ResultStored"> & {
  * Use `create(ResultStoredSchema)` to create a new message.
  */
 export const ResultStoredSchema: GenMessage<ResultStored> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 20);
+  messageDesc(file_harrier_v1_link, 25);
 
 /**
  * The attempt is not the agent's any more: stop it and forget it.
@@ -983,7 +1245,7 @@ export type DropAttempt = Message<"harrier.v1.DropAttempt"> & {
  * Use `create(DropAttemptSchema)` to create a new message.
  */
 export const DropAttemptSchema: GenMessage<DropAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 21);
+  messageDesc(file_harrier_v1_link, 26);
 
 /**
  * Take no new work, or take it again.
@@ -1002,7 +1264,7 @@ export type SetDrain = Message<"harrier.v1.SetDrain"> & {
  * Use `create(SetDrainSchema)` to create a new message.
  */
 export const SetDrainSchema: GenMessage<SetDrain> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 22);
+  messageDesc(file_harrier_v1_link, 27);
 
 /**
  * The control plane is about to close the link.
@@ -1033,7 +1295,7 @@ export type Goodbye = Message<"harrier.v1.Goodbye"> & {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 23);
+  messageDesc(file_harrier_v1_link, 28);
 
 /**
  * @generated from enum harrier.v1.Goodbye.Code
@@ -1089,5 +1351,5 @@ export type Goodbye_Code = (typeof Goodbye_Code)[keyof typeof Goodbye_Code] | Un
  * Describes the enum harrier.v1.Goodbye.Code.
  */
 export const Goodbye_CodeSchema: GenEnum<Goodbye_Code> = /*@__PURE__*/
-  enumDesc(file_harrier_v1_link, 23, 0);
+  enumDesc(file_harrier_v1_link, 28, 0);
 

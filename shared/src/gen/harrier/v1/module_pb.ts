@@ -17,7 +17,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/module.proto.
  */
 export const file_harrier_v1_module: GenFile = /*@__PURE__*/
-  fileDesc("ChdoYXJyaWVyL3YxL21vZHVsZS5wcm90bxIKaGFycmllci52MSKdBgoGTW9kdWxlEjQKBG5hbWUYASABKAlCJrpII3IhGIABMhxeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXSokEhoKB3ZlcnNpb24YAiABKAlCCbpIBnIEEAEYQBIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYgCASIAoEdGFncxgEIAMoCUISukgPkgEMEEAYASIGcgQQARhAEiEKCGxhbmd1YWdlGAUgASgJQg+6SAxyClIAUgZweXRob24SLAoLZW52aXJvbm1lbnQYBiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhoKBGNvZGUYByABKAlCDLpICXIHEAEogICAAhI2CgdoYW5kbGVyGAggASgJQiW6SCJyIBiAATIbXihbQS1aYS16X11bQS1aYS16MC05X10qKT8kEi0KDGlucHV0X3NjaGVtYRgJIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSOgoHdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGAwgASgLMhIuaGFycmllci52MS5MaW1pdHMSLQoMcmV0cnlfcG9saWN5GA0gASgLMhcuaGFycmllci52MS5SZXRyeVBvbGljeRIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAEg0KBXJldXNlGA8gASgIEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBIvCgtjcmVhdGVfdGltZRgUIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZGlnZXN0GBUgASgJEikKBnNvdXJjZRgWIAEoDjIZLmhhcnJpZXIudjEuTW9kdWxlLlNvdXJjZSIzCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASBwoDQVBJEAESCAoERklMRRACIlEKC0Vudmlyb25tZW50EjAKBmlubGluZRgBIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuSW5saW5lSAAaCAoGSW5saW5lQgYKBGtpbmQivwEKBkxpbWl0cxIkCgxtZW1vcnlfYnl0ZXMYAiABKANCDrpICyIJGICAgICAICgAEiMKDHN0ZG91dF9ieXRlcxgFIAEoA0INukgKIggYgICAgAQoABIjCgxzdGRlcnJfYnl0ZXMYBiABKANCDbpICiIIGICAgIAEKAASIgoMb3V0cHV0X2J5dGVzGAcgASgDQgy6SAkiBxiAgPwDKAASIQoJdG1wX2J5dGVzGAggASgDQg66SAsiCRiAgICAgAIoACLxAgoLUmV0cnlQb2xpY3kSHwoMbWF4X2F0dGVtcHRzGAEgASgFQgm6SAYaBBhkKAASQgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIzChJiYWNrb2ZmX211bHRpcGxpZXIYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEj4KC21heF9iYWNrb2ZmGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIyCgxqaXR0ZXJfcmF0aW8YBSABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASACIAQESQwoFY29kZXMYBiADKA4yHy5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yLkNvZGVCE7pIEJIBDRAgGAEiB4IBBBABIABCDwoNX2ppdHRlcl9yYXRpbyJBChNDcmVhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEiOgoUQ3JlYXRlTW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUiRgoQR2V0TW9kdWxlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEAiNwoRR2V0TW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUipAEKEkxpc3RNb2R1bGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSFAoDdGFnGAMgASgJQge6SARyAhhAEhwKC2Vudmlyb25tZW50GAQgASgJQge6SARyAhhAEh0KC25hbWVfcHJlZml4GAUgASgJQgi6SAVyAxiAASJTChNMaXN0TW9kdWxlc1Jlc3BvbnNlEiMKB21vZHVsZXMYASADKAsyEi5oYXJyaWVyLnYxLk1vZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkicgoZTGlzdE1vZHVsZVZlcnNpb25zUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJaChpMaXN0TW9kdWxlVmVyc2lvbnNSZXNwb25zZRIjCgdtb2R1bGVzGAEgAygLMhIuaGFycmllci52MS5Nb2R1bGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKE0RlbGV0ZU1vZHVsZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIYCgd2ZXJzaW9uGAIgASgJQge6SARyAhhAIjAKFERlbGV0ZU1vZHVsZVJlc3BvbnNlEhgKEGRlbGV0ZWRfdmVyc2lvbnMYASABKAUy4gQKDU1vZHVsZVNlcnZpY2USdwoMQ3JlYXRlTW9kdWxlEh8uaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXNwb25zZSIkoLsYAoLT5JMCGjoGbW9kdWxlYgZtb2R1bGUiCC9tb2R1bGVzEnAKCUdldE1vZHVsZRIcLmhhcnJpZXIudjEuR2V0TW9kdWxlUmVxdWVzdBodLmhhcnJpZXIudjEuR2V0TW9kdWxlUmVzcG9uc2UiJpACAaC7GAGC0+STAhliBm1vZHVsZRIPL21vZHVsZXMve25hbWV9EmcKC0xpc3RNb2R1bGVzEh4uaGFycmllci52MS5MaXN0TW9kdWxlc1JlcXVlc3QaHy5oYXJyaWVyLnYxLkxpc3RNb2R1bGVzUmVzcG9uc2UiF5ACAaC7GAGC0+STAgoSCC9tb2R1bGVzEowBChJMaXN0TW9kdWxlVmVyc2lvbnMSJS5oYXJyaWVyLnYxLkxpc3RNb2R1bGVWZXJzaW9uc1JlcXVlc3QaJi5oYXJyaWVyLnYxLkxpc3RNb2R1bGVWZXJzaW9uc1Jlc3BvbnNlIieQAgGguxgBgtPkkwIaEhgvbW9kdWxlcy97bmFtZX0vdmVyc2lvbnMSbgoMRGVsZXRlTW9kdWxlEh8uaGFycmllci52MS5EZWxldGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5EZWxldGVNb2R1bGVSZXNwb25zZSIboLsYAoLT5JMCESoPL21vZHVsZXMve25hbWV9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_options]);
+  fileDesc("ChdoYXJyaWVyL3YxL21vZHVsZS5wcm90bxIKaGFycmllci52MSKCBwoGTW9kdWxlEjQKBG5hbWUYASABKAlCJrpII3IhGIABMhxeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXSokEhoKB3ZlcnNpb24YAiABKAlCCbpIBnIEEAEYQBIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYgCASIAoEdGFncxgEIAMoCUISukgPkgEMEEAYASIGcgQQARhAEi0KCGxhbmd1YWdlGAUgASgJQhu6SBhyFlIAUgZweXRob25SBm5vZGVqc1ICZ28SLAoLZW52aXJvbm1lbnQYBiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhoKBGNvZGUYByABKAlCDLpICXIHEAEogICAAhI2CgdoYW5kbGVyGAggASgJQiW6SCJyIBiAATIbXihbQS1aYS16X11bQS1aYS16MC05X10qKT8kEi0KDGlucHV0X3NjaGVtYRgJIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSOgoHdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGAwgASgLMhIuaGFycmllci52MS5MaW1pdHMSLQoMcmV0cnlfcG9saWN5GA0gASgLMhcuaGFycmllci52MS5SZXRyeVBvbGljeRIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAEg0KBXJldXNlGA8gASgIEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBJXCgdwcmVsb2FkGBEgAygJQka6SEOSAUAQQBgBIjpyOBiAAjIzXltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKSokEi8KC2NyZWF0ZV90aW1lGBQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZkaWdlc3QYFSABKAkSKQoGc291cmNlGBYgASgOMhkuaGFycmllci52MS5Nb2R1bGUuU291cmNlIjMKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIHCgNBUEkQARIICgRGSUxFEAIi4QUKC0Vudmlyb25tZW50EjAKBmlubGluZRgBIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuSW5saW5lSAASLAoEdmVudhgCIAEoCzIcLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuVmVudkgAEi4KBWNvbmRhGAMgASgLMh0uaGFycmllci52MS5FbnZpcm9ubWVudC5Db25kYUgAEjAKBmRvY2tlchgEIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuRG9ja2VySAAaCAoGSW5saW5lGssBCgRWZW52EigKDHJlcXVpcmVtZW50cxgBIAMoCUISukgPkgEMEOgHIgdyBRABGIAgEhcKBGxvY2sYAiABKAlCCbpIBnIEKICAQBIYCgZweXRob24YAyABKAlCCLpIBXIDGIAIEhsKCWluZGV4X3VybBgEIAEoCUIIukgFcgMYgBASKwoQZXh0cmFfaW5kZXhfdXJscxgFIAMoCUIRukgOkgELEBAiB3IFEAEYgBASHAoJcHlwcm9qZWN0GAYgASgJQgm6SAZyBCiAgEAaiQEKBUNvbmRhEhcKBGZpbGUYASABKAlCCbpIBnIEKICAQBIoCgxkZXBlbmRlbmNpZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiACBIjCghjaGFubmVscxgDIAMoCUIRukgOkgELECAiB3IFEAEYgBASGAoEbG9jaxgEIAEoCUIKukgHcgUogICAAhqjAQoGRG9ja2VyEhcKBWltYWdlGAEgASgJQgi6SAVyAxiACBI7CgRwdWxsGAIgASgOMiMuaGFycmllci52MS5FbnZpcm9ubWVudC5Eb2NrZXIuUHVsbEIIukgFggECEAEiQwoEUHVsbBIUChBQVUxMX1VOU1BFQ0lGSUVEEAASDgoKSUZfTUlTU0lORxABEgoKBkFMV0FZUxACEgkKBU5FVkVSEANCBgoEa2luZCLdAwoGTGltaXRzEiQKA2NwdRgBIAEoAUIXukgUEhIZAAAAAAAAsEApAAAAAAAAAAASJAoMbWVtb3J5X2J5dGVzGAIgASgDQg66SAsiCRiAgICAgCAoABIjCgxzdGRvdXRfYnl0ZXMYBSABKANCDbpICiIIGICAgIAEKAASIwoMc3RkZXJyX2J5dGVzGAYgASgDQg26SAoiCBiAgICABCgAEiIKDG91dHB1dF9ieXRlcxgHIAEoA0IMukgJIgcYgID8AygAEiEKCXRtcF9ieXRlcxgIIAEoA0IOukgLIgkYgICAgIACKAASNQoHbmV0d29yaxgEIAEoDjIaLmhhcnJpZXIudjEuTGltaXRzLk5ldHdvcmtCCLpIBYIBAhABElAKDGVncmVzc19ob3N0cxgJIAMoCUI6ukg3kgE0EIACGAEiLXIrGIQCMiZeKFwqXC4pP1tBLVphLXowLTkuXy1dKyg6WzAtOV17MSw1fSk/JBIeCglwcm9jZXNzZXMYCiABKAVCC7pICBoGGICAAigAIk0KB05ldHdvcmsSFwoTTkVUV09SS19VTlNQRUNJRklFRBAAEggKBE5PTkUQARIJCgVJTkRFWBACEgoKBkVHUkVTUxADEggKBEZVTEwQBCLxAgoLUmV0cnlQb2xpY3kSHwoMbWF4X2F0dGVtcHRzGAEgASgFQgm6SAYaBBhkKAASQgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIzChJiYWNrb2ZmX211bHRpcGxpZXIYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEj4KC21heF9iYWNrb2ZmGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIyCgxqaXR0ZXJfcmF0aW8YBSABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASACIAQESQwoFY29kZXMYBiADKA4yHy5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yLkNvZGVCE7pIEJIBDRAgGAEiB4IBBBABIABCDwoNX2ppdHRlcl9yYXRpbyJBChNDcmVhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEiOgoUQ3JlYXRlTW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUiRgoQR2V0TW9kdWxlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEAiNwoRR2V0TW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUipAEKEkxpc3RNb2R1bGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSFAoDdGFnGAMgASgJQge6SARyAhhAEhwKC2Vudmlyb25tZW50GAQgASgJQge6SARyAhhAEh0KC25hbWVfcHJlZml4GAUgASgJQgi6SAVyAxiAASJTChNMaXN0TW9kdWxlc1Jlc3BvbnNlEiMKB21vZHVsZXMYASADKAsyEi5oYXJyaWVyLnYxLk1vZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkicgoZTGlzdE1vZHVsZVZlcnNpb25zUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJaChpMaXN0TW9kdWxlVmVyc2lvbnNSZXNwb25zZRIjCgdtb2R1bGVzGAEgAygLMhIuaGFycmllci52MS5Nb2R1bGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKE0RlbGV0ZU1vZHVsZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIYCgd2ZXJzaW9uGAIgASgJQge6SARyAhhAIjAKFERlbGV0ZU1vZHVsZVJlc3BvbnNlEhgKEGRlbGV0ZWRfdmVyc2lvbnMYASABKAUy4gQKDU1vZHVsZVNlcnZpY2USdwoMQ3JlYXRlTW9kdWxlEh8uaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXNwb25zZSIkoLsYAoLT5JMCGjoGbW9kdWxlYgZtb2R1bGUiCC9tb2R1bGVzEnAKCUdldE1vZHVsZRIcLmhhcnJpZXIudjEuR2V0TW9kdWxlUmVxdWVzdBodLmhhcnJpZXIudjEuR2V0TW9kdWxlUmVzcG9uc2UiJpACAaC7GAGC0+STAhliBm1vZHVsZRIPL21vZHVsZXMve25hbWV9EmcKC0xpc3RNb2R1bGVzEh4uaGFycmllci52MS5MaXN0TW9kdWxlc1JlcXVlc3QaHy5oYXJyaWVyLnYxLkxpc3RNb2R1bGVzUmVzcG9uc2UiF5ACAaC7GAGC0+STAgoSCC9tb2R1bGVzEowBChJMaXN0TW9kdWxlVmVyc2lvbnMSJS5oYXJyaWVyLnYxLkxpc3RNb2R1bGVWZXJzaW9uc1JlcXVlc3QaJi5oYXJyaWVyLnYxLkxpc3RNb2R1bGVWZXJzaW9uc1Jlc3BvbnNlIieQAgGguxgBgtPkkwIaEhgvbW9kdWxlcy97bmFtZX0vdmVyc2lvbnMSbgoMRGVsZXRlTW9kdWxlEh8uaGFycmllci52MS5EZWxldGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5EZWxldGVNb2R1bGVSZXNwb25zZSIboLsYAoLT5JMCESoPL21vZHVsZXMve25hbWV9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_options]);
 
 /**
  * A named, versioned, immutable unit of code.
@@ -54,7 +54,8 @@ export type Module = Message<"harrier.v1.Module"> & {
   tags: string[];
 
   /**
-   * Language of `code`. Default `python`, the only one that `inline` runs.
+   * Language of `code`: `python`, `nodejs` or `go`. Default `python`, the only one that `venv` and `conda` run. `inline` also
+   * runs `nodejs` where the agent's host has it; `docker` runs all of them.
    *
    * @generated from field: string language = 5;
    */
@@ -137,6 +138,14 @@ export type Module = Message<"harrier.v1.Module"> & {
    * @generated from field: string agent_selector = 16;
    */
   agentSelector: string;
+
+  /**
+   * Python modules to import before the first call, for example `numpy`: a call then pays for a fork of the warm
+   * interpreter, not for the import. Only in `venv`, `conda` and `docker`. At most 64.
+   *
+   * @generated from field: repeated string preload = 17;
+   */
+  preload: string[];
 
   /**
    * Set by the control plane: when the version was registered.
@@ -223,6 +232,30 @@ export type Environment = Message<"harrier.v1.Environment"> & {
      */
     value: Environment_Inline;
     case: "inline";
+  } | {
+    /**
+     * A virtual environment.
+     *
+     * @generated from field: harrier.v1.Environment.Venv venv = 2;
+     */
+    value: Environment_Venv;
+    case: "venv";
+  } | {
+    /**
+     * A conda environment.
+     *
+     * @generated from field: harrier.v1.Environment.Conda conda = 3;
+     */
+    value: Environment_Conda;
+    case: "conda";
+  } | {
+    /**
+     * A container.
+     *
+     * @generated from field: harrier.v1.Environment.Docker docker = 4;
+     */
+    value: Environment_Docker;
+    case: "docker";
   } | { case: undefined; value?: undefined };
 };
 
@@ -249,13 +282,195 @@ export const Environment_InlineSchema: GenMessage<Environment_Inline> = /*@__PUR
   messageDesc(file_harrier_v1_module, 1, 0);
 
 /**
+ * Packages from a Python package index, in a virtual environment that the agent builds once and shares between the calls
+ * of the tenant. Code can read it and not change it.
+ *
+ * @generated from message harrier.v1.Environment.Venv
+ */
+export type Environment_Venv = Message<"harrier.v1.Environment.Venv"> & {
+  /**
+   * What to install, one requirement (PEP 508) an entry, for example `numpy>=2`. Options of pip are refused.
+   *
+   * @generated from field: repeated string requirements = 1;
+   */
+  requirements: string[];
+
+  /**
+   * Text of a `requirements.txt` that pins every package, with hashes if there are any; nothing is resolved then. Absent:
+   * the requirements are resolved once, and every agent installs what was found.
+   *
+   * @generated from field: string lock = 2;
+   */
+  lock: string;
+
+  /**
+   * Version of Python, for example `3.12` or `>=3.10`, or the absolute path of an interpreter on the agent. Default: the
+   * interpreter of `inline`.
+   *
+   * @generated from field: string python = 3;
+   */
+  python: string;
+
+  /**
+   * The one package index. Default: that of the agent.
+   *
+   * @generated from field: string index_url = 4;
+   */
+  indexUrl: string;
+
+  /**
+   * Further indexes, any of which could answer for any name: refused unless the agent allows them.
+   *
+   * @generated from field: repeated string extra_index_urls = 5;
+   */
+  extraIndexUrls: string[];
+
+  /**
+   * Text of a `pyproject.toml`; its `project.dependencies` are added to the requirements.
+   *
+   * @generated from field: string pyproject = 6;
+   */
+  pyproject: string;
+};
+
+/**
+ * Describes the message harrier.v1.Environment.Venv.
+ * Use `create(Environment_VenvSchema)` to create a new message.
+ */
+export const Environment_VenvSchema: GenMessage<Environment_Venv> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 1, 1);
+
+/**
+ * Packages from conda channels, in an environment that the agent builds once and shares between the calls of the tenant.
+ * It must hold Python.
+ *
+ * @generated from message harrier.v1.Environment.Conda
+ */
+export type Environment_Conda = Message<"harrier.v1.Environment.Conda"> & {
+  /**
+   * Text of an `environment.yml`; instead of `dependencies` and `channels`.
+   *
+   * @generated from field: string file = 1;
+   */
+  file: string;
+
+  /**
+   * Match specifications, for example `python=3.12`.
+   *
+   * @generated from field: repeated string dependencies = 2;
+   */
+  dependencies: string[];
+
+  /**
+   * Names or URLs of channels, the first preferred. Default: those of the agent.
+   *
+   * @generated from field: repeated string channels = 3;
+   */
+  channels: string[];
+
+  /**
+   * Explicit list of package URLs, as `conda list --explicit` writes it; nothing is solved then.
+   *
+   * @generated from field: string lock = 4;
+   */
+  lock: string;
+};
+
+/**
+ * Describes the message harrier.v1.Environment.Conda.
+ * Use `create(Environment_CondaSchema)` to create a new message.
+ */
+export const Environment_CondaSchema: GenMessage<Environment_Conda> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 1, 2);
+
+/**
+ * A container image. Modules run in any image that has python3 (or node, or go); the runtime is mounted into it.
+ *
+ * @generated from message harrier.v1.Environment.Docker
+ */
+export type Environment_Docker = Message<"harrier.v1.Environment.Docker"> & {
+  /**
+   * Reference of the image: a name with tag or digest. Default: the agent's runner image for the language.
+   *
+   * @generated from field: string image = 1;
+   */
+  image: string;
+
+  /**
+   * @generated from field: harrier.v1.Environment.Docker.Pull pull = 2;
+   */
+  pull: Environment_Docker_Pull;
+};
+
+/**
+ * Describes the message harrier.v1.Environment.Docker.
+ * Use `create(Environment_DockerSchema)` to create a new message.
+ */
+export const Environment_DockerSchema: GenMessage<Environment_Docker> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 1, 3);
+
+/**
+ * When the image is fetched from its registry.
+ *
+ * @generated from enum harrier.v1.Environment.Docker.Pull
+ */
+export const Environment_Docker_Pull = {
+  /**
+   * @generated from enum value: PULL_UNSPECIFIED = 0;
+   */
+  PULL_UNSPECIFIED: 0,
+
+  /**
+   * Once, where the agent does not have it. The default.
+   *
+   * @generated from enum value: IF_MISSING = 1;
+   */
+  IF_MISSING: 1,
+
+  /**
+   * Before every attempt.
+   *
+   * @generated from enum value: ALWAYS = 2;
+   */
+  ALWAYS: 2,
+
+  /**
+   * Never: the operator puts it there.
+   *
+   * @generated from enum value: NEVER = 3;
+   */
+  NEVER: 3,
+} as const;
+
+/**
+ * When the image is fetched from its registry.
+ *
+ * @generated from enum harrier.v1.Environment.Docker.Pull
+ */
+export type Environment_Docker_Pull = (typeof Environment_Docker_Pull)[keyof typeof Environment_Docker_Pull] | UnknownEnum;
+
+/**
+ * Describes the enum harrier.v1.Environment.Docker.Pull.
+ */
+export const Environment_Docker_PullSchema: GenEnum<Environment_Docker_Pull> = /*@__PURE__*/
+  enumDesc(file_harrier_v1_module, 1, 3, 0);
+
+/**
  * Limits of one attempt. An absent or zero field takes the default.
  *
  * @generated from message harrier.v1.Limits
  */
 export type Limits = Message<"harrier.v1.Limits"> & {
   /**
-   * Memory that a process of the attempt may allocate beyond the interpreter's own, in bytes. Default 512 MiB.
+   * Processors, for example 0.5. Default: as many as the host has. Enforced where the agent's `isolation` says so.
+   *
+   * @generated from field: double cpu = 1;
+   */
+  cpu: number;
+
+  /**
+   * Memory of the attempt in bytes, beyond the interpreter's own. Default 512 MiB. Where the agent has no cgroup for it, it
+   * holds for each process of the attempt.
    *
    * @generated from field: int64 memory_bytes = 2;
    */
@@ -288,6 +503,29 @@ export type Limits = Message<"harrier.v1.Limits"> & {
    * @generated from field: int64 tmp_bytes = 8;
    */
   tmpBytes: bigint;
+
+  /**
+   * Network access. Default `NONE`. An attempt that asks for more than its agent allows ends with `POLICY_DENIED`. Programs
+   * find the way out by the proxy variables (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`), which are set then.
+   *
+   * @generated from field: harrier.v1.Limits.Network network = 4;
+   */
+  network: Limits_Network;
+
+  /**
+   * With `EGRESS`: names or addresses that may be reached, `*.` at the start for all names below, `:PORT` at the end for one
+   * port. At most 256.
+   *
+   * @generated from field: repeated string egress_hosts = 9;
+   */
+  egressHosts: string[];
+
+  /**
+   * Processes and threads of the attempt at once. Default 512.
+   *
+   * @generated from field: int32 processes = 10;
+   */
+  processes: number;
 };
 
 /**
@@ -296,6 +534,61 @@ export type Limits = Message<"harrier.v1.Limits"> & {
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
   messageDesc(file_harrier_v1_module, 2);
+
+/**
+ * What the code may reach over the network. Loopback, link-local and metadata addresses, and those of the agent's host, are
+ * never reachable.
+ *
+ * @generated from enum harrier.v1.Limits.Network
+ */
+export const Limits_Network = {
+  /**
+   * @generated from enum value: NETWORK_UNSPECIFIED = 0;
+   */
+  NETWORK_UNSPECIFIED: 0,
+
+  /**
+   * Nothing. The default.
+   *
+   * @generated from enum value: NONE = 1;
+   */
+  NONE: 1,
+
+  /**
+   * The agent's package index.
+   *
+   * @generated from enum value: INDEX = 2;
+   */
+  INDEX: 2,
+
+  /**
+   * The hosts in `egress_hosts`.
+   *
+   * @generated from enum value: EGRESS = 3;
+   */
+  EGRESS: 3,
+
+  /**
+   * Any public or private address.
+   *
+   * @generated from enum value: FULL = 4;
+   */
+  FULL: 4,
+} as const;
+
+/**
+ * What the code may reach over the network. Loopback, link-local and metadata addresses, and those of the agent's host, are
+ * never reachable.
+ *
+ * @generated from enum harrier.v1.Limits.Network
+ */
+export type Limits_Network = (typeof Limits_Network)[keyof typeof Limits_Network] | UnknownEnum;
+
+/**
+ * Describes the enum harrier.v1.Limits.Network.
+ */
+export const Limits_NetworkSchema: GenEnum<Limits_Network> = /*@__PURE__*/
+  enumDesc(file_harrier_v1_module, 2, 0);
 
 /**
  * When and how a failed attempt is tried again.
