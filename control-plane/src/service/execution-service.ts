@@ -26,7 +26,7 @@ import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
 import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';
-import type { ExecutionTracker } from './execution-tracker.ts';
+import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
 import { parseJsonObject } from './json-document.ts';
 import { violationsOf } from './json-schema.ts';
 import type { ModuleService, StoredModule } from './module-service.ts';
@@ -254,9 +254,6 @@ export class ExecutionService {
     return message;
   }
 }
-
-/** How often an execution that another replica follows is looked up. */
-const FOREIGN_POLL_MS = 500;
 
 /** What memory knows better than the database, which is told of running states a little later. */
 function overlaid(message: Execution, tracked: TrackedExecution | undefined): Execution {

@@ -1,5 +1,5 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
-import { cappedExponentialMs, isFinal, LinkProtocolError, type Logger, messageOf } from '@harrier/shared';
+import { isFinal, LinkProtocolError } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type {
@@ -11,47 +11,32 @@ import type {
   Hello,
 } from '@harrier/shared/gen/link';
 import { ServerMessageSchema } from '@harrier/shared/gen/link';
-import type { AgentRegistry, LinkedAgent } from '../agent-link/agent-registry.ts';
+import type { LinkedAgent } from '../agent-link/agent-registry.ts';
 import type { LinkedAnswer } from '../agent-link/agent-session.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
-import type { FinishedExecution, FinishTimes } from '../db/queries/finish-executions.ts';
 import { type NewLogChunk, storedLogBytes } from '../db/queries/log-chunks.ts';
 import { type ActiveRow, listActiveOfAgent } from '../db/queries/read-executions.ts';
-import { requeueExecution } from '../db/queries/requeue-execution.ts';
-import type { Sql } from '../db/sql.ts';
+import { AttemptEndings, type AttemptEndingsOptions } from './attempt-endings.ts';
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
-import { type AttemptOutcome, outcomeOfResult, outcomeWithoutResult } from './attempt-outcome.ts';
+import { outcomeOfResult, outcomeWithoutResult } from './attempt-outcome.ts';
 import { durationOf } from './duration.ts';
 import { assignmentMessage, type ResolvedExecution } from './resolved-execution.ts';
-import { retryDelayMs } from './retry.ts';
 import { StateWriter } from './state-writer.ts';
-import { storable } from './storable.ts';
 import { type ExecutionTimes, TrackedExecution } from './tracked-execution.ts';
 
+/** How often an execution that another replica follows is looked up by those who wait for it. */
+export const FOREIGN_POLL_MS = 500;
 /** Time between asking a cancelled attempt to stop and killing it. */
 const CANCEL_GRACE_MS = 5_000;
-/** Bytes of the end of each stream that are stored with the execution. */
-const TAIL_BYTES = 4096;
-const RETRY_STORE_MS = 500;
 /** An agent sends at most 1 MiB of an attempt that is not stored; what is far beyond is not the protocol. */
 const MAX_UNSTORED_BYTES = 4 * 1024 * 1024;
 /** A claim that was committed but never sent, because the control plane failed in between, is older than this. */
 const UNFOLLOWED_AFTER_MS = 15_000;
 
-export interface ExecutionTrackerOptions {
-  sql: Sql;
-  registry: AgentRegistry;
-  logger: Logger;
-  finishes: GroupCommit<FinishedExecution, FinishTimes | undefined>;
+export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'forget'> {
   logs: GroupCommit<NewLogChunk, void>;
   /** Rebuilds what a stored row asks for. */
   resolveRow: (row: ActiveRow) => Promise<ResolvedExecution>;
-  /** A slot is free again. */
-  release: (agentId: string) => void;
-  /** Something entered the queue. */
-  queued: () => void;
-  /** An execution is over. */
-  onFinished: (tracked: TrackedExecution) => void;
 }
 
 /**
@@ -62,11 +47,12 @@ export class ExecutionTracker {
   readonly #options: ExecutionTrackerOptions;
   readonly #tracked = new Map<string, TrackedExecution>();
   readonly #states: StateWriter;
-  readonly #stopping = new AbortController();
+  readonly #endings: AttemptEndings;
 
   constructor(options: ExecutionTrackerOptions) {
     this.#options = options;
     this.#states = new StateWriter(options.sql, options.logger);
+    this.#endings = new AttemptEndings({ ...options, forget: (tracked) => this.forget(tracked) });
   }
 
   get(id: string): TrackedExecution | undefined {
@@ -86,7 +72,7 @@ export class ExecutionTracker {
 
   stop(): void {
     this.#states.stop();
-    this.#stopping.abort(new Error('the control plane stops'));
+    this.#endings.stop();
   }
 
   /** The database says that the attempt is the agent's: tells the agent. */
@@ -101,7 +87,7 @@ export class ExecutionTracker {
     tracked.move({ state: State.ASSIGNED, attempt, agentId });
     const { registry } = this.#options;
     if (!registry.send(agentId, assignmentMessage(tracked.resolved, attempt))) {
-      this.#watch(this.#requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told'));
+      this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told'));
     } else if (tracked.cancelReason !== undefined) this.#sendCancel(tracked);
   }
 
@@ -111,16 +97,9 @@ export class ExecutionTracker {
     this.#sendCancel(tracked);
   }
 
-  /** It was cancelled while it waited. */
+  /** It was cancelled while it waited; the database knows. */
   cancelledWhileWaiting(tracked: TrackedExecution, reason: string): void {
-    const { current, resolved } = tracked;
-    const outcome = outcomeWithoutResult(Code.CANCELLED, reason, { stdout: 0, stderr: 0 });
-    this.#conclude(tracked, finishedRow(resolved, current.attempt, null, outcome, tracked.log), {
-      queue_time: tracked.times.queueTime,
-      assign_time: null,
-      start_time: null,
-      end_time: new Date(),
-    });
+    this.#endings.cancelledWhileWaiting(tracked, reason);
   }
 
   /** A message of an agent about one of its attempts. */
@@ -189,8 +168,8 @@ export class ExecutionTracker {
     for (const row of rows.values()) {
       const tracked = await this.#adopt(row, agent.id);
       if (sameProcess)
-        this.#watch(this.#requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
-      else this.#watch(this.#lose(tracked, `agent ${agent.name} was started anew without this attempt`));
+        this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
+      else this.#watch(this.#endings.lose(tracked, `agent ${agent.name} was started anew without this attempt`));
     }
     return answer;
   }
@@ -205,7 +184,11 @@ export class ExecutionTracker {
           { executionId: row.id, agentId: agent.id },
           'an attempt was not followed; putting it back',
         );
-        await this.#requeue(await this.#adopt(row, agent.id), Code.SUBMIT_FAILED, 'the assignment was not sent');
+        await this.#endings.requeue(
+          await this.#adopt(row, agent.id),
+          Code.SUBMIT_FAILED,
+          'the assignment was not sent',
+        );
       }
     }
   }
@@ -213,7 +196,7 @@ export class ExecutionTracker {
   /** An agent will not come back: its attempts are over. */
   async agentLost(agentId: string, reason: string): Promise<void> {
     for (const row of await listActiveOfAgent(this.#options.sql, agentId)) {
-      await this.#lose(await this.#adopt(row, agentId), reason);
+      await this.#endings.lose(await this.#adopt(row, agentId), reason);
     }
   }
 
@@ -330,7 +313,7 @@ export class ExecutionTracker {
       return;
     }
     if (tracked.ending) return;
-    await this.#end(tracked, outcomeOfResult(result, tracked.resolved));
+    await this.#endings.end(tracked, outcomeOfResult(result, tracked.resolved));
   }
 
   /**
@@ -353,150 +336,15 @@ export class ExecutionTracker {
     if (tracked === undefined || tracked.ending) return;
     const code = rejected.error?.code || Code.SUBMIT_FAILED;
     const message = rejected.error?.message ?? 'the agent did not take the assignment';
-    if (rejected.requeue) await this.#requeue(tracked, code, message);
-    else await this.#end(tracked, outcomeWithoutResult(code, message, { stdout: 0, stderr: 0 }));
+    if (rejected.requeue) await this.#endings.requeue(tracked, code, message);
+    else await this.#endings.end(tracked, outcomeWithoutResult(code, message, { stdout: 0, stderr: 0 }));
   }
-
-  async #lose(tracked: TrackedExecution, reason: string): Promise<void> {
-    if (tracked.ending) return;
-    const written = { stdout: tracked.log?.stdout.end ?? 0, stderr: tracked.log?.stderr.end ?? 0 };
-    await this.#end(tracked, outcomeWithoutResult(Code.AGENT_LOST, reason, written));
-  }
-
-  /** Puts it back without counting a failure: nothing is wrong with it, and it did not start. */
-  async #requeue(tracked: TrackedExecution, code: Code, message: string): Promise<void> {
-    if (tracked.ending) return;
-    tracked.requeues++;
-    await this.#end(tracked, outcomeWithoutResult(code, message, { stdout: 0, stderr: 0 }), { requeue: true });
-  }
-
-  /** Ends an attempt: the execution is over, or waits for the next one. */
-  async #end(tracked: TrackedExecution, outcome: AttemptOutcome, options: { requeue?: boolean } = {}): Promise<void> {
-    tracked.ending = true;
-    const { agentId, attempt } = tracked.current;
-    this.#options.release(agentId);
-    try {
-      await tracked.log?.allStored(this.#stopping.signal);
-      const again = await this.#tryAgain(tracked, outcome, options.requeue === true);
-      if (!again) await this.#finish(tracked, outcome);
-      const message = { case: 'resultStored', value: { ref: { executionId: tracked.id, attempt } } } as const;
-      this.#options.registry.sendLater(agentId, create(ServerMessageSchema, { message }));
-    } catch (error) {
-      if (this.#stopping.signal.aborted) return;
-      this.#options.logger.error({ err: error, executionId: tracked.id }, 'the end of an attempt could not be stored');
-    }
-  }
-
-  /** @returns whether the execution waits for another attempt now. */
-  async #tryAgain(tracked: TrackedExecution, outcome: AttemptOutcome, requeue: boolean): Promise<boolean> {
-    if (outcome.state === State.SUCCEEDED || tracked.cancelReason !== undefined) return false;
-    const code = outcome.error?.code ?? Code.INTERNAL;
-    const backoffMs = requeue
-      ? requeueDelayMs(tracked.requeues)
-      : retryDelayMs(tracked.resolved.retryPolicy, code, tracked.failures + 1);
-    if (backoffMs === undefined) return false;
-    const { current, resolved } = tracked;
-    const due = await this.#store(() =>
-      requeueExecution(this.#options.sql, {
-        id: tracked.id,
-        tenantId: resolved.tenantId,
-        attempt: current.attempt,
-        agentId: current.agentId,
-        state: outcome.state,
-        errorCode: code,
-        errorMessage: outcome.error?.message ?? null,
-        errorDetails: outcome.error?.details ?? null,
-        exitCode: outcome.exitCode ?? null,
-        stdoutBytes: outcome.stdoutBytes,
-        stderrBytes: outcome.stderrBytes,
-        failure: !requeue,
-        backoffMs,
-        pending: State.PENDING,
-      }),
-    );
-    if (due === undefined) return false;
-    if (!requeue) tracked.failures++;
-    tracked.times.queueTime = due;
-    tracked.times.assignTime = undefined;
-    tracked.times.startTime = undefined;
-    tracked.nextAttemptTime = due;
-    tracked.ending = false;
-    tracked.move({ state: State.PENDING, attempt: current.attempt, agentId: '' });
-    this.#options.queued();
-    return true;
-  }
-
-  async #finish(tracked: TrackedExecution, given: AttemptOutcome): Promise<void> {
-    const { current, resolved, cancelReason } = tracked;
-    const outcome =
-      cancelReason !== undefined && given.state !== State.SUCCEEDED ? asCancelled(given, cancelReason) : given;
-    let row = finishedRow(resolved, current.attempt, current.agentId, outcome, tracked.log);
-    const times = await this.#store(() => this.#options.finishes.add(row)).catch((error: unknown) => {
-      if (!isRefused(error)) throw error;
-      const bare = outcomeWithoutResult(Code.INTERNAL, `the result could not be stored: ${messageOf(error)}`, NOTHING);
-      row = finishedRow(resolved, current.attempt, current.agentId, bare, undefined);
-      return this.#options.finishes.add(row);
-    });
-    if (times === undefined) {
-      // Another replica or a sweep ended it: what stands in the database is the truth.
-      this.forget(tracked);
-      tracked.changed.notify();
-      return;
-    }
-    this.#conclude(tracked, row, times);
-  }
-
-  #conclude(tracked: TrackedExecution, row: FinishedExecution, times: FinishTimes): void {
-    tracked.result = row;
-    tracked.times.startTime = times.start_time ?? undefined;
-    tracked.times.endTime = times.end_time;
-    this.forget(tracked);
-    tracked.move({ state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' });
-    tracked.log?.changed.notify();
-    this.#options.onFinished(tracked);
-  }
-
-  /** Writes until it is written: a result that an agent holds must not be lost to a database that is away. */
-  async #store<Result>(write: () => Promise<Result>): Promise<Result> {
-    while (true) {
-      try {
-        return await write();
-      } catch (error) {
-        this.#stopping.signal.throwIfAborted();
-        if (isRefused(error)) throw error;
-        this.#options.logger.error({ reason: messageOf(error) }, 'a result could not be stored; trying again');
-        await new Promise((resolve) => setTimeout(resolve, RETRY_STORE_MS));
-      }
-    }
-  }
-}
-
-const NOTHING = { stdout: 0, stderr: 0 };
-
-/** The database will never take it: SQLSTATE classes 22 (data) and 23 (constraints). */
-function isRefused(error: unknown): boolean {
-  const code = (error as { code?: unknown } | undefined)?.code;
-  return typeof code === 'string' && /^2[23]\d{3}$/.test(code);
-}
-
-/** At once, then longer and longer: an agent that refuses again and again must not keep everybody busy. */
-function requeueDelayMs(requeues: number): number {
-  return requeues <= 1 ? 0 : cappedExponentialMs(requeues - 2, { initialMs: 100, maxMs: 30_000, multiplier: 2 });
 }
 
 function streamName(stream: Stream): LogStreamName {
   if (stream === Stream.STDOUT) return Stream.STDOUT;
   if (stream === Stream.STDERR) return Stream.STDERR;
   throw new LinkProtocolError(`log stream ${stream} is not known`);
-}
-
-function asCancelled(outcome: AttemptOutcome, reason: string): AttemptOutcome {
-  return {
-    ...outcome,
-    state: State.CANCELLED,
-    outputJson: undefined,
-    error: { code: Code.CANCELLED, message: storable(reason), details: undefined },
-  };
 }
 
 function timesOf(row: ActiveRow): ExecutionTimes {
@@ -507,39 +355,4 @@ function timesOf(row: ActiveRow): ExecutionTimes {
     startTime: undefined,
     endTime: undefined,
   };
-}
-
-function finishedRow(
-  resolved: ResolvedExecution,
-  attempt: number,
-  agentId: string | null,
-  outcome: AttemptOutcome,
-  log: AttemptLog | undefined,
-): FinishedExecution {
-  return {
-    id: resolved.id,
-    tenant_id: resolved.tenantId,
-    attempt,
-    agent_id: agentId,
-    state: outcome.state,
-    output_json: outcome.outputJson ?? null,
-    error_code: outcome.error?.code ?? null,
-    error_message: outcome.error?.message ?? null,
-    error_details: outcome.error?.details ?? null,
-    exit_code: outcome.exitCode ?? null,
-    stdout_tail: tailText(log?.stdout.tail(TAIL_BYTES)),
-    stderr_tail: tailText(log?.stderr.tail(TAIL_BYTES)),
-    stdout_bytes: outcome.stdoutBytes,
-    stderr_bytes: outcome.stderrBytes,
-    stdout_truncated: outcome.stdoutTruncated,
-    stderr_truncated: outcome.stderrTruncated,
-    cpu_ms: outcome.cpuMs ?? null,
-    max_rss_bytes: outcome.maxRssBytes ?? null,
-    prepare_ms: outcome.prepareMs ?? null,
-    run_ms: outcome.runMs ?? null,
-  };
-}
-
-function tailText(bytes: Uint8Array | undefined): string | null {
-  return bytes === undefined || bytes.length === 0 ? null : storable(new TextDecoder().decode(bytes));
 }

@@ -9,14 +9,12 @@ import { type ExecutionRow, readExecution } from '../db/queries/read-executions.
 import type { Sql } from '../db/sql.ts';
 import type { AttemptLog, LogStreamName } from './attempt-log.ts';
 import { executionMessage } from './execution-message.ts';
-import type { ExecutionTracker } from './execution-tracker.ts';
+import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
 import type { LogPiece } from './log-stream.ts';
 import type { ProgressReport, StateChange, TrackedExecution } from './tracked-execution.ts';
 
 /** Rows of the log in one read. */
 const CHUNKS_A_READ = 16;
-/** How often an execution that another replica follows is looked up. */
-const FOREIGN_POLL_MS = 500;
 const STREAMS: readonly LogStreamName[] = [Stream.STDOUT, Stream.STDERR];
 
 /** What a watcher is told. The result is the last. */
