@@ -118,7 +118,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     spool = Spool(options.spool, options.spool_bytes, log)
     segments, attempts, next_attempt = spool_recovery.recover(options.spool, log)
     spool.open(segments, next_attempt)
-    settings = PoolSettings(options.fork_ahead, options.reuse_workers, options.tmp_bytes)
+    settings = PoolSettings(options.fork_ahead, options.reuse_workers, options.kept_workers, options.tmp_bytes)
     tenants = Tenants(loop, log, spec, settings, options.max_zygotes, options.zygote_idle_s)
     tenants.keep_spare(zygote)
     about = {

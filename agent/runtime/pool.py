@@ -20,14 +20,15 @@ _REUSE_IDLE_S = 60.0
 class PoolSettings:
     """Bounds of every tenant's pool."""
 
-    __slots__ = ("fork_ahead", "reuse_workers", "tmp_bytes")
+    __slots__ = ("fork_ahead", "kept_workers", "reuse_workers", "tmp_bytes")
 
-    def __init__(self, fork_ahead: int, reuse_workers: int, tmp_bytes: int) -> None:
-        self.fork_ahead, self.reuse_workers, self.tmp_bytes = fork_ahead, reuse_workers, tmp_bytes
+    def __init__(self, fork_ahead: int, reuse_workers: int, kept_workers: int, tmp_bytes: int) -> None:
+        self.fork_ahead, self.reuse_workers, self.kept_workers = fork_ahead, reuse_workers, kept_workers
+        self.tmp_bytes = tmp_bytes
 
 
 class _Group:
-    """Workers kept for one reuse key: idle ones (the last used first), how many there are, and calls that wait."""
+    """Workers kept for one reuse key: idle ones (the last used first), how many are or will be there, waiting calls."""
 
     __slots__ = ("count", "idle", "waiting")
 
@@ -39,6 +40,11 @@ class _Group:
 
 class Pool:
     """Gives each attempt a worker as soon as there is one; order of arrival within a key, and among fresh calls.
+
+    A kept worker takes one of its key's places and one of the pool's. When all of the pool's are taken, the worker that
+    has been idle longest makes room; when all are busy, the next one that ends its call gives its place to the waiting
+    key with the fewest workers, unless its own key has as few: every key gets its turn, and no key waits for a call
+    that waits itself. Invariant: while a key waits for a place in the pool, all of them are taken and none is idle.
 
     ``on_assigned(attempt, worker)`` when an attempt gets its worker, ``on_ended(attempt, worker, status)`` when a
     worker's process has ended (also after its call), ``on_failed(attempt, reason)`` when none can be had.
@@ -64,6 +70,9 @@ class Pool:
         self._parked: deque[Worker] = deque()
         self._forking = 0
         self._groups: dict[str, _Group] = {}
+        self._kept = 0  # places taken in the pool: the sum of the groups' counts
+        self._idle: dict[Worker, None] = {}  # idle kept workers of all keys, the longest idle one first
+        self._short: dict[str, None] = {}  # keys with waiting calls that only lack a place in the pool, in order
         self._ahead = settings.fork_ahead
         self._tmp_bytes = settings.tmp_bytes
         self.busy = 0
@@ -90,14 +99,11 @@ class Pool:
         self._tmp_bytes = wanted
         if attempt.reuse_key is not None and self._submit_to_group(attempt):
             return
-        worker = self._take_parked(wanted)
-        if worker:
-            self._assign(attempt, worker)
+        if self._begin(attempt):
             if len(self._parked) * 2 < self._ahead:
                 self._refill()
         else:
             self._ahead = min(_FORK_AHEAD_MAX, max(self._ahead, self._settings.fork_ahead) + 1)
-            self._waiting.append(attempt)
             self._refill()
 
     def warm(self) -> None:
@@ -109,8 +115,14 @@ class Pool:
         if attempt in self._waiting:
             self._waiting.remove(attempt)
             self._drop_empty_place(attempt)
+            if self._waiting:
+                self._refill()
         elif attempt.reuse_key is not None:
-            self._groups[attempt.reuse_key].waiting.remove(attempt)
+            group = self._groups[attempt.reuse_key]
+            group.waiting.remove(attempt)
+            if not group.waiting:
+                self._short.pop(attempt.reuse_key, None)
+                self._forget_if_empty(attempt.reuse_key)
 
     def release(self, worker: Worker, healthy: bool) -> None:
         """A call has ended. A worker with a reuse key serves the next one if it is healthy; others are killed."""
@@ -215,9 +227,18 @@ class Pool:
     def _tmp_of(self, attempt: Attempt) -> int:
         return attempt.header["limits"]["tmp_bytes"] or self._settings.tmp_bytes
 
+    def _begin(self, attempt: Attempt) -> bool:
+        """Gives the attempt a parked worker, or lets it wait for a new one; True when it has one."""
+        worker = self._take_parked(self._tmp_of(attempt))
+        if worker:
+            self._assign(attempt, worker)
+        else:
+            self._waiting.append(attempt)
+        return worker is not None
+
     def _take_parked(self, tmp_bytes: int) -> Worker | None:
-        """The oldest parked worker, the one most likely to have finished its set-up."""
-        if self._parked and self._parked[0].tmp_bytes == tmp_bytes:
+        """The oldest parked worker, the one most likely to have finished its set-up; none of a zygote that ends."""
+        if self._parked and self._parked[0].tmp_bytes == tmp_bytes and self.zygote.ready:
             return self._parked.popleft()
         return None
 
@@ -236,55 +257,103 @@ class Pool:
         self._on_assigned(attempt, worker)
 
     def _give_up(self, worker: Worker) -> None:
-        """Kills the worker; a kept one leaves its place in its group to a call that waits."""
+        """Kills the worker; a kept one leaves its place to a call that waits."""
         key = worker.reuse_key
         worker.close()
         if key is not None:
-            group = self._groups[key]
-            if worker in group.idle:
-                group.idle.remove(worker)
-            group.count -= 1
+            if worker in self._idle:
+                del self._idle[worker]
+                self._groups[key].idle.remove(worker)
             worker.reuse_key = None
-            if group.waiting:
-                group.count += 1
-                self._waiting.append(group.waiting.popleft())
+            self._leave_place(key)
+            if self._waiting:
                 self._refill()
-            elif not group.count:
-                del self._groups[key]
 
     # Kept workers.
 
     def _submit_to_group(self, attempt: Attempt) -> bool:
         """True when a kept worker takes the call or the call waits for one; False when it needs a new worker."""
-        group = self._groups.setdefault(attempt.reuse_key, _Group())
+        key = attempt.reuse_key
+        group = self._groups.setdefault(key, _Group())
         if group.idle:
-            self._assign(attempt, group.idle.pop())
+            worker = group.idle.pop()
+            del self._idle[worker]
+            self._assign(attempt, worker)
             return True
         if group.count >= self._settings.reuse_workers:
             group.waiting.append(attempt)
             return True
-        group.count += 1
+        if self._kept >= self._settings.kept_workers and not self._evict():
+            group.waiting.append(attempt)
+            self._short[key] = None
+            return True
+        self._take_place(group)
         return False
 
     def _next_of_group(self, worker: Worker) -> None:
-        group = self._groups[worker.reuse_key]
+        """A kept worker has ended its call: it serves its key's next one, makes room for another key, or rests."""
+        key = worker.reuse_key
+        group = self._groups[key]
+        if self._short:
+            neediest = self._neediest()
+            if not group.waiting or self._groups[neediest].count < group.count:
+                self._give_up(worker)
+                return
         if group.waiting:
-            self._assign(group.waiting.popleft(), worker)
+            attempt = group.waiting.popleft()
+            if not group.waiting:
+                self._short.pop(key, None)
+            self._assign(attempt, worker)
             return
         group.idle.append(worker)
+        self._idle[worker] = None
         worker.idle_timer = self._loop.call_later(_REUSE_IDLE_S, lambda: self._give_up(worker))
+
+    def _take_place(self, group: _Group) -> None:
+        group.count += 1
+        self._kept += 1
+
+    def _leave_place(self, key: str) -> None:
+        """A worker of the key has ended, or will not come. Its place goes to the neediest key; the own one is last."""
+        group = self._groups[key]
+        group.count -= 1
+        self._kept -= 1
+        self._short.pop(key, None)
+        if group.waiting:
+            self._short[key] = None
+        self._forget_if_empty(key)
+        while self._short and self._kept < self._settings.kept_workers:
+            self._admit(self._neediest())
+
+    def _admit(self, key: str) -> None:
+        """The key's first waiting call gets a place, and a new worker."""
+        group = self._groups[key]
+        self._take_place(group)
+        attempt = group.waiting.popleft()
+        if not group.waiting or group.count >= self._settings.reuse_workers:
+            del self._short[key]
+        self._begin(attempt)
+
+    def _neediest(self) -> str:
+        """Of the keys that wait for a place: the one with the fewest workers, among equals the first that came."""
+        return min(self._short, key=lambda key: self._groups[key].count)
+
+    def _evict(self) -> bool:
+        """Gives up the kept worker that has been idle longest; False when all are busy."""
+        worker = next(iter(self._idle), None)
+        if worker is not None:
+            self._give_up(worker)
+        return worker is not None
 
     def _drop_empty_place(self, attempt: Attempt) -> None:
         """A call that was to bring its group a new worker will not."""
-        if attempt.reuse_key is None:
-            return
-        group = self._groups[attempt.reuse_key]
-        group.count -= 1
-        if group.waiting:
-            group.count += 1
-            self._waiting.append(group.waiting.popleft())
-        elif not group.count:
-            del self._groups[attempt.reuse_key]
+        if attempt.reuse_key is not None:
+            self._leave_place(attempt.reuse_key)
+
+    def _forget_if_empty(self, key: str) -> None:
+        group = self._groups[key]
+        if not group.count and not group.waiting:
+            del self._groups[key]
 
     def _fail_waiting(self, reason: str) -> None:
         while self._waiting:

@@ -118,5 +118,55 @@ class Reuse(support.RuntimeTest):
             self.assertSucceeds(self.agent.run("def handler(input):\n    return {}", reuse_key="y"), {})
 
 
+HOLDS = """
+import os, socket
+def handler(input):
+    print('up')
+    if input.get('wait'):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind('\\0' + input['wait'])
+        listener.listen()
+        listener.accept()
+    return {'ns': os.readlink('/proc/self/ns/pid')}
+"""
+FREES = """
+import socket
+def handler(input):
+    socket.socket(socket.AF_UNIX).connect('\\0' + input['wait'])
+    return {}
+"""
+
+
+class Kept(support.RuntimeTest):
+    launcher_options = ("--reuse-workers", "2", "--kept-workers", "3")
+
+    def test_many_keys_keep_few_processes(self) -> None:
+        executions = [self.agent.start(COUNTER, {"i": n % 40}, reuse_key=f"key {n % 40}") for n in range(120)]
+        for execution in executions:
+            self.assertEqual(self.agent.wait_for(execution).outcome, "succeeded")
+        header: dict = {}
+        while header.get("type") != "load" or header["active"]:
+            header, _ = self.agent.receive()
+        self.assertLessEqual(header["workers"], 3 + 16)  # kept ones, and those forked ahead
+
+    def test_the_least_recently_used_key_starts_anew(self) -> None:
+        for key in ("a", "b", "c", "a", "d"):
+            self.agent.run(COUNTER, reuse_key=key)
+        counts = {key: self.agent.run(COUNTER, reuse_key=key).result["n"] for key in ("a", "c", "d", "b")}
+        self.assertEqual(counts, {"a": 3, "c": 2, "d": 2, "b": 1})
+
+    def test_calls_wait_while_all_are_busy_and_fresh_ones_do_not(self) -> None:
+        held = {key: self.agent.start(HOLDS, {"wait": f"held {key}"}, reuse_key=key) for key in ("x", "y", "z")}
+        for execution in held.values():
+            self.agent.wait_for_output(execution, b"up\n")
+        waiting = self.agent.start(COUNTER, reuse_key="w")
+        self.assertSucceeds(self.agent.run(FREES, {"wait": "held y"}), {})
+        self.assertEqual(self.agent.wait_for(waiting).result["n"], 1)
+        for key in ("x", "z"):
+            self.agent.run(FREES, {"wait": f"held {key}"})
+        for execution in held.values():
+            self.assertEqual(self.agent.wait_for(execution).outcome, "succeeded")
+
+
 if __name__ == "__main__":
     support.unittest.main()
