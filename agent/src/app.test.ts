@@ -142,6 +142,20 @@ describe('an agent', { timeout: 60_000 }, () => {
     expect((await side.collect()).result).toMatchObject({ ref: { executionId: 'e4' }, state: State.SUCCEEDED });
   });
 
+  test('starts nothing that asks for more than its own configuration allows', async () => {
+    const server = await LinkServer.start();
+    await startOn(server, tempDir(), { HARRIER_AGENT_MAX_TMP_BYTES: String(LIMIT - 1n) });
+    const side = await server.connection();
+    await side.welcome();
+    assign(side, 'e1', HELLO);
+    const message = `limits.tmp_bytes asks for ${LIMIT} bytes; this agent allows at most ${LIMIT - 1n} bytes (HARRIER_AGENT_MAX_TMP_BYTES)`;
+    expect(await side.next('rejected')).toMatchObject({
+      ref: { executionId: 'e1' },
+      requeue: false,
+      error: { code: Code.POLICY_DENIED, message },
+    });
+  });
+
   test('takes no work while it is draining', async () => {
     const server = await LinkServer.start();
     await startOn(server, tempDir());

@@ -62,6 +62,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
 
   const table = new AttemptTable({
     slots: config.slots,
+    caps: { memoryBytes: config.maxMemoryBytes, tmpBytes: config.maxTmpBytes },
     send: (message) => link.send(message),
     onFinished: (finished) => metrics.observeFinished(finished),
     onQuiet: () => stopper.notice(),

@@ -1,8 +1,8 @@
 import { writeFileSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { ConfigError, readConfig } from './config.ts';
+import { ConfigError, defaultMaxTmpBytes, readConfig } from './config.ts';
 import { tempDir } from './test-support/temp-dir.ts';
 
 const SERVER = { HARRIER_SERVER_URL: 'http://127.0.0.1:8000' };
@@ -29,8 +29,15 @@ describe('settings', () => {
       allowUnsandboxed: false,
       stopGraceMs: 30_000,
       stopLauncher: false,
+      maxMemoryBytes: totalmem(),
+      maxTmpBytes: defaultMaxTmpBytes(totalmem()),
     });
     expect(config.slots % 32).toBe(0);
+  });
+
+  test('/tmp takes half the memory of a host at most, and never more than 64 GiB', () => {
+    expect(defaultMaxTmpBytes(1001)).toBe(500);
+    expect(defaultMaxTmpBytes(2 ** 40)).toBe(64 * 2 ** 30);
   });
 
   test.each([
@@ -67,6 +74,8 @@ describe('settings', () => {
       HARRIER_LOG_LEVEL: 'loud',
       HARRIER_ALLOW_UNSANDBOXED: 'perhaps',
       HARRIER_SPOOL_BYTES: '1',
+      HARRIER_AGENT_MAX_MEMORY_BYTES: '1G',
+      HARRIER_AGENT_MAX_TMP_BYTES: '0',
       HARRIER_JOIN_TOKEN_FILE: '/does/not/exist',
       HARRIER_AGENT_DATA_DIR: `/${'long/'.repeat(30)}`,
       HARRIER_AGENT_STOP_GRACE_S: '-1',
@@ -79,6 +88,8 @@ describe('settings', () => {
       'HARRIER_LOG_LEVEL',
       'HARRIER_ALLOW_UNSANDBOXED',
       'HARRIER_SPOOL_BYTES',
+      'HARRIER_AGENT_MAX_MEMORY_BYTES',
+      'HARRIER_AGENT_MAX_TMP_BYTES',
       'HARRIER_JOIN_TOKEN_FILE',
       'HARRIER_AGENT_DATA_DIR',
       'HARRIER_AGENT_STOP_GRACE_S',

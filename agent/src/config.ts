@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { availableParallelism, hostname } from 'node:os';
+import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type HostPort, LINK_PATH, messageOf, SettingsReader } from '@harrier/shared';
 
@@ -17,6 +17,10 @@ export interface AgentConfig {
   metricsListen: HostPort;
   /** Executions at once, at most. */
   slots: number;
+  /** An assignment may ask for this much memory at most. */
+  maxMemoryBytes: number;
+  /** An assignment may ask for a `/tmp` of this size at most. */
+  maxTmpBytes: number;
   allowUnsandboxed: boolean;
   logLevel: LogLevel;
   /** Interpreter of the launcher and of inline code; undefined takes `python3`, and lets the launcher look for another
@@ -42,6 +46,7 @@ const SLOTS_PER_CORE = 32;
 /** `sun_path` of sockaddr_un, with its end. */
 const MAX_SOCKET_PATH_BYTES = 107;
 const GIB = 1024 ** 3;
+const BYTES = { min: 1, max: Number.MAX_SAFE_INTEGER };
 
 /** Every problem of the settings, one a line. */
 export class ConfigError extends Error {
@@ -84,6 +89,8 @@ export function readConfig(
     labels: settings.labels('HARRIER_AGENT_LABELS'),
     metricsListen: settings.address('HARRIER_AGENT_METRICS_LISTEN', { host: '127.0.0.1', port: 9465 }),
     slots: settings.integer('HARRIER_AGENT_SLOTS', SLOTS_PER_CORE * availableParallelism(), { min: 1, max: 100_000 }),
+    maxMemoryBytes: settings.integer('HARRIER_AGENT_MAX_MEMORY_BYTES', totalmem(), BYTES),
+    maxTmpBytes: settings.integer('HARRIER_AGENT_MAX_TMP_BYTES', defaultMaxTmpBytes(totalmem()), BYTES),
     allowUnsandboxed: settings.flag('HARRIER_ALLOW_UNSANDBOXED', false),
     logLevel: settings.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
     python: settings.text('HARRIER_AGENT_PYTHON'),
@@ -137,6 +144,11 @@ function socketPath(settings: SettingsReader, dataDir: string): string {
     );
   }
   return path;
+}
+
+/** `/tmp` is memory: half of it at most, and no more than the schema lets anyone ask for. */
+export function defaultMaxTmpBytes(hostMemoryBytes: number): number {
+  return Math.min(Math.floor(hostMemoryBytes / 2), 64 * GIB);
 }
 
 function spoolBytes(settings: SettingsReader): number | undefined {

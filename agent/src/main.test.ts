@@ -64,10 +64,13 @@ describe('the program', { timeout: 60_000 }, () => {
   });
 
   test('ends with code 78 and every problem when the settings are wrong', async () => {
-    const { code, text } = await start(['--slots', 'many', '--data-dir', join(tempDir(), 'x'.repeat(200))]).ended;
+    const flags = ['--slots', 'many', '--max-memory-bytes', '1G', '--max-tmp-bytes', '-1'];
+    const { code, text } = await start([...flags, '--data-dir', join(tempDir(), 'x'.repeat(200))]).ended;
     expect(code).toBe(78);
     expect(text).toContain('HARRIER_SERVER_URL is missing');
     expect(text).toContain('HARRIER_AGENT_SLOTS must be a whole number');
+    expect(text).toContain('HARRIER_AGENT_MAX_MEMORY_BYTES must be a whole number');
+    expect(text).toContain('HARRIER_AGENT_MAX_TMP_BYTES must be a whole number');
     expect(text).toContain('HARRIER_AGENT_DATA_DIR is too long');
   });
 

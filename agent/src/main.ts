@@ -19,6 +19,8 @@ interface Flags {
   label?: string[];
   metricsListen?: string;
   slots?: string;
+  maxMemoryBytes?: string;
+  maxTmpBytes?: string;
   python?: string;
   spoolBytes?: string;
   stopGrace?: string;
@@ -75,6 +77,14 @@ function parseFlags(argv: readonly string[]): Flags {
     .option('--label <key=value>', 'label for selectors, can be repeated (HARRIER_AGENT_LABELS)', addLabel)
     .option('--metrics-listen <host:port>', 'metrics and health (HARRIER_AGENT_METRICS_LISTEN, default 127.0.0.1:9465)')
     .option('--slots <number>', 'executions at once, at most (HARRIER_AGENT_SLOTS, default 32 per core)')
+    .option(
+      '--max-memory-bytes <bytes>',
+      "memory an execution may ask for, at most (HARRIER_AGENT_MAX_MEMORY_BYTES, default the host's memory)",
+    )
+    .option(
+      '--max-tmp-bytes <bytes>',
+      "/tmp an execution may ask for, at most (HARRIER_AGENT_MAX_TMP_BYTES, default half the host's memory, up to 64 GiB)",
+    )
     .option('--python <command>', 'interpreter of inline code (HARRIER_AGENT_PYTHON, default python3)')
     .option('--spool-bytes <bytes>', 'output and results kept until they are stored, at most (HARRIER_SPOOL_BYTES)')
     .option(
@@ -104,6 +114,8 @@ function settingsOf(flags: Flags): Record<string, string | undefined> {
     HARRIER_AGENT_LABELS: flags.label?.join(','),
     HARRIER_AGENT_METRICS_LISTEN: flags.metricsListen,
     HARRIER_AGENT_SLOTS: flags.slots,
+    HARRIER_AGENT_MAX_MEMORY_BYTES: flags.maxMemoryBytes,
+    HARRIER_AGENT_MAX_TMP_BYTES: flags.maxTmpBytes,
     HARRIER_AGENT_PYTHON: flags.python,
     HARRIER_SPOOL_BYTES: flags.spoolBytes,
     HARRIER_AGENT_STOP_GRACE_S: flags.stopGrace,

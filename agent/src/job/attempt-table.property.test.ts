@@ -119,6 +119,7 @@ class ModelControlPlane {
   constructor() {
     this.table = new AttemptTable({
       slots: 1000,
+      caps: { memoryBytes: 1, tmpBytes: 1 },
       send: (message) => this.linked && this.toServer.push(message),
       onFinished: () => {},
       onQuiet: () => {},
@@ -204,7 +205,7 @@ class ModelControlPlane {
   }
 
   #assign(ref: AttemptKey): void {
-    this.toAgent.push({ case: 'assignment', value: { ref, tenant: 't' } });
+    this.toAgent.push({ case: 'assignment', value: { ref, tenant: 't', limits: { memoryBytes: 1n, tmpBytes: 1n } } });
   }
 
   #stored(ref: AttemptKey | undefined): Stored {

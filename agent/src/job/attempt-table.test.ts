@@ -47,6 +47,7 @@ function setUp(options: { slots?: number; refuse?: StartRefusal; kind?: string }
   let nowMs = 0;
   const table = new AttemptTable({
     slots: options.slots ?? 2,
+    caps: { memoryBytes: 1000, tmpBytes: 1000 },
     send: ({ message }) => sent.push(message),
     onFinished,
     onQuiet,
@@ -81,13 +82,14 @@ function nameOf(message: AgentMessage['message']): string {
   return `${ref?.executionId}/${ref?.attempt}`;
 }
 
-function assignment(ref: AttemptKey) {
+function assignment(ref: AttemptKey, memoryBytes = 1000n) {
   return create(AssignmentSchema, {
     ref,
     tenant: 'acme',
     taskClass: 'cpu_short',
     program: { case: 'python', value: { source: '', handler: 'handler' } },
     environment: { kind: { case: 'inline', value: {} } },
+    limits: { memoryBytes, tmpBytes: 1000n },
   });
 }
 
@@ -199,6 +201,17 @@ describe('an assignment is sent back', () => {
     expect(takeSent()).toMatchObject([
       { case: 'rejected', value: { requeue: false, error: { code: Code.ENVIRONMENT_FAILED } } },
     ]);
+  });
+
+  test('for good, and before it starts, when it asks for more than this agent allows', () => {
+    const { table, executor, takeSent, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A, 1001n));
+    const message = expect.stringMatching(/limits\.memory_bytes asks for 1001 bytes; this agent allows at most 1000 /);
+    expect(takeSent()).toMatchObject([
+      { case: 'rejected', value: { requeue: false, error: { code: Code.POLICY_DENIED, message } } },
+    ]);
+    expect(executor.start).not.toHaveBeenCalled();
   });
 
   test('when the executor refuses it', () => {

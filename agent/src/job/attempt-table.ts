@@ -4,6 +4,7 @@ import type { AgentMessage, Assignment, CancelAttempt, LogStored, Welcome } from
 import type { AttemptEnd, AttemptKey, Executor, ExecutorEvents, HeldByExecutor } from '../executor/executor.ts';
 import { durationMs } from '../executor/start-message.ts';
 import { HeldAttempt } from './held-attempt.ts';
+import { deniedLimit, type LimitCaps } from './limit-caps.ts';
 import { logMessage, progressMessage, rejectedMessage, resultMessage, startedMessage } from './link-messages.ts';
 
 /** What a finished attempt adds to the metrics. */
@@ -17,6 +18,8 @@ export interface FinishedAttempt {
 export interface AttemptTableOptions {
   /** Attempts that run at once, at most. */
   slots: number;
+  /** The most that an assignment may ask for. */
+  caps: LimitCaps;
   send: (message: AgentMessage) => void;
   onFinished: (finished: FinishedAttempt) => void;
   /** The table became empty of attempts that run, or of attempts. */
@@ -112,6 +115,11 @@ export class AttemptTable implements ExecutorEvents {
     const refusal = this.#closedReason ?? (this.#active >= this.#options.slots ? 'the agent is full' : undefined);
     if (refusal !== undefined) {
       this.#reject(assignment, { code: Code.SUBMIT_FAILED, message: refusal }, true);
+      return;
+    }
+    const denied = deniedLimit(assignment.limits, this.#options.caps);
+    if (denied !== undefined) {
+      this.#reject(assignment, { code: Code.POLICY_DENIED, message: denied }, false);
       return;
     }
     const arrivedAtMs = this.#nowMs();
