@@ -10,8 +10,9 @@ const CONTROL_PLANE = {
 };
 
 const AGENT = {
-  job: ['executor', 'launcher'],
-  executor: ['launcher'],
+  job: ['executor', 'environment', 'launcher'],
+  executor: ['environment', 'launcher'],
+  environment: ['docker', 'launcher'],
   launcher: [],
   link: [],
   hardware: [],

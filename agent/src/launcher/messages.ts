@@ -20,6 +20,31 @@ export interface StartLimits {
   processes: number;
 }
 
+/** A directory or file of the host in the sandbox, read-only unless writable. Absolute paths. */
+export interface Bind {
+  source: string;
+  target: string;
+  writable: boolean;
+}
+
+/** What a call runs in, where it is not the launcher's own interpreter. */
+export interface StartEnvironment {
+  /** At most 256 characters. Calls of the same tenant and key share a zygote. */
+  key: string;
+  /** Interpreter as seen inside the sandbox; absent: the launcher's own. */
+  python?: string;
+  binds?: readonly Bind[];
+  /** Variables of the sandbox, before those of the call. */
+  variables?: Readonly<Record<string, string>>;
+  /** Modules that the zygote imports before it forks. */
+  preload?: readonly string[];
+  /** The zygote is not started by the launcher, but has connected by itself from a container. */
+  attached?: boolean;
+}
+
+/** What a call may reach. `hosts`: names or addresses, `*.` at the start for all names below, `:PORT` at the end. */
+export type StartNetwork = { mode: 'hosts'; hosts: readonly string[] } | { mode: 'full' };
+
 interface StartCommon extends AttemptFields {
   type: 'start';
   tenant: string;
@@ -32,6 +57,12 @@ interface StartCommon extends AttemptFields {
   limits: StartLimits;
   /** Handed to the handler's context; `deadline` is Unix seconds. */
   context: { execution_id: string; attempt: number; tenant: string; deadline: number | null };
+  /** Absent: the launcher's own interpreter. */
+  environment?: StartEnvironment;
+  /** Absent: a loopback interface. */
+  network?: StartNetwork;
+  /** That many first bytes of the body are the first of the attempt's stderr, and are known to the agent already. */
+  prelude_bytes?: number;
 }
 
 /** The body is the code, then the input. */

@@ -1,0 +1,78 @@
+import type { ExecutionError_Code } from '@harrier/shared/gen/error';
+import type { Environment } from '@harrier/shared/gen/module';
+import type { StartEnvironment } from '../launcher/messages.ts';
+
+/** An environment that code is to run in. */
+export interface EnvironmentRequest {
+  /** Nothing that is prepared is ever shared between two tenants. */
+  tenant: string;
+  environment: Environment;
+  /** `python`, `nodejs`, `go`, or empty for a command. */
+  language: string;
+  /** Python modules to import before the first call. */
+  preload: readonly string[];
+}
+
+/** An environment that code can run in now. Held until `release`. */
+export interface PreparedEnvironment {
+  /** What the launcher's `start` gets; undefined for inline. */
+  readonly start: StartEnvironment | undefined;
+  /** It may be evicted from now on, when nobody else holds it. Safe to call twice. */
+  release(): void;
+}
+
+/** What a preparation tells while it goes on. A caller that comes to one that goes on is told from its start. */
+export interface PreparationEvents {
+  /** Bytes for the execution's log (standard error). */
+  onOutput(data: Uint8Array): void;
+  /** @param percent 0 to 100 */
+  onProgress(percent: number, step: string): void;
+  /**
+   * A lock was found. Answers the lock to install, which another agent may have found first. Waits as long as the control
+   * plane is away; rejects with the reason of the preparation's signal.
+   */
+  decideLock(lock: string): Promise<string>;
+}
+
+/** What `resolve` finds. */
+export interface ResolvedEnvironment {
+  /** Text of the lock; the image with its digest for docker. */
+  lock: string;
+  /** Bytes to download and install, as far as the index tells; 0: unknown. */
+  sizeBytes: number;
+  /** It is prepared already for this tenant. */
+  held: boolean;
+}
+
+/** Prepares environments of one kind. One preparation of the same environment goes on at a time, however many ask for it. */
+export interface EnvironmentProvider {
+  readonly kind: 'inline' | 'venv' | 'conda' | 'docker';
+  /** Why this host cannot prepare it now; undefined when it can. May change: the agent is then told (`onSupportChange`). */
+  unavailable(): string | undefined;
+  /** The environment, held, when it is there already: starts no process, takes less than 5 ms. */
+  prepared(request: EnvironmentRequest): PreparedEnvironment | undefined;
+  /**
+   * Prepares the environment and holds it. An abort leaves the preparation to others that wait for it; it is stopped when
+   * nobody does.
+   * @throws EnvironmentError; the signal's reason when aborted
+   */
+  prepare(request: EnvironmentRequest, events: PreparationEvents, signal: AbortSignal): Promise<PreparedEnvironment>;
+  /**
+   * Finds the lock without installing anything.
+   * @throws EnvironmentError; the signal's reason when aborted
+   */
+  resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment>;
+}
+
+type FailureCode = ExecutionError_Code.ENVIRONMENT_FAILED | ExecutionError_Code.POLICY_DENIED;
+
+/** Why an environment cannot be had. The message is for the caller: the resolver's own words, or the rule that denies it. */
+export class EnvironmentError extends Error {
+  readonly code: FailureCode;
+
+  constructor(code: FailureCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = 'EnvironmentError';
+    this.code = code;
+  }
+}
