@@ -105,7 +105,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       maxItems: 32,
     }),
     resolveRow: (row) => executions.resolveRow(row),
-    release: (agentId) => scheduler.release(agentId),
+    release: (agentId, executionId) => scheduler.release(agentId, executionId),
     queued: () => scheduler.wake(),
     onFinished: (tracked) => observeEnd(tracked),
   });

@@ -1,5 +1,6 @@
 import type { Hardware, HostLoad } from '@harrier/shared/gen/agent';
 import type { ServerMessage } from '@harrier/shared/gen/link';
+import { AgentSlots } from './agent-slots.ts';
 import type { Candidate } from './candidate.ts';
 
 /** The way to an agent that is linked to this replica. */
@@ -16,6 +17,7 @@ export interface AgentChannel {
 export interface LinkedAgent extends Candidate {
   labels: Record<string, string>;
   slots: number;
+  /** Kept by the registry. */
   active: number;
   draining: boolean;
   /** The agent said that it is stopping. */
@@ -33,6 +35,7 @@ export interface LinkedAgent extends Candidate {
 /** The agents that are linked to this replica, and the slots that are taken on them. */
 export class AgentRegistry {
   readonly #agents = new Map<string, LinkedAgent>();
+  readonly #slots = new AgentSlots();
 
   get(agentId: string): LinkedAgent | undefined {
     return this.#agents.get(agentId);
@@ -44,6 +47,7 @@ export class AgentRegistry {
 
   add(agent: LinkedAgent): void {
     this.#agents.set(agent.id, agent);
+    this.#count(agent.id);
   }
 
   /** Removes an agent if this is still its link. @returns whether it was. */
@@ -51,14 +55,28 @@ export class AgentRegistry {
     return this.#agents.get(agent.id) === agent && this.#agents.delete(agent.id);
   }
 
-  takeSlot(agentId: string): void {
-    const agent = this.#agents.get(agentId);
-    if (agent !== undefined) agent.active++;
+  /** Takes a slot for an execution that the database is about to be told of. The agent need not be linked. */
+  reserveSlot(agentId: string, executionId: string): void {
+    this.#slots.reserve(agentId, executionId);
+    this.#count(agentId);
   }
 
-  freeSlot(agentId: string): void {
-    const agent = this.#agents.get(agentId);
-    if (agent !== undefined && agent.active > 0) agent.active--;
+  /** The database says that the execution is the agent's: it takes a slot until `freeSlot`, reserved before or not. */
+  holdSlot(agentId: string, executionId: string): void {
+    this.#slots.hold(agentId, executionId);
+    this.#count(agentId);
+  }
+
+  /** Safe to call for an execution that has no slot (any more). */
+  freeSlot(agentId: string, executionId: string): void {
+    this.#slots.free(agentId, executionId);
+    this.#count(agentId);
+  }
+
+  /** What the agent holds is about to be told anew, with `holdSlot`; reservations stay. */
+  forgetHeldSlots(agentId: string): void {
+    this.#slots.forgetHeld(agentId);
+    this.#count(agentId);
   }
 
   setDraining(agentId: string, drainRequested: boolean): void {
@@ -78,5 +96,10 @@ export class AgentRegistry {
     const agent = this.#agents.get(agentId);
     agent?.channel.send(message);
     return agent !== undefined;
+  }
+
+  #count(agentId: string): void {
+    const agent = this.#agents.get(agentId);
+    if (agent !== undefined) agent.active = this.#slots.count(agentId);
   }
 }

@@ -49,8 +49,6 @@ export interface AgentLinkEvents {
 export interface LinkedAnswer {
   resume: { executionId: string; attempt: number; stdoutOffset: bigint; stderrOffset: bigint }[];
   drop: { executionId: string; attempt: number }[];
-  /** Slots that what it keeps takes. */
-  active: number;
   /** Called when the agent is registered and its welcome is on the way. */
   afterWelcome: () => void;
 }
@@ -173,7 +171,6 @@ export class AgentSession {
       const answer = await events.onLinked(agent, hello, before.instance_id);
       if (this.#closed()) return events.onUnlinked(agent);
       clearTimeout(this.#deadline);
-      agent.active = answer.active;
       this.#agent = agent;
       this.#state = 'linked';
       registry.get(agent.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');

@@ -49,17 +49,17 @@ export class Scheduler {
    * Takes a slot for a new execution, or answers undefined when it must wait. Nothing overtakes: while a pass over the queue
    * is due, new ones queue up too.
    */
-  reserve(requirement: Requirement): string | undefined {
+  reserve(requirement: Requirement, executionId: string): string | undefined {
     if (this.#running || this.#again) return undefined;
     const candidate = place(requirement, this.#options.registry.candidates());
     if (candidate === undefined) return undefined;
-    this.#options.registry.takeSlot(candidate.id);
+    this.#options.registry.reserveSlot(candidate.id, executionId);
     return candidate.id;
   }
 
-  /** Gives a slot back; somebody may wait for it. */
-  release(agentId: string): void {
-    this.#options.registry.freeSlot(agentId);
+  /** Gives the slot of an execution back; somebody may wait for it. Safe to call twice. */
+  release(agentId: string, executionId: string): void {
+    this.#options.registry.freeSlot(agentId, executionId);
     if (this.#waiting) this.wake();
   }
 
@@ -130,24 +130,22 @@ export class Scheduler {
 
   async #claimPage(after: QueueCursor | undefined): Promise<{ waiting: WaitingExecution[]; claimed: unknown[] }> {
     const { sql, registry, logger, onClaimed } = this.#options;
-    const taken: string[] = [];
+    const taken: Claim[] = [];
     let page: Awaited<ReturnType<typeof claimExecutions>>;
     try {
       page = await claimExecutions(sql, { assigned: State.ASSIGNED, limit: PAGE_ENTRIES, after }, async (waiting) => {
-        const claims: Claim[] = [];
         for (const entry of waiting) {
           if (!this.#hasRoom()) break;
           const requirement = await this.#requirementOf(entry);
           const candidate = requirement === undefined ? undefined : place(requirement, registry.candidates());
           if (candidate === undefined) continue;
-          registry.takeSlot(candidate.id);
-          taken.push(candidate.id);
-          claims.push({ id: entry.id, agentId: candidate.id });
+          registry.reserveSlot(candidate.id, entry.id);
+          taken.push({ id: entry.id, agentId: candidate.id });
         }
-        return claims;
+        return taken;
       });
     } catch (error) {
-      for (const agentId of taken) registry.freeSlot(agentId);
+      for (const { id, agentId } of taken) registry.freeSlot(agentId, id);
       throw error;
     }
     for (const claimed of page.claimed) {
@@ -156,7 +154,7 @@ export class Scheduler {
       } catch (error) {
         // The sweep for attempts that nobody follows puts it back.
         logger.error({ err: error, executionId: claimed.id }, 'a claimed execution could not be assigned');
-        registry.freeSlot(claimed.agentId);
+        registry.freeSlot(claimed.agentId, claimed.id);
       }
     }
     return page;

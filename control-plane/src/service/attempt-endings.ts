@@ -21,8 +21,8 @@ export interface AttemptEndingsOptions {
   registry: AgentRegistry;
   logger: Logger;
   finishes: GroupCommit<FinishedExecution, FinishTimes | undefined>;
-  /** A slot is free again. */
-  release: (agentId: string) => void;
+  /** The execution's slot is free again. */
+  release: (agentId: string, executionId: string) => void;
   /** Something entered the queue. */
   queued: () => void;
   /** The execution is over, here or elsewhere: nothing of it needs to stay in memory. */
@@ -84,7 +84,7 @@ export class AttemptEndings {
     if (tracked.ending) return;
     tracked.ending = true;
     const { agentId, attempt } = tracked.current;
-    this.#options.release(agentId);
+    this.#options.release(agentId, tracked.id);
     try {
       await tracked.log?.allStored(this.#stopping.signal);
       const again = await this.#tryAgain(tracked, outcome, requeue);

@@ -82,16 +82,16 @@ export class ExecutionService {
     const encoded = encodeRequest(resolved.request);
     checkAssignmentSize(resolved, encoded.length);
     const { scheduler, tracker } = this.#options;
-    const agentId = scheduler.reserve(resolved.requirement);
+    const agentId = scheduler.reserve(resolved.requirement, resolved.id);
     let createTime: Date | undefined;
     try {
       createTime = await this.#options.inserts.add(newRow(resolved, encoded.toString('base64'), agentId));
     } catch (error) {
-      if (agentId !== undefined) scheduler.release(agentId);
+      if (agentId !== undefined) scheduler.release(agentId, resolved.id);
       throw error;
     }
     if (createTime === undefined && request.idempotencyKey !== '') {
-      if (agentId !== undefined) scheduler.release(agentId);
+      if (agentId !== undefined) scheduler.release(agentId, resolved.id);
       return await this.#acceptedBefore(tenantId, request.idempotencyKey);
     }
     // Without a key only its own id can have been there: an earlier try of the batch was committed after all.

@@ -86,6 +86,7 @@ export class ExecutionTracker {
     tracked.log = this.#openLog(tracked.resolved, attempt, { stdout: 0, stderr: 0 });
     tracked.move({ state: State.ASSIGNED, attempt, agentId });
     const { registry } = this.#options;
+    registry.holdSlot(agentId, tracked.id);
     if (!registry.send(agentId, assignmentMessage(tracked.resolved, attempt))) {
       this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told'));
     } else if (tracked.cancelReason !== undefined) this.#sendCancel(tracked);
@@ -141,8 +142,9 @@ export class ExecutionTracker {
     const afterWelcome = () => {
       for (const tracked of cancelled) this.#sendCancel(tracked);
     };
-    const answer: LinkedAnswer = { resume: [], drop: [], active: 0, afterWelcome };
+    const answer: LinkedAnswer = { resume: [], drop: [], afterWelcome };
     const rows = new Map<string, ActiveRow>();
+    this.#options.registry.forgetHeldSlots(agent.id);
     for (const row of await listActiveOfAgent(this.#options.sql, agent.id)) rows.set(`${row.id} ${row.attempt}`, row);
     for (const { ref } of hello.held) {
       if (ref === undefined) throw new LinkProtocolError('a held attempt has no name');
@@ -155,7 +157,7 @@ export class ExecutionTracker {
       }
       const tracked = await this.#adopt(row, agent.id);
       // One whose result is being stored has given its slot back already.
-      if (!tracked.ending) answer.active++;
+      if (!tracked.ending) this.#options.registry.holdSlot(agent.id, row.id);
       answer.resume.push({
         executionId: row.id,
         attempt: row.attempt,
