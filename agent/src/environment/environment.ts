@@ -64,7 +64,7 @@ export interface EnvironmentProvider {
   resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment>;
 }
 
-type FailureCode = ExecutionError_Code.ENVIRONMENT_FAILED | ExecutionError_Code.POLICY_DENIED;
+type FailureCode = typeof ExecutionError_Code.ENVIRONMENT_FAILED | typeof ExecutionError_Code.POLICY_DENIED;
 
 /** Why an environment cannot be had. The message is for the caller: the resolver's own words, or the rule that denies it. */
 export class EnvironmentError extends Error {
