@@ -44,10 +44,6 @@ class AgentLink:
         return self._peer is not None
 
     @property
-    def has_queued(self) -> bool:
-        return bool(self._queue)
-
-    @property
     def open_for_data(self) -> bool:
         """True when a frame with data may be queued now."""
         return self.greeted and self.queued_bytes < HIGH_WATER_BYTES

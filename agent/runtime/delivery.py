@@ -19,6 +19,11 @@ class Delivery:
         self._link, self._spool = link, spool
         self._waiting: dict[Attempt, None] = {}  # has something to send that the link did not take
 
+    @property
+    def waits(self) -> bool:
+        """True when there is something to send that the link did not take."""
+        return bool(self._waiting)
+
     def offer(self, attempt: Attempt, stream: Stream, data: memoryview) -> None:
         """Output that was just appended to the spool, its bytes still at hand. Sends it if nothing is ahead of it."""
         size = len(data)

@@ -351,7 +351,11 @@ class Supervisor:
                     self._delivery.pump(attempt)
             self._progressed.clear()
         self._spool.commit()
-        if self._link.has_queued:
+        self._link.flush()
+        # A link that took everything does not tell that it takes more.
+        while self._delivery.waits and self._link.open_for_data:
+            self._delivery.pump_waiting()
+            self._spool.commit()
             self._link.flush()
 
     def on_link_drained(self) -> None:

@@ -191,6 +191,17 @@ class Connections(support.RuntimeTest):
         self.assertEqual((header, body), (first.header, first.body))
         second.ack(execution, 101, 0, True)
 
+    def test_many_results_that_are_not_acknowledged_all_come_again(self) -> None:
+        self.agent.auto_ack = False
+        code = "def handler(input):\n    return {'x': 'x' * 40000}"
+        executions = [self.agent.start(code) for _ in range(30)]
+        for execution in executions:
+            self.agent.wait_for(execution)
+        self.agent.close()
+        second = self.launcher.connect()
+        for execution in executions:
+            self.assertEqual(len(second.wait_for(execution).body), 40008)
+
     def test_a_second_start_of_a_known_attempt_is_ignored(self) -> None:
         self.agent.auto_ack = False
         execution = self.agent.start(QUICK)
