@@ -2,13 +2,16 @@
 
 Append-only segment files hold the records of all attempts. A record is ``u32 length, u32 crc32, payload`` and a payload
 ``u8 type, u64 attempt number, u8 stream, u64 offset, data``; a length of 0 is the end of a segment. Segments are
-allocated in full when they are made, so that a full disk shows there and never in the middle of a record; a segment is
+allocated in full when they are made, so that a full disk shows there and not in the middle of a record; a segment is
 deleted when nobody needs any of its records. Nothing is synced: the spool survives the launcher, not the host.
+
+A disk that fails a write all the same (copy-on-write file systems, quotas, faults) loses nothing that was taken: those
+records stay in memory, to be read from there and written in their place when the disk takes them. Until then output is
+refused, while ends of attempts are taken as far as they fit into the segment.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 import zlib
@@ -56,6 +59,7 @@ class Spool:
         self._pending_bytes = 0
         self._forgotten: list[int] = []
         self._next_attempt = 1
+        self._failure = ""  # why the disk did not take the last write; empty when it did
         self._current: Segment | None = None
         self.total_bytes = 0
 
@@ -89,8 +93,10 @@ class Spool:
     def append_output(self, attempt: Attempt, stream: Stream, data: memoryview, reserve: bool = True) -> None:
         """Keeps output from the stream's present end on; the view may be reused afterwards. Raises SpoolFull.
 
-        ``reserve``: leave room for the ends of attempts.
+        ``reserve``: leave room for the ends of attempts, and take nothing while the disk fails.
         """
+        if reserve and self._failure:
+            self._retry()
         if not attempt.in_spool:
             self.append_start(attempt)
         index = 0 if stream is attempt.stdout else 1
@@ -100,6 +106,8 @@ class Spool:
         else:
             segment, position = self._append(OUTPUT, attempt, index, stream.length, data, left_free)
             self.commit()
+            if self._pending:
+                self._pending = list(map(bytes, self._pending))
         stream.chunks.append((stream.length, len(data), segment, position))
         stream.length += len(data)
 
@@ -113,7 +121,19 @@ class Spool:
             pass
 
     def read(self, segment: Segment, position: int, length: int) -> bytes:
-        return os.pread(segment.fd, length, position)
+        on_disk = length if segment is not self._current else min(length, max(0, segment.size - position))
+        data = os.pread(segment.fd, on_disk, position) if on_disk else b""
+        return data if on_disk == length else data + self._read_pending(position + on_disk, length - on_disk)
+
+    def _read_pending(self, position: int, length: int) -> bytes:
+        """What the disk has not taken yet, from a position in the current segment on."""
+        start, pieces = position - self._current.size, []
+        for buffer in self._pending:
+            piece = buffer[start : start + length] if start < len(buffer) else b""
+            start = max(0, start - len(buffer))
+            length -= len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def release(self, attempt: Attempt, segment: Segment, records: int = 1) -> None:
         """The attempt needs that many records of the segment no longer."""
@@ -136,27 +156,61 @@ class Spool:
             self._forgotten.append(attempt.number)
 
     def commit(self) -> None:
-        """Writes what was appended. A disk that fails here is told; what it lost shows as AGENT_LOST after a crash."""
+        """Writes what was appended. What the disk does not take stays in memory and is tried again each time."""
         if not self._pending:
             return
         if self._forgotten:
             self._append_forgotten()
-        segment, buffers = self._current, self._pending
-        self._pending, size, self._pending_bytes = [], self._pending_bytes, 0
+        segment = self._current
         try:
-            for first in range(0, len(buffers), 512):  # IOV_MAX is 1024
-                part = buffers[first : first + 512]
-                written = os.pwritev(segment.fd, part, segment.size)
-                wanted = sum(map(len, part))
-                if written != wanted:
-                    written += os.pwrite(segment.fd, b"".join(part)[written:], segment.size + written)
-                if written != wanted:
-                    raise OSError(errno.ENOSPC, "short write")
-                segment.size += wanted
-                size -= wanted
+            while self._pending:
+                written = os.pwritev(segment.fd, self._pending[:512], segment.size)  # IOV_MAX is 1024
+                segment.size += written
+                self._drop_written(written)
         except OSError as error:
-            segment.size += size
-            self._log.error("the spool cannot be written", path=segment.path, error=str(error))
+            self._note_failure(error)
+            return
+        if self._failure:
+            self._failure = ""
+            self._log.info("the spool can be written again", path=segment.path)
+
+    def _drop_written(self, written: int) -> None:
+        self._pending_bytes -= written
+        if not self._pending_bytes:
+            self._pending = []
+            return
+        done = 0
+        for buffer in self._pending:
+            if written < len(buffer):
+                break
+            written -= len(buffer)
+            done += 1
+        del self._pending[:done]
+        if written:
+            self._pending[0] = self._pending[0][written:]
+
+    def _note_failure(self, error: OSError) -> None:
+        if not self._failure:
+            self._log.error("the spool cannot be written", path=self._current.path, error=str(error))
+        self._failure = f"the spool cannot be written: {os.strerror(error.errno)}"
+        if not self._current.users:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """Nobody needs what the disk does not take: the segment begins anew, empty, so that nothing piles up."""
+        segment = self._current
+        try:
+            os.ftruncate(segment.fd, 0)
+            segment.size, self._pending, self._pending_bytes = 0, [], 0
+            os.posix_fallocate(segment.fd, 0, segment.capacity)
+        except OSError:
+            pass  # the next commit finds out
+
+    def _retry(self) -> None:
+        """Raises SpoolFull while the disk does not take what it was given."""
+        self.commit()
+        if self._pending:
+            raise SpoolFull(self._failure)
 
     def commit_forgotten(self) -> None:
         """Writes now which attempts are forgotten."""
@@ -187,10 +241,9 @@ class Spool:
         length = OVERHEAD + len(data)
         segment = self._current
         at = segment.size + self._pending_bytes
-        # The last PREFIX of a segment stays 0: its end.
-        if at + length + PREFIX.size > segment.capacity or (
-            reserve and not self._may_roll(length) and at + length + reserve > segment.capacity
-        ):
+        # The last PREFIX of a segment stays 0: its end. Whether there will be another segment shows when it is made, so
+        # what is reserved stays free in each.
+        if at + length + reserve + PREFIX.size > segment.capacity:
             self._roll(length)
             segment = self._current
             at = segment.size
@@ -200,15 +253,12 @@ class Spool:
         segment.users.add(attempt)
         return segment, at + OVERHEAD
 
-    def _may_roll(self, length: int) -> bool:
-        return self.total_bytes + self._capacity_for(length) <= self._limit
-
     def _capacity_for(self, length: int) -> int:
         return max(self._segment_bytes, length + PREFIX.size)
 
     def _roll(self, length: int, forced: bool = False) -> None:
         """Starts a segment that has room for a record of that length. Raises SpoolFull."""
-        self.commit()
+        self._retry()
         capacity = self._capacity_for(length)
         if not forced and self.total_bytes + capacity > self._limit:
             raise SpoolFull(f"the spool holds {self.total_bytes} bytes, its limit is {self._limit}")

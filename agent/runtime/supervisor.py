@@ -320,26 +320,32 @@ class Supervisor:
             self._on_stopped()
 
     def _record_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> None:
-        try:
-            self._write_end(attempt, outcome, run_ms)
-        except SpoolFull as full:
+        """An end that finds no room in the spool is kept in memory, and with it a small result; a large one is lost."""
+        reason = self._write_end(attempt, outcome, run_ms)
+        if reason:
+            size = len(outcome.result)
             self._log.error(
-                "a result is not kept", execution=attempt.execution, attempt=attempt.attempt, reason=str(full)
+                "an end is not in the spool",
+                execution=attempt.execution,
+                attempt=attempt.attempt,
+                result_bytes=size,
+                reason=reason,
             )
-            lost = outcomes.failed("INTERNAL", f"No room to keep the result of {len(outcome.result)} bytes: {full}")
-            if not outcome.result:
-                lost = outcome
-            try:
+            if size > RESULT_IN_MEMORY_BYTES:
+                lost = outcomes.failed("INTERNAL", f"No room to keep the result of {size} bytes: {reason}")
                 self._write_end(attempt, lost, run_ms)
-            except SpoolFull:
-                attempt.final, attempt.result = _final_header(attempt, lost, run_ms), lost.result
         attempt.state = FINISHED
 
-    def _write_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> None:
-        final = _final_header(attempt, outcome, run_ms)
-        place = self._spool.append_finish(attempt, final, outcome.result)
-        attempt.final = final
-        attempt.result = outcome.result if len(outcome.result) <= RESULT_IN_MEMORY_BYTES else place
+    def _write_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> str:
+        """Returns why the spool does not take it; it is in memory then. Empty when the spool does."""
+        attempt.final, attempt.result = _final_header(attempt, outcome, run_ms), outcome.result
+        try:
+            place = self._spool.append_finish(attempt, attempt.final, outcome.result)
+        except SpoolFull as full:
+            return str(full)
+        if len(outcome.result) > RESULT_IN_MEMORY_BYTES:
+            attempt.result = place
+        return ""
 
     # Once a turn.
 
