@@ -29,6 +29,7 @@ import { ExecutionWatcher } from './service/execution-watcher.ts';
 import { LostAgents } from './service/lost-agents.ts';
 import { ModuleService } from './service/module-service.ts';
 import { followModulesFile } from './service/modules-file.ts';
+import { MovedExecutions } from './service/moved-executions.ts';
 import type { TrackedExecution } from './service/tracked-execution.ts';
 
 const DEFAULT_TENANT = 'default';
@@ -105,6 +106,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       maxItems: 32,
     }),
     resolveRow: (row) => executions.resolveRow(row),
+    decideLock: async ({ tenantId, program }, lock) =>
+      program.kind === 'module' ? await modules.decideLock(tenantId, program.stored, lock) : lock,
     release: (agentId, executionId) => scheduler.release(agentId, executionId),
     queued: () => scheduler.wake(),
     onFinished: (tracked) => observeEnd(tracked),
@@ -151,6 +154,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     logger,
     agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
   });
+  const movedExecutions = new MovedExecutions({ sql: cold, registry, tracker, logger });
   const agents = new AgentService({
     sql: cold,
     registry,
@@ -219,6 +223,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);
       clearInterval(sweeper);
       lostAgents.stop();
+      await movedExecutions.stop();
       await followed?.stop();
       tracker.stop();
       await scheduler.stop();

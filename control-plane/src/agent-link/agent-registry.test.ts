@@ -8,6 +8,7 @@ const link = (): LinkedAgent => ({
   name: AGENT,
   tenantId: 't',
   labels: {},
+  unavailableEnvironments: {},
   environments: new Set(['inline']),
   slots: 4,
   active: 0,

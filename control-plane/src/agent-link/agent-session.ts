@@ -12,6 +12,7 @@ import {
 import { type Hardware, HardwareSchema } from '@harrier/shared/gen/agent';
 import {
   type AgentMessage,
+  type EnvironmentSupport,
   Goodbye_Code as GoodbyeCode,
   type Heartbeat,
   type Hello,
@@ -19,10 +20,10 @@ import {
   ServerMessageSchema,
 } from '@harrier/shared/gen/link';
 import type { WebSocket } from 'ws';
-import { readAgent, recordHardware, recordUnlink } from '../db/queries/agents.ts';
+import { readAgent, recordEnvironments, recordHardware, recordUnlink } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
 import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
-import { admitAgent } from './handshake.ts';
+import { admitAgent, environmentFacts } from './handshake.ts';
 
 /** How often an agent tells that it lives. */
 const HEARTBEAT_SECONDS = 10n;
@@ -200,7 +201,7 @@ export class AgentSession {
       tenantId,
       name: hello.name,
       labels: hello.labels,
-      environments: new Set(hello.environments?.available),
+      ...supportOf(hello.environments),
       slots: hello.slots,
       active: 0,
       draining: drainRequested,
@@ -244,6 +245,7 @@ export class AgentSession {
     agent.isolation = beat.isolation?.level ?? agent.isolation;
     agent.stopping = beat.stopping;
     agent.draining = agent.drainRequested || beat.stopping;
+    if (beat.environments !== undefined) this.#environmentsChanged(agent, beat.environments);
     if (beat.hardware === undefined) return;
     const changed = agent.hardware === undefined || !sameHardware(agent.hardware, beat.hardware);
     agent.hardware = beat.hardware;
@@ -252,6 +254,16 @@ export class AgentSession {
     recordHardware(sql, agent.id, toBinary(HardwareSchema, beat.hardware)).catch((error: unknown) =>
       logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'hardware could not be stored'),
     );
+  }
+
+  #environmentsChanged(agent: LinkedAgent, support: EnvironmentSupport): void {
+    const { sql, logger, events } = this.#options;
+    Object.assign(agent, supportOf(support));
+    const { environments, unavailableEnvironments } = environmentFacts(support);
+    recordEnvironments(sql, agent.id, environments, unavailableEnvironments).catch((error: unknown) =>
+      logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'environments could not be stored'),
+    );
+    events.onCapacityChanged();
   }
 
   #checkSilence(): void {
@@ -271,6 +283,13 @@ export class AgentSession {
     recordUnlink(sql, agent.id).catch(() => undefined);
     events.onUnlinked(agent);
   }
+}
+
+function supportOf(
+  support: EnvironmentSupport | undefined,
+): Pick<LinkedAgent, 'environments' | 'unavailableEnvironments'> {
+  const { environments, unavailableEnvironments } = environmentFacts(support);
+  return { environments: new Set(environments), unavailableEnvironments };
 }
 
 /** Whether two reports name the same hardware; what a card or disk is doing does not count, and is not stored on each beat. */

@@ -4,7 +4,10 @@ export interface Candidate {
   name: string;
   tenantId: string;
   labels: Readonly<Record<string, string>>;
+  /** What it can prepare: kinds of environments, and `nodejs`. */
   environments: ReadonlySet<string>;
+  /** What it cannot, with the reason. */
+  unavailableEnvironments: Readonly<Record<string, string>>;
   /** Executions at once, at most. */
   slots: number;
   /** Slots in use. */

@@ -2,7 +2,7 @@ import { createPublicKey, verify } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
 import { HarrierError, signedBytes } from '@harrier/shared';
 import { HardwareSchema } from '@harrier/shared/gen/agent';
-import type { Hello } from '@harrier/shared/gen/link';
+import type { EnvironmentSupport, Hello } from '@harrier/shared/gen/link';
 import { hashSecret } from '../auth/secret.ts';
 import { type AgentFacts, type AgentRow, joinAgent, readAgent, recordLink } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
@@ -11,6 +11,8 @@ import { uuidv7 } from '../db/uuid.ts';
 const PUBLIC_KEY_BYTES = 32;
 const MAX_SLOTS = 100_000;
 const MAX_NAME_LENGTH = 253;
+const MAX_ENVIRONMENTS = 64;
+const MAX_REASON_LENGTH = 1000;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
 const LABEL_VALUE = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)?$/;
@@ -76,7 +78,20 @@ function checkFacts(hello: Hello): AgentFacts {
     hardware,
     isolation: hello.isolation?.level ?? 0,
     slots: hello.slots,
+    ...environmentFacts(hello.environments),
     instanceId: hello.instanceId.replaceAll('\0', ''),
+  };
+}
+
+/** The environments that an agent says to have, as they are stored. */
+export function environmentFacts(
+  support: EnvironmentSupport | undefined,
+): Pick<AgentFacts, 'environments' | 'unavailableEnvironments'> {
+  const clean = (text: string) => text.replaceAll('\0', '').slice(0, MAX_REASON_LENGTH);
+  const unavailable = Object.entries(support?.unavailable ?? {}).slice(0, MAX_ENVIRONMENTS);
+  return {
+    environments: (support?.available ?? []).slice(0, MAX_ENVIRONMENTS).map(clean),
+    unavailableEnvironments: Object.fromEntries(unavailable.map(([name, reason]) => [clean(name), clean(reason)])),
   };
 }
 

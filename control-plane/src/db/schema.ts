@@ -71,6 +71,9 @@ export const agents = pgTable(
     /** Isolation.Level */
     isolation: smallint('isolation').notNull(),
     slots: integer('slots').notNull(),
+    /** Environments that it can prepare, and the others with the reason why not; as when it was last linked. */
+    environments: text('environments').array().notNull().default([]),
+    unavailableEnvironments: jsonb('unavailable_environments').$type<Record<string, string>>().notNull().default({}),
     drainRequested: boolean('drain_requested').notNull().default(false),
     instanceId: text('instance_id').notNull().default(''),
     createTime: time('create_time').notNull().defaultNow(),
@@ -95,6 +98,8 @@ export const modules = pgTable(
     source: smallint('source').notNull(),
     /** harrier.v1.Module, encoded. */
     definition: bytea('definition').notNull(),
+    /** What every agent installs for it: the lock that was found first. */
+    lock: text('lock'),
     /** The greatest semantic version of its name. */
     latest: boolean('latest').notNull(),
     createTime: time('create_time').notNull().defaultNow(),

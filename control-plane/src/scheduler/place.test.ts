@@ -9,6 +9,7 @@ const agent = (name: string, fields: Partial<Candidate> = {}): Candidate => ({
   tenantId: 't',
   labels: {},
   environments: new Set(['inline']),
+  unavailableEnvironments: {},
   slots: 4,
   active: 0,
   draining: false,

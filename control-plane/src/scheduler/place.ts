@@ -40,13 +40,24 @@ export function explainWaiting(requirement: Requirement, candidates: Iterable<Ca
 function whyNot(requirement: Requirement, candidate: Candidate): string | undefined {
   if (candidate.tenantId !== requirement.tenantId) return 'belongs to another tenant';
   if (candidate.draining) return 'draining';
-  if (!candidate.environments.has(requirement.environment)) return `has no environment "${requirement.environment}"`;
+  const lack = lackOf(requirement.environment, candidate);
+  if (lack !== undefined) return lack;
   for (const selector of requirement.selectors) {
     for (const label of selector) {
       if (!matchesRequirement(label, candidate.labels)) return `labels do not match "${formatRequirement(label)}"`;
     }
   }
   return undefined;
+}
+
+/** Why an agent cannot prepare an environment, linked or not; undefined when it can. */
+export function lackOf(
+  environment: string,
+  agent: Pick<Candidate, 'environments' | 'unavailableEnvironments'>,
+): string | undefined {
+  if (agent.environments.has(environment)) return undefined;
+  const reason = agent.unavailableEnvironments[environment];
+  return reason === undefined ? `has no environment "${environment}"` : `no environment "${environment}": ${reason}`;
 }
 
 function isFull(candidate: Candidate): boolean {

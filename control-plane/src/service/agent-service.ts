@@ -108,6 +108,8 @@ export class AgentService {
       hardware: linked?.hardware ?? fromBinary(HardwareSchema, row.hardware),
       isolation: { level: (linked?.isolation ?? row.isolation) as IsolationLevel },
       slots: row.slots,
+      environments: linked === undefined ? row.environments : [...linked.environments],
+      unavailableEnvironments: { ...(linked?.unavailableEnvironments ?? row.unavailable_environments) },
       activeExecutions: linked?.active ?? 0,
       createTime: timestampFromDate(row.create_time),
       drainRequested: row.drain_requested,

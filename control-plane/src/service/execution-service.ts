@@ -25,6 +25,7 @@ import {
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { checkEnvironment, checkImage, checkNetwork } from './environment-spec.ts';
 import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';
 import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
 import { parseJsonObject } from './json-document.ts';
@@ -275,12 +276,23 @@ function overlaid(message: Execution, tracked: TrackedExecution | undefined): Ex
 }
 
 /** Texts that end up in the database or as arguments and variables of a process. */
-function checkTexts({ target, env, idempotencyKey }: ExecutionRequest): void {
+function checkTexts({ target, env, idempotencyKey, limits }: ExecutionRequest): void {
+  checkNetwork(limits, 'limits');
   refuseNul('idempotency_key', idempotencyKey);
   for (const [name, value] of Object.entries(env)) refuseNul(`env["${name}"]`, value);
-  if (target.case === 'code') refuseNul('code.source', target.value.source);
-  if (target.case === 'command')
+  if (target.case === 'code') {
+    const { source, environment, language } = target.value;
+    refuseNul('code.source', source);
+    checkEnvironment(environment, { language, preload: [] }, 'code.environment');
+  }
+  if (target.case === 'command') {
+    checkEnvironment(target.value.environment, { language: '', preload: [] }, 'command.environment');
     for (const [i, text] of target.value.argv.entries()) refuseNul(`command.argv[${i}]`, text);
+  }
+  if (target.case === 'image') {
+    checkImage(target.value.image, 'image.image');
+    for (const [i, text] of target.value.argv.entries()) refuseNul(`image.argv[${i}]`, text);
+  }
 }
 
 function checkedInput(

@@ -1,5 +1,5 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
-import { isFinal, LinkProtocolError } from '@harrier/shared';
+import { isFinal, LinkProtocolError, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type {
@@ -9,6 +9,7 @@ import type {
   AttemptRejected,
   AttemptResult,
   Hello,
+  LockFound,
 } from '@harrier/shared/gen/link';
 import { ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { LinkedAgent } from '../agent-link/agent-registry.ts';
@@ -35,6 +36,8 @@ const UNFOLLOWED_AFTER_MS = 15_000;
 
 export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'forget'> {
   logs: GroupCommit<NewLogChunk, void>;
+  /** The lock to install for an execution whose agent has found one: the first that was found for its module version. */
+  decideLock: (resolved: ResolvedExecution, lock: string) => Promise<string>;
   /** Rebuilds what a stored row asks for. */
   resolveRow: (row: ActiveRow) => Promise<ResolvedExecution>;
 }
@@ -57,6 +60,11 @@ export class ExecutionTracker {
 
   get(id: string): TrackedExecution | undefined {
     return this.#tracked.get(id);
+  }
+
+  /** Everything that is followed; what comes or goes meanwhile may or may not be among it. */
+  all(): Iterator<TrackedExecution> {
+    return this.#tracked.values();
   }
 
   /** Begins to follow an execution. */
@@ -120,6 +128,9 @@ export class ExecutionTracker {
           percent: Math.min(100, Math.max(0, message.value.progress?.percent ?? 0)),
           step: message.value.progress?.step ?? '',
         });
+        break;
+      case 'lockFound':
+        this.#watch(this.#decideLock(agent, message.value));
         break;
       case 'result':
         this.#checkLog(this.#held(agent, message.value.ref), message.value);
@@ -274,6 +285,19 @@ export class ExecutionTracker {
     if (tracked !== undefined) return tracked;
     this.#send(agent.id, { case: 'drop', value: { ref, reason: 'the attempt is not this agent’s any more' } });
     return undefined;
+  }
+
+  async #decideLock(agent: LinkedAgent, { ref, lock: found }: LockFound): Promise<void> {
+    const tracked = this.#heldBy(agent, ref);
+    if (tracked === undefined || ref === undefined) return;
+    let lock = found;
+    try {
+      lock = await this.#options.decideLock(tracked.resolved, found);
+    } catch (error) {
+      // Without the database the attempt goes on with what its agent has found; the next one decides.
+      this.#options.logger.warn({ executionId: tracked.id, reason: messageOf(error) }, 'a lock could not be stored');
+    }
+    this.#send(agent.id, { case: 'lockDecided', value: { ref, lock } });
   }
 
   #advance(agent: LinkedAgent, ref: AttemptRef | undefined, state: State): void {

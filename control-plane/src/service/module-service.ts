@@ -11,6 +11,7 @@ import {
 } from '@harrier/shared/gen/module';
 import semver from 'semver';
 import {
+  decideModuleLock,
   deleteModule,
   insertModule,
   listModules,
@@ -21,6 +22,7 @@ import {
 } from '../db/queries/modules.ts';
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
+import { checkEnvironment, checkNetwork, isLockShared, lockedEnvironment } from './environment-spec.ts';
 import { checkSchema } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';
 import { refuseNul } from './storable.ts';
@@ -146,6 +148,15 @@ export class ModuleService {
     return deleted;
   }
 
+  /** Keeps the lock that was found first for a version. @returns what stands now */
+  async decideLock(tenantId: string, { id, module }: StoredModule, lock: string): Promise<string> {
+    if (!isLockShared(module.environment, lock)) return lock;
+    const decided = await decideModuleLock(this.#sql, tenantId, id, lock);
+    this.#forget(tenantId, module.name);
+    this.#resolved.delete(`${tenantId} ${id}`);
+    return decided ?? lock;
+  }
+
   #remember(key: string, row: ModuleRow, ms: number): StoredModule {
     const stored = storedOf(row);
     if (this.#resolved.size >= CACHE_ENTRIES) this.#resolved.clear();
@@ -177,6 +188,9 @@ function storedOf(row: ModuleRow): StoredModule {
   module.createTime = timestampFromDate(row.create_time);
   module.digest = row.digest;
   module.source = row.source as ModuleSource;
+  if (row.lock !== null && module.environment !== undefined) {
+    module.environment = lockedEnvironment(module.environment, row.lock);
+  }
   return { id: row.id, module };
 }
 
@@ -207,6 +221,9 @@ function checkModule(module: Module): void {
   parseLabelSelector(module.agentSelector, 'module.agent_selector');
   if (module.inputSchema !== undefined) checkSchema(module.inputSchema, 'module.input_schema');
   if (module.outputSchema !== undefined) checkSchema(module.outputSchema, 'module.output_schema');
+  const { environment, language, preload } = module;
+  checkEnvironment(environment, { language, preload }, 'module.environment');
+  checkNetwork(module.limits, 'module.limits');
   refuseNul('module.code', module.code);
   for (const [i, tag] of module.tags.entries()) refuseNul(`module.tags[${i}]`, tag);
 }

@@ -15,6 +15,7 @@ import {
   type Limits,
   LimitsSchema,
   type Module,
+  Limits_Network as Network,
   type RetryPolicy,
 } from '@harrier/shared/gen/module';
 import type { Requirement } from '../scheduler/place.ts';
@@ -30,8 +31,12 @@ const DEFAULT_LIMITS = {
   stderrBytes: BigInt(16 * MIB),
   outputBytes: BigInt(8 * MIB - 64 * 1024),
   tmpBytes: BigInt(64 * MIB),
+  processes: 512,
+  network: Network.NONE,
 } as const;
 
+const DEFAULT_HANDLER = 'handler';
+const EXTENSIONS: Readonly<Record<string, string>> = { python: 'py', nodejs: 'js', go: 'go' };
 const INLINE = create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
 
 /** What to run: exactly one of these. */
@@ -89,7 +94,7 @@ export function resolveExecution(given: {
     timeoutMs: timeout === undefined ? classTimeoutMs : millisecondsOf(timeout),
     limits: mergeLimits(request.limits, module?.limits),
     retryPolicy: request.retryPolicy ?? module?.retryPolicy,
-    requirement: { tenantId: given.tenantId, environment: environmentOf(program).kind.case ?? 'inline', selectors },
+    requirement: { tenantId: given.tenantId, environment: supportNeededBy(program), selectors },
   };
 }
 
@@ -117,14 +122,32 @@ export function environmentOf(program: Program): Environment {
   }
 }
 
-/** The first that is set: request, module, default. */
+/** What the agent must be able to prepare: a kind of environment, or `nodejs` for code in the sandbox that is not Python. */
+function supportNeededBy(program: Program): string {
+  const kind = environmentOf(program).kind.case ?? 'inline';
+  if (kind !== 'inline') return kind;
+  const language = languageOf(program);
+  return language === '' || language === 'python' ? kind : language;
+}
+
+function languageOf(program: Program): string {
+  if (program.kind === 'module') return program.stored.module.language;
+  return program.kind === 'code' ? program.code.language : '';
+}
+
+/** The first that is set: request, module, default. The hosts go with the network that was set. */
 function mergeLimits(request: Limits | undefined, module: Limits | undefined): Limits {
+  const network = request?.network ? request : module;
   return create(LimitsSchema, {
+    cpu: request?.cpu || module?.cpu || 0,
     memoryBytes: request?.memoryBytes || module?.memoryBytes || DEFAULT_LIMITS.memoryBytes,
     stdoutBytes: request?.stdoutBytes || module?.stdoutBytes || DEFAULT_LIMITS.stdoutBytes,
     stderrBytes: request?.stderrBytes || module?.stderrBytes || DEFAULT_LIMITS.stderrBytes,
     outputBytes: request?.outputBytes || module?.outputBytes || DEFAULT_LIMITS.outputBytes,
     tmpBytes: request?.tmpBytes || module?.tmpBytes || DEFAULT_LIMITS.tmpBytes,
+    processes: request?.processes || module?.processes || DEFAULT_LIMITS.processes,
+    network: network?.network || DEFAULT_LIMITS.network,
+    egressHosts: network?.egressHosts ?? [],
   });
 }
 
@@ -153,31 +176,41 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
         env: resolved.request.env,
         taskClass: resolved.taskClass,
         environment: environmentOf(resolved.program),
+        ...schemasOf(resolved.program),
       },
     },
   });
+}
+
+/** What the container protocol tells the code of its schemas. */
+function schemasOf(program: Program): { inputSchemaJson?: string; outputSchemaJson?: string } {
+  if (program.kind !== 'module') return {};
+  const { inputSchema, outputSchema, language } = program.stored.module;
+  if (language === 'python') return {};
+  return {
+    inputSchemaJson: inputSchema === undefined ? '' : JSON.stringify(inputSchema),
+    outputSchemaJson: outputSchema === undefined ? '' : JSON.stringify(outputSchema),
+  };
 }
 
 function assignedProgram({ program, limits, request }: ResolvedExecution) {
   switch (program.kind) {
     case 'module': {
       const { module } = program.stored;
-      return {
-        case: 'python' as const,
-        value: {
-          source: module.code,
-          handler: module.handler,
-          filename: `${module.name}-${module.version}.py`,
-          reuseKey: module.reuse ? reuseKeyOf(module, limits, request.env) : '',
-        },
-      };
+      const { code: source, handler, language } = module;
+      const filename = `${module.name}-${module.version}.${EXTENSIONS[language] ?? 'py'}`;
+      if (language !== 'python') return { case: 'script' as const, value: { language, source, handler, filename } };
+      const reuseKey = module.reuse ? reuseKeyOf(module, limits, request.env) : '';
+      const value = { source, handler, filename, reuseKey, preload: module.preload };
+      return { case: 'python' as const, value };
     }
     case 'code': {
-      const { source, handler } = program.code;
-      return {
-        case: 'python' as const,
-        value: { source, handler: handler || 'handler', filename: 'code.py', reuseKey: '' },
-      };
+      const { source, language } = program.code;
+      const handler = program.code.handler || DEFAULT_HANDLER;
+      const filename = `code.${EXTENSIONS[language] ?? 'py'}`;
+      return language === '' || language === 'python'
+        ? { case: 'python' as const, value: { source, handler, filename, reuseKey: '' } }
+        : { case: 'script' as const, value: { language, source, handler, filename } };
     }
     case 'command':
       return { case: 'command' as const, value: program.command };
@@ -188,7 +221,8 @@ function assignedProgram({ program, limits, request }: ResolvedExecution) {
 
 /** An interpreter keeps the limits and variables that it was started with: only calls with the same ones may share it. */
 function reuseKeyOf(module: Module, limits: Limits, env: Readonly<Record<string, string>>): string {
-  const parts = [module.digest, limits.memoryBytes, limits.tmpBytes];
+  const { memoryBytes, tmpBytes, processes, cpu, network, egressHosts } = limits;
+  const parts = [module.digest, memoryBytes, tmpBytes, processes, cpu, network, ...egressHosts];
   const variables = Object.entries(env).toSorted(([a], [b]) => (a < b ? -1 : 1));
   if (variables.length > 0) parts.push(createHash('sha256').update(JSON.stringify(variables)).digest('hex'));
   return parts.join(' ');

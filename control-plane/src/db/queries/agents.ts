@@ -10,6 +10,8 @@ export interface AgentRow {
   hardware: Uint8Array;
   isolation: number;
   slots: number;
+  environments: string[];
+  unavailable_environments: Record<string, string>;
   drain_requested: boolean;
   instance_id: string;
   create_time: Date;
@@ -30,6 +32,8 @@ export interface AgentFacts {
   hardware: Uint8Array;
   isolation: number;
   slots: number;
+  environments: string[];
+  unavailableEnvironments: Record<string, string>;
   instanceId: string;
 }
 
@@ -53,9 +57,11 @@ export async function joinAgent(
       return row;
     }
     const [row] = await transaction<AgentRow[]>`
-      INSERT INTO agents (id, tenant_id, name, public_key, labels, version, hardware, isolation, slots)
+      INSERT INTO agents (id, tenant_id, name, public_key, labels, version, hardware, isolation, slots, environments,
+        unavailable_environments)
       VALUES (${agent.id}, ${token.tenant_id}, ${agent.name}, ${agent.publicKey}, ${transaction.json(agent.labels)},
-        ${agent.version}, ${agent.hardware}, ${agent.isolation}, ${agent.slots})
+        ${agent.version}, ${agent.hardware}, ${agent.isolation}, ${agent.slots}, ${agent.environments},
+        ${transaction.json(agent.unavailableEnvironments)})
       ON CONFLICT (public_key) DO NOTHING RETURNING *`;
     if (row === undefined) return undefined;
     await transaction`UPDATE join_tokens SET agent_id = ${row.id} WHERE id = ${token.id}`;
@@ -69,6 +75,7 @@ export async function recordLink(sql: Sql, id: string, facts: AgentFacts): Promi
     WITH before AS (SELECT * FROM agents WHERE id = ${id} FOR UPDATE)
     UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
       hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
+      environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
       instance_id = ${facts.instanceId}, link_time = now(), last_seen_time = now()
     FROM before WHERE agents.id = before.id
     RETURNING before.*`;
@@ -81,6 +88,16 @@ export async function recordUnlink(sql: Sql, id: string): Promise<void> {
 
 export async function recordHardware(sql: Sql, id: string, hardware: Uint8Array): Promise<void> {
   await sql`UPDATE agents SET hardware = ${hardware} WHERE id = ${id}`;
+}
+
+export async function recordEnvironments(
+  sql: Sql,
+  id: string,
+  environments: string[],
+  unavailable: Record<string, string>,
+): Promise<void> {
+  await sql`UPDATE agents SET environments = ${environments}, unavailable_environments = ${sql.json(unavailable)}
+    WHERE id = ${id}`;
 }
 
 export async function readAgentOf(sql: Sql, tenantId: string, id: string): Promise<AgentRow | undefined> {

@@ -8,6 +8,7 @@ export interface ModuleRow {
   digest: string;
   source: number;
   definition: Uint8Array;
+  lock: string | null;
   create_time: Date;
 }
 
@@ -35,7 +36,7 @@ export async function insertModule(
   return await sql.begin(async (transaction) => {
     await lockName(transaction, module.tenantId, module.name);
     const [existing] = await transaction<ModuleRow[]>`
-      SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+      SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
       WHERE tenant_id = ${module.tenantId} AND name = ${module.name} AND version = ${module.version}
         AND delete_time IS NULL`;
     if (existing !== undefined) return { row: existing, created: false };
@@ -43,7 +44,7 @@ export async function insertModule(
       INSERT INTO modules (id, tenant_id, name, version, environment, tags, digest, source, definition, latest)
       VALUES (${module.id}, ${module.tenantId}, ${module.name}, ${module.version}, ${module.environment}, ${module.tags},
         ${module.digest}, ${module.source}, ${module.definition}, false)
-      RETURNING id, tenant_id, name, version, digest, source, definition, create_time`;
+      RETURNING id, tenant_id, name, version, digest, source, definition, lock, create_time`;
     if (row === undefined) throw new Error('the module was not stored');
     await markLatest(transaction, module.tenantId, module.name, pickLatest);
     return { row, created: true };
@@ -96,7 +97,7 @@ export async function readModule(
   version: string | undefined,
 ): Promise<ModuleRow | undefined> {
   const [row] = await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
     WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
       AND ${version === undefined ? sql`latest` : sql`version = ${version}`}`;
   return row;
@@ -105,9 +106,21 @@ export async function readModule(
 /** A version by its id, deleted or not. */
 export async function readModuleById(sql: Sql, tenantId: string, id: string): Promise<ModuleRow | undefined> {
   const [row] = await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
     WHERE tenant_id = ${tenantId} AND id = ${id}`;
   return row;
+}
+
+/** Keeps the lock that was found first. @returns what stands now; undefined when there is no such version. */
+export async function decideModuleLock(
+  sql: Sql,
+  tenantId: string,
+  id: string,
+  lock: string,
+): Promise<string | undefined> {
+  const [row] = await sql<{ lock: string }[]>`
+    UPDATE modules SET lock = coalesce(lock, ${lock}) WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING lock`;
+  return row?.lock;
 }
 
 export interface ModuleFilter {
@@ -123,7 +136,7 @@ export interface ModuleFilter {
 /** Latest versions by name. */
 export async function listModules(sql: Sql, filter: ModuleFilter): Promise<ModuleRow[]> {
   return await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
     WHERE tenant_id = ${filter.tenantId} AND delete_time IS NULL AND latest
       ${filter.after === undefined ? sql`` : sql`AND name > ${filter.after}`}
       ${filter.tag === undefined ? sql`` : sql`AND tags @> ARRAY[${filter.tag}]`}
@@ -134,6 +147,6 @@ export async function listModules(sql: Sql, filter: ModuleFilter): Promise<Modul
 
 export async function listModuleVersions(sql: Sql, tenantId: string, name: string): Promise<ModuleRow[]> {
   return await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, create_time FROM modules
+    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
     WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL`;
 }
