@@ -59,6 +59,37 @@ test('two control planes on one database: what one accepts the other shows, and 
   }
 });
 
+test('two control planes on one database: who waits or watches at the one hears of what the other runs, and cancels', async () => {
+  const second = await ControlPlane.start({ databaseUrl: postgres.url });
+  try {
+    const at = second.clients.executions;
+    // It waits at the second, which has no agent, and is claimed, run and ended by the first.
+    expect(await execute(at, code('def handler(input):\n    return {"n": 3}\n'))).toMatchObject({
+      state: State.SUCCEEDED,
+      outputJson: '{"n":3}',
+    });
+    const states: State[] = [];
+    let printed = '';
+    let result: State | undefined;
+    for await (const { event } of at.executeStream(code('def handler(input):\n    print("ran")\n    return {}\n'))) {
+      if (event.case === 'state') states.push(event.value.state);
+      if (event.case === 'log') printed += Buffer.from(event.value.data).toString();
+      if (event.case === 'result') result = event.value.state;
+    }
+    expect({ first: states[0], printed, result }).toEqual({
+      first: State.PENDING,
+      printed: 'ran\n',
+      result: State.SUCCEEDED,
+    });
+    const id = await create(at, { ...code('x'), agentSelector: 'none=here' });
+    const cancelled = finished(at, id);
+    await stack.executions.cancelExecution({ id });
+    expect(await cancelled).toMatchObject({ state: State.CANCELLED });
+  } finally {
+    await second.stop();
+  }
+});
+
 test('a database that cannot be reached stops the start with a message', async () => {
   const start = ControlPlane.start({ databaseUrl: 'postgres://nobody@127.0.0.1:9/none' });
   await expect(start).rejects.toThrow('the database cannot be reached');

@@ -60,18 +60,22 @@ export class ExecutionWatcher {
     let shown: StateChange | undefined;
     let progress: ProgressReport | undefined;
     let step = 0;
+    let followed: TrackedExecution | undefined;
     while (true) {
       signal.throwIfAborted();
       const tracked = this.#tracker.get(id);
       if (tracked !== undefined && tracked.resolved.tenantId === tenantId && tracked.history.length > 0) {
-        step = shown === undefined ? tracked.history.length - 1 : step;
+        // After a time at another replica it is followed anew, with a history that begins there.
+        if (tracked !== followed) step = shown === undefined ? tracked.history.length - 1 : 0;
+        followed = tracked;
         // What is asked for before it is looked at cannot be missed.
         const wake = this.#nextChange(tracked, signal);
         // The reader may leave at any yield: then nobody awaits it.
         wake.catch(() => undefined);
         for (; step < tracked.history.length; step++) {
-          shown = tracked.history[step] ?? tracked.current;
-          if (!isFinal(shown.state)) yield { kind: 'state', change: shown };
+          const change = tracked.history[step] ?? tracked.current;
+          if (!isFinal(change.state) && !isSameChange(change, shown)) yield { kind: 'state', change };
+          shown = change;
         }
         // One moment for all of it: no byte is shown before the state in which it was written.
         const { current, log, finished, progress: reported } = tracked;
@@ -98,7 +102,7 @@ export class ExecutionWatcher {
       }
       if (this.#tracker.get(id) === undefined) {
         const change = { state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' };
-        if (shown?.state !== change.state || shown.attempt !== change.attempt) yield { kind: 'state', change };
+        if (!isSameChange(change, shown)) yield { kind: 'state', change };
         shown = change;
         await new Promise((resolve) => setTimeout(resolve, FOREIGN_POLL_MS));
       }
@@ -243,6 +247,10 @@ export class ExecutionWatcher {
 }
 
 type LogEvent = ExecutionEvent & { kind: 'log' };
+
+function isSameChange(a: StateChange, b: StateChange | undefined): boolean {
+  return a.state === b?.state && a.attempt === b.attempt && a.agentId === b.agentId;
+}
 
 function keyOf(stream: LogStreamName): 'stdout' | 'stderr' {
   return stream === Stream.STDOUT ? 'stdout' : 'stderr';
