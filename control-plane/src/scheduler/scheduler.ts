@@ -12,8 +12,10 @@ import { nextDueTime } from '../db/queries/queue-state.ts';
 import type { Sql } from '../db/sql.ts';
 import { explainWaiting, place, type Requirement } from './place.ts';
 
-/** Entries looked at in one transaction, and pages in one pass: what waits behind 4,000 that cannot run waits for the next. */
+/** Entries looked at in one transaction. */
 const PAGE_ENTRIES = 250;
+/** Pages in one pass: first those at the head of the queue, then as many of the others as go with them, in turn. */
+const HEAD_PAGES = 4;
 const PAGES_IN_A_PASS = 16;
 /** Finds what another replica queued or a lost wake-up left; wake-ups do the work otherwise. */
 const POLL_MS = 2_000;
@@ -82,8 +84,10 @@ export class Scheduler {
     await this.#pass;
   }
 
-  /** The last pass left entries in the queue. */
+  /** The last pass left entries in the queue, or may have. */
   #waiting = true;
+  /** Up to here the entries behind the head have had their turn; undefined: none of them. */
+  #turn: QueueCursor | undefined;
 
   async #run(): Promise<void> {
     let nextMs = POLL_MS;
@@ -114,18 +118,31 @@ export class Scheduler {
     this.#timer.unref();
   }
 
-  /** @returns whether entries are left that could not be placed. */
+  /**
+   * Looks at the head of the queue, and goes on behind it where the last pass had to stop: entries that cannot be placed, of
+   * whatever number, keep none of the others waiting for more than a few passes.
+   * @returns whether entries may be left
+   */
   async #claimAll(): Promise<boolean> {
     let after: QueueCursor | undefined;
     let left = false;
     for (let page = 0; page < PAGES_IN_A_PASS; page++) {
+      if (page === HEAD_PAGES && after !== undefined && this.#turn !== undefined && isBefore(after, this.#turn)) {
+        after = this.#turn;
+        left = true;
+      }
       const { waiting, claimed } = await this.#claimPage(after);
       left ||= claimed.length < waiting.length;
       const last = waiting.at(-1);
-      if (last === undefined || waiting.length < PAGE_ENTRIES || !this.#hasRoom()) break;
+      if (last === undefined || waiting.length < PAGE_ENTRIES) {
+        this.#turn = undefined;
+        return left;
+      }
+      if (!this.#hasRoom()) return true;
       after = { priority: last.priority, id: last.id };
+      if (page >= HEAD_PAGES) this.#turn = after;
     }
-    return left;
+    return true;
   }
 
   async #claimPage(after: QueueCursor | undefined): Promise<{ waiting: WaitingExecution[]; claimed: unknown[] }> {
@@ -176,4 +193,9 @@ export class Scheduler {
     }
     return false;
   }
+}
+
+/** In the order of the queue. */
+function isBefore(a: QueueCursor, b: QueueCursor): boolean {
+  return a.priority === b.priority ? a.id < b.id : a.priority > b.priority;
 }
