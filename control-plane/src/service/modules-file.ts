@@ -1,6 +1,8 @@
+import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { toBinary } from '@bufbuild/protobuf';
 import { HarrierError, type Logger, messageOf } from '@harrier/shared';
-import { Module_Source as ModuleSource } from '@harrier/shared/gen/module';
+import { type Module, ModuleSchema, Module_Source as ModuleSource } from '@harrier/shared/gen/module';
 import { type FileProblem, formatProblem, loadModulesFile, type ModulesFile } from '@harrier/shared/modules-file';
 import type { ModuleService } from './module-service.ts';
 import { checkModules } from './modules-file-check.ts';
@@ -73,8 +75,12 @@ function startError(path: string, problems: readonly FileProblem[]): HarrierErro
   return new HarrierError('failed_precondition', `the modules file is not right:\n  ${lines}`);
 }
 
+function digestOf(module: Module): string {
+  return createHash('sha256').update(toBinary(ModuleSchema, module)).digest('hex');
+}
+
 /** Everything that was read, so that an event without a change registers nothing. */
 async function fingerprint(path: string, file: ModulesFile): Promise<string> {
   const text = await readFile(path, 'utf8').catch(messageOf);
-  return JSON.stringify([text, file.modules.map(({ module }) => module.code), file.problems]);
+  return JSON.stringify([text, file.modules.map(({ module }) => digestOf(module)), file.problems]);
 }

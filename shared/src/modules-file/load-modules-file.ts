@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { messageOf } from '../errors.ts';
+import { filesOfDirectory, isDirectory } from './module-directory.ts';
 import { parseModulesFile } from './parse-modules-file.ts';
 import { byPosition, type FileProblem } from './problem.ts';
 import type { FileModule } from './read-module.ts';
@@ -31,17 +32,42 @@ export async function loadModulesFile(path: string): Promise<ModulesFile> {
   }
   const { modules, problems } = parseModulesFile(text);
   const codeFiles: string[] = [];
-  for (const entry of modules) {
-    if (entry.codePath === undefined) continue;
-    const file = resolve(dirname(path), entry.codePath);
+  const base = dirname(path);
+  const use = async (
+    file: string,
+    problem: Omit<FileProblem, 'message'> & { name: string },
+    take: (text: string) => void,
+  ) => {
     codeFiles.push(file);
     try {
-      entry.module.code = await readText(file);
+      take(await readText(file));
     } catch (error) {
-      problems.push({
-        position: entry.positionOf('path'),
-        message: `${entry.path}.path: ${file} cannot be read: ${messageOf(error)}`,
-      });
+      const message = `${problem.name}: ${file} cannot be read: ${messageOf(error)}`;
+      problems.push({ position: problem.position, message });
+    }
+  };
+  for (const entry of modules) {
+    const { module, codePath } = entry;
+    if (codePath !== undefined) {
+      const place = { position: entry.positionOf('path'), name: `${entry.path}.path` };
+      const file = resolve(base, codePath);
+      if (await isDirectory(file)) {
+        codeFiles.push(file);
+        try {
+          for (const part of await filesOfDirectory(file, module, entry.bareEnvironment)) {
+            await use(part.path, place, part.use);
+          }
+        } catch (error) {
+          problems.push({ position: place.position, message: `${place.name}: ${messageOf(error)}` });
+        }
+      } else {
+        await use(file, place, (text) => {
+          module.code = text;
+        });
+      }
+    }
+    for (const { path: given, reader, field, name, use: take } of entry.files) {
+      await use(resolve(base, given), { position: reader.positionOf(field), name }, take);
     }
   }
   return { modules, problems: problems.toSorted(byPosition), codeFiles };

@@ -120,6 +120,23 @@ export class MapReader {
     return { key: String(isScalar(only.key) ? only.key.value : only.key), node: this.#source.resolve(only.value) };
   }
 
+  /** The map below the key of a choice; undefined when it stands alone. */
+  choiceSettings(name: string): MapReader | undefined {
+    const node = this.#take(name);
+    const only = isMap(node) ? node.items[0] : undefined;
+    const below = this.#source.resolve(only?.value);
+    if (only === undefined || below === undefined || (isScalar(below) && below.value === null)) return undefined;
+    const path = `${this.#pathOf(name)}.${String(isScalar(only.key) ? only.key.value : only.key)}`;
+    if (isMap(below)) return new MapReader(this.#source, below, path);
+    this.#source.report(below, `${path}: must be a map`);
+    return undefined;
+  }
+
+  isText(name: string): boolean {
+    const node = this.#take(name);
+    return isScalar(node) && typeof node.value === 'string';
+  }
+
   /** Reports the keys that are not fields. */
   finish(): void {
     for (const { key } of this.node.items) {

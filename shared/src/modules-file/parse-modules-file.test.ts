@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ExecutionError_Code as Code } from '../gen/harrier/v1/error_pb.ts';
+import { Limits_Network as Network, Environment_Docker_Pull as Pull } from '../gen/harrier/v1/module_pb.ts';
 import { parseModulesFile } from './parse-modules-file.ts';
 import { formatProblem } from './problem.ts';
 
@@ -84,7 +85,7 @@ describe('parseModulesFile', () => {
     const problems = problemsOf(`modules:
   - name: a
     version: 1.0
-    env: venv
+    env: vent
     code: x
   - version: "1.0.0"
     code: x
@@ -101,7 +102,7 @@ describe('parseModulesFile', () => {
 `);
     expect(problems.map((problem) => problem.split('; there are')[0])).toEqual([
       'm.yaml:3:14: modules[0].version: must be a text; put it in quotes: "1.0"',
-      'm.yaml:4:10: modules[0].env: there is no environment "venv"; this version has only inline',
+      'm.yaml:4:10: modules[0].env: there is no environment "vent"',
       'm.yaml:6:5: modules[1].name: is missing',
       'm.yaml:7:11: modules[1].code: exactly one of `code` and `path` says what runs',
       'm.yaml:9:5: modules[1]: there is no field "colour"',
@@ -136,6 +137,50 @@ describe('parseModulesFile', () => {
 
   it('takes a list without modules', () => {
     expect(parseModulesFile('modules:\n')).toEqual({ modules: [], problems: [] });
+  });
+
+  it('reads what a module runs in', () => {
+    const { modules, problems } = parseModulesFile(`modules:
+  - { name: a, version: "1.0.0", code: x, env: venv, preload: [numpy] }
+  - name: b
+    version: "1.0.0"
+    code: x
+    env:
+      venv: { requirements: [numpy>=2], python: ">=3.10", index_url: "https://index.example/simple" }
+    limits: { cpu: 0.5, network: egress, egress_hosts: ["*.example.org:443"], processes: 32 }
+  - { name: c, version: "1.0.0", code: x, env: { conda: { dependencies: [python=3.12], channels: [conda-forge] } } }
+  - { name: d, version: "1.0.0", code: x, env: { docker: { image: "python:3.13", pull: if-missing } } }
+`);
+    expect(problems).toEqual([]);
+    expect(modules.map(({ module }) => module)).toMatchObject([
+      { environment: { kind: { case: 'venv', value: { requirements: [] } } }, preload: ['numpy'] },
+      {
+        environment: {
+          kind: {
+            case: 'venv',
+            value: { requirements: ['numpy>=2'], python: '>=3.10', indexUrl: 'https://index.example/simple' },
+          },
+        },
+        limits: { cpu: 0.5, network: Network.EGRESS, egressHosts: ['*.example.org:443'], processes: 32 },
+      },
+      { environment: { kind: { case: 'conda', value: { dependencies: ['python=3.12'], channels: ['conda-forge'] } } } },
+      { environment: { kind: { case: 'docker', value: { image: 'python:3.13', pull: Pull.IF_MISSING } } } },
+    ]);
+  });
+
+  it.each([
+    ['env: { venv: { requirement: [a] } }', /env\.venv: there is no field "requirement"/],
+    ['env: { venv: [a] }', /env\.venv: must be a map$/],
+    ['env: { inline: { a: 1 } }', /env\.inline: there is no field "a"/],
+    [
+      'env: { docker: { image: i, pull: sometimes } }',
+      /pull: must be one of if-missing, always, never, not "sometimes"/,
+    ],
+    ['limits: { network: wide }', /limits\.network: must be one of none, index, egress, full, not "wide"/],
+  ])('refuses %s', (entry, problem) => {
+    expect(problemsOf(`modules:\n  - { name: a, version: "1.0.0", code: x, ${entry} }`)).toEqual([
+      expect.stringMatching(problem),
+    ]);
   });
 
   it('follows anchors', () => {

@@ -1,24 +1,28 @@
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
-import { isMap } from 'yaml';
 import { ExecutionError_Code as Code } from '../gen/harrier/v1/error_pb.ts';
 import {
-  EnvironmentSchema,
   LimitsSchema,
   type Module,
   ModuleSchema,
+  Limits_Network as Network,
   type RetryPolicy,
   RetryPolicySchema,
 } from '../gen/harrier/v1/module_pb.ts';
 import type { MapReader } from './map-reader.ts';
 import type { Position } from './problem.ts';
+import { type FileReference, readEnvironment } from './read-environment.ts';
 
 /** A module as a file tells it. */
 export interface FileModule {
-  /** Without its code while `codePath` stands for it. */
+  /** Without what is in the files that it names. */
   module: Module;
-  /** As written: relative to the file. */
+  /** File or directory of the code as written, relative to the modules file; undefined when the code stands in it. */
   codePath: string | undefined;
+  /** The other files that complete the module. */
+  files: FileReference[];
+  /** It names an environment without settings. */
+  bareEnvironment: boolean;
   /** For people: `modules[1]`. */
   path: string;
   /** Where a field of the message stands, by its path in the schema, for example `retry_policy.max_attempts`. */
@@ -36,6 +40,7 @@ const LIMITS = {
   outputBytes: 'output_bytes',
   tmpBytes: 'tmp_bytes',
 } as const;
+const NETWORKS = { none: Network.NONE, index: Network.INDEX, egress: Network.EGRESS, full: Network.FULL } as const;
 
 /** Reads one entry of `modules`. Problems go to the reader; what has one is left out. */
 export function readModule(fields: MapReader): FileModule {
@@ -51,7 +56,9 @@ export function readModule(fields: MapReader): FileModule {
     agentSelector: fields.text('agent_selector') ?? '',
     reuse: fields.flag('reuse') ?? false,
   });
-  readEnvironment(fields, module);
+  const environment = readEnvironment(fields);
+  if (environment !== undefined) module.environment = environment.environment;
+  module.preload = fields.texts('preload') ?? [];
   const timeoutMs = fields.durationMs('timeout');
   if (timeoutMs !== undefined) module.timeout = durationFromMs(timeoutMs);
   const input = fields.document('input_schema');
@@ -71,6 +78,8 @@ export function readModule(fields: MapReader): FileModule {
   return {
     module,
     codePath,
+    files: environment?.files ?? [],
+    bareEnvironment: environment?.bare ?? false,
     path: fields.path,
     positionOf: (field) => locate(field, { fields, limits, retry }),
     nameOf: (field) => nameOf(fields.path, field),
@@ -82,21 +91,20 @@ function required(fields: MapReader, name: string): string {
   return fields.text(name) ?? '';
 }
 
-function readEnvironment(fields: MapReader, module: Module): void {
-  const choice = fields.choice('env');
-  if (choice === undefined) return;
-  if (choice.key !== 'inline') {
-    fields.report('env', `there is no environment "${choice.key}"; this version has only inline`);
-    return;
-  }
-  if (isMap(choice.node) && choice.node.items.length > 0) fields.report('env', 'inline has no settings');
-  module.environment = create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
-}
-
 function readLimits(fields: MapReader) {
   const limits = create(LimitsSchema);
   for (const [local, name] of Object.entries(LIMITS) as [keyof typeof LIMITS, string][]) {
     limits[local] = fields.bytes(name) ?? 0n;
+  }
+  limits.cpu = fields.number('cpu') ?? 0;
+  limits.processes = fields.integer('processes') ?? 0;
+  limits.egressHosts = fields.texts('egress_hosts') ?? [];
+  const network = fields.text('network');
+  if (network !== undefined) {
+    const known = Object.entries(NETWORKS).find(([name]) => name === network);
+    if (known === undefined) {
+      fields.report('network', `must be one of ${Object.keys(NETWORKS).join(', ')}, not "${network}"`);
+    } else limits.network = known[1];
   }
   fields.finish();
   return limits;
