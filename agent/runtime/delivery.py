@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agent_link import AgentLink
 from attempt import FINISHED, STREAM_NAMES, Attempt, Stream
 from frames import PREFIX
@@ -18,6 +20,7 @@ class Delivery:
     def __init__(self, link: AgentLink, spool: Spool) -> None:
         self._link, self._spool = link, spool
         self._waiting: dict[Attempt, None] = {}  # has something to send that the link did not take
+        self._offered = False
 
     @property
     def waits(self) -> bool:
@@ -26,6 +29,7 @@ class Delivery:
 
     def offer(self, attempt: Attempt, stream: Stream, data: memoryview) -> None:
         """Output that was just appended to the spool, its bytes still at hand. Sends it if nothing is ahead of it."""
+        self._offered = True
         size = len(data)
         if stream.sent + size != stream.length or attempt in self._waiting:
             self.pump(attempt)
@@ -33,6 +37,11 @@ class Delivery:
             self._send_output(attempt, stream, data)
         else:
             self._wait(attempt)
+
+    def take_offered(self) -> bool:
+        """Whether output has come since the last call."""
+        offered, self._offered = self._offered, False
+        return offered
 
     def pump(self, attempt: Attempt) -> None:
         """Sends what the window and the link allow: progress, output, and after all of that the end."""
@@ -137,6 +146,15 @@ class Delivery:
             result = self._spool.read(*result)
         self._link.send(PREFIX.pack(len(attempt.final), len(result)) + attempt.final + result)
         attempt.final_sent = True
+
+
+def unacknowledged_bytes(attempts: Iterable[Attempt]) -> int:
+    """Output, and results of attempts that have ended, that the agent has not acknowledged."""
+    total = 0
+    for attempt in attempts:
+        total += sum(stream.length - stream.acked for stream in attempt.streams)
+        total += attempt.result[2] if isinstance(attempt.result, tuple) else len(attempt.result)
+    return total
 
 
 def stream_waits(attempt: Attempt) -> bool:

@@ -15,7 +15,7 @@ import outcome as outcomes
 import start_request
 from agent_link import AgentLink
 from attempt import FINISHED, PENDING, RUNNING, Attempt
-from delivery import Delivery
+from delivery import Delivery, unacknowledged_bytes
 from loop import Loop
 from outcome import Outcome
 from output_reader import OutputReader
@@ -356,6 +356,8 @@ class Supervisor:
                 if attempt.state == RUNNING:
                     self._delivery.pump(attempt)
             self._progressed.clear()
+        if self._delivery.take_offered():
+            self._note_load()
         self._spool.commit()
         self._link.flush()
         # A link that took everything does not tell that it takes more.
@@ -382,7 +384,7 @@ class Supervisor:
     def _send_load(self) -> None:
         self._load_timer = None
         zygotes, workers = self._tenants.counts()
-        load = (self._active, zygotes, workers, self._spool.total_bytes)
+        load = (self._active, zygotes, workers, unacknowledged_bytes(self._attempts.values()))
         if load == self._load_sent or not self._link.greeted:
             return
         self._load_sent = load

@@ -289,13 +289,55 @@ class Connections(support.RuntimeTest):
 
     def test_load_is_told(self) -> None:
         self.agent.run(QUICK)
-        while True:
-            header, _ = self.agent.receive()
-            if header["type"] == "load":
-                break
-        self.assertEqual(header["active"], 0)
+        header = self.load()
+        while header["active"] or header["spool_bytes"]:
+            header = self.load()
         self.assertGreaterEqual(header["zygotes"], 1)
-        self.assertGreater(header["spool_bytes"], 0)
+
+    def load(self) -> dict:
+        """The next `load`."""
+        while True:
+            header, body = self.agent.receive()
+            if header["type"] == "load":
+                return header
+            self.agent._note(header, body)
+
+    def wait_for_load(self, spool_bytes: int) -> None:
+        while self.load()["spool_bytes"] != spool_bytes:
+            pass
+
+    def test_load_counts_the_bytes_that_are_not_acknowledged(self) -> None:
+        self.agent.auto_ack = False
+        code = (
+            "import sys\ndef handler(input):\n    print('out')\n    sys.stderr.write('e')\n    return {'x': 'x' * %d}"
+        )
+        large, small = (self.agent.start(code % size) for size in (100_000, 8))
+        for execution in (large, small):
+            self.agent.wait_for(execution)
+        bodies = [100_000 + len('{"x":""}'), 8 + len('{"x":""}')]
+        self.wait_for_load(sum(bodies) + 2 * 5)
+        self.agent.ack(large, 4, 0, False)
+        self.wait_for_load(sum(bodies) + 5 + 1)
+        self.agent.ack(large, 0, 0, True)
+        self.wait_for_load(bodies[1] + 5)
+        self.agent.ack(small, 0, 0, True)
+        self.wait_for_load(0)
+
+    def test_load_is_told_while_a_job_prints_and_nobody_acknowledges(self) -> None:
+        self.agent.auto_ack = False
+        code = (
+            "import signal, time\ndef handler(input):\n"
+            "    signal.signal(signal.SIGTERM, lambda *_: print('more'))\n"
+            "    print('up')\n    while True: time.sleep(600)"
+        )
+        execution = self.agent.start(code)
+        self.wait_for_load(len("up\n"))
+        cancel = {"type": "cancel", "execution": execution, "attempt": 1, "reason": "cancel"}
+        self.agent.send({**cancel, "grace_ms": 3_600_000})
+        self.wait_for_load(len("up\nmore\n"))
+        self.agent.send({**cancel, "grace_ms": 0})
+        self.agent.wait_for(execution)
+        self.agent.ack(execution, 8, 0, True)
 
 
 class Zygotes(unittest.TestCase):

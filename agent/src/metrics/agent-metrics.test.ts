@@ -33,6 +33,8 @@ test('the metrics of the contract are served', async () => {
   ]) {
     expect(lines).toContain(line);
   }
+  const help = 'Bytes of output and results that the control plane has not acknowledged; 0 when all is stored.';
+  expect(await metrics.registry.getSingleMetricAsString('harrier_agent_spool_bytes')).toContain(help);
   expect(
     lines.filter((line) => line.startsWith('harrier_agent_gpu')),
     'cards without figures',

@@ -42,7 +42,11 @@ export class AgentMetrics {
     gauge('harrier_agent_link_connected', 'Whether the link to the control plane is up.', () =>
       Number(sources.linked()),
     );
-    gauge('harrier_agent_spool_bytes', 'Output and results on disk that are not acknowledged.', sources.spoolBytes);
+    gauge(
+      'harrier_agent_spool_bytes',
+      'Bytes of output and results that the control plane has not acknowledged; 0 when all is stored.',
+      sources.spoolBytes,
+    );
     gpuGauge(
       'harrier_agent_gpu_utilization_ratio',
       'Share of time in which a GPU was busy.',

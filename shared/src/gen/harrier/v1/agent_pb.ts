@@ -538,7 +538,8 @@ export type HostLoad = Message<"harrier.v1.HostLoad"> & {
   memoryAvailableBytes: bigint;
 
   /**
-   * Output and results on disk that were not acknowledged yet.
+   * Bytes of output and results that the control plane has not acknowledged; 0 when all is stored. Not the size of the files
+   * that hold them.
    *
    * @generated from field: int64 spool_bytes = 6;
    */
