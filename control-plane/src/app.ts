@@ -139,6 +139,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       gatherMs: GATHER_MS,
     }),
     modules,
+    registry,
     scheduler,
     tracker,
   });

@@ -6,6 +6,7 @@ import { ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import type { FinishedExecution, FinishTimes } from '../db/queries/finish-executions.ts';
+import { refuseExecution } from '../db/queries/refuse-execution.ts';
 import { requeueExecution } from '../db/queries/requeue-execution.ts';
 import type { Sql } from '../db/sql.ts';
 import { type AttemptOutcome, outcomeWithoutResult } from './attempt-outcome.ts';
@@ -69,13 +70,31 @@ export class AttemptEndings {
 
   /** It was cancelled while it waited. */
   cancelledWhileWaiting(tracked: TrackedExecution, reason: string): void {
+    this.#endedWhileWaiting(tracked, outcomeWithoutResult(Code.CANCELLED, reason, NOTHING), new Date());
+  }
+
+  /** It waits for what no agent can do: it is over, unless it does not wait any more. Rejects when the database is away. */
+  async refuse(tracked: TrackedExecution, message: string, details: object): Promise<void> {
+    const outcome = outcomeWithoutResult(Code.NO_ELIGIBLE_AGENT, message, NOTHING);
+    if (outcome.error !== undefined) outcome.error.details = JSON.stringify(details);
+    const endTime = await refuseExecution(this.#options.sql, {
+      tenantId: tracked.resolved.tenantId,
+      id: tracked.id,
+      state: outcome.state,
+      errorCode: Code.NO_ELIGIBLE_AGENT,
+      errorMessage: outcome.error?.message ?? message,
+      errorDetails: outcome.error?.details ?? null,
+    });
+    if (endTime !== undefined) this.#endedWhileWaiting(tracked, outcome, endTime);
+  }
+
+  #endedWhileWaiting(tracked: TrackedExecution, outcome: AttemptOutcome, endTime: Date): void {
     const { current, resolved } = tracked;
-    const outcome = outcomeWithoutResult(Code.CANCELLED, reason, NOTHING);
     this.#conclude(tracked, finishedRow(resolved, current.attempt, null, outcome, tracked.log), {
       queue_time: tracked.times.queueTime,
       assign_time: null,
       start_time: null,
-      end_time: new Date(),
+      end_time: endTime,
     });
   }
 

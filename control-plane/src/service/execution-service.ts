@@ -11,6 +11,7 @@ import {
   type ListExecutionsRequest,
   Execution_State as State,
 } from '@harrier/shared/gen/execution';
+import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { cancelExecution } from '../db/queries/cancel-execution.ts';
 import type { NewExecution } from '../db/queries/insert-executions.ts';
@@ -25,6 +26,7 @@ import {
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { whyNoneCan } from './eligibility.ts';
 import { checkEnvironment, checkImage, checkNetwork } from './environment-spec.ts';
 import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';
 import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
@@ -48,6 +50,7 @@ export interface ExecutionServiceOptions {
   sql: Sql;
   inserts: GroupCommit<NewExecution, Date | undefined>;
   modules: ModuleService;
+  registry: AgentRegistry;
   scheduler: Scheduler;
   tracker: ExecutionTracker;
 }
@@ -110,6 +113,8 @@ export class ExecutionService {
     else {
       if (tracked.history.length === 0) tracked.move({ state: State.PENDING, attempt: 0, agentId: '' });
       scheduler.wake();
+      const none = await whyNoneCan(this.#options.sql, this.#options.registry, resolved.requirement);
+      if (none !== undefined) await tracker.refuse(tracked, none.message, { agents: none.agents });
     }
     return { id: resolved.id, tracked };
   }

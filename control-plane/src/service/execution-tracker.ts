@@ -111,6 +111,11 @@ export class ExecutionTracker {
     this.#endings.cancelledWhileWaiting(tracked, reason);
   }
 
+  /** It waits for what no agent can do. */
+  async refuse(tracked: TrackedExecution, message: string, details: object): Promise<void> {
+    await this.#endings.refuse(tracked, message, details);
+  }
+
   /** A message of an agent about one of its attempts. */
   handle(agent: LinkedAgent, message: AgentMessage['message']): void {
     switch (message.case) {

@@ -105,6 +105,16 @@ export async function readAgentOf(sql: Sql, tenantId: string, id: string): Promi
   return row;
 }
 
+/** What each agent of a tenant can prepare, as when it was last linked; at most 1,000, by name. */
+export async function listAgentEnvironments(
+  sql: Sql,
+  tenantId: string,
+): Promise<Pick<AgentRow, 'id' | 'name' | 'environments' | 'unavailable_environments'>[]> {
+  return await sql<Pick<AgentRow, 'id' | 'name' | 'environments' | 'unavailable_environments'>[]>`
+    SELECT id, name, environments, unavailable_environments FROM agents WHERE tenant_id = ${tenantId}
+    ORDER BY name, id LIMIT 1000`;
+}
+
 /** By name, then id. */
 export async function listAgents(
   sql: Sql,

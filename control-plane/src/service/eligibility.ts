@@ -1,0 +1,45 @@
+import type { AgentRegistry } from '../agent-link/agent-registry.ts';
+import { listAgentEnvironments } from '../db/queries/agents.ts';
+import type { Sql } from '../db/sql.ts';
+import { lackOf, type Requirement } from '../scheduler/place.ts';
+
+/** Agents that a message names, at most. */
+const MAX_NAMED = 20;
+
+/** Why none of the agents that have joined can prepare an environment, linked or not. */
+export interface NoneCan {
+  message: string;
+  /** The reason by the agent's name. */
+  agents: Record<string, string>;
+}
+
+/**
+ * Whether an execution waits for what no agent can do.
+ * @returns undefined when an agent can prepare the environment, now or when it is linked again, and when none has joined yet
+ */
+export async function whyNoneCan(
+  sql: Sql,
+  registry: AgentRegistry,
+  { tenantId, environment }: Requirement,
+): Promise<NoneCan | undefined> {
+  for (const linked of registry.candidates()) {
+    if (linked.tenantId === tenantId && linked.environments.has(environment)) return undefined;
+  }
+  const reasons: Record<string, string> = {};
+  const rows = await listAgentEnvironments(sql, tenantId);
+  for (const row of rows) {
+    // What a linked agent says is newer than what is stored.
+    const agent = registry.get(row.id) ?? {
+      environments: new Set(row.environments),
+      unavailableEnvironments: row.unavailable_environments,
+    };
+    const lack = lackOf(environment, agent);
+    if (lack === undefined) return undefined;
+    reasons[row.name] = lack;
+  }
+  const named = Object.entries(reasons).slice(0, MAX_NAMED);
+  if (named.length === 0) return undefined;
+  const listed = named.map(([name, reason]) => `${name}: ${reason}`).join('; ');
+  const more = rows.length > MAX_NAMED ? `; and ${rows.length - MAX_NAMED} more` : '';
+  return { message: `no agent can run this: ${listed}${more}`, agents: Object.fromEntries(named) };
+}

@@ -1,0 +1,142 @@
+import { create as message } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { ExecutionError_Code as ErrorCode } from '@harrier/shared/gen/error';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import { EnvironmentSupportSchema } from '@harrier/shared/gen/link';
+import { EnvironmentSchema, LimitsSchema } from '@harrier/shared/gen/module';
+import { afterAll, expect, test } from 'vitest';
+import { ControlPlane } from '../support/control-plane.ts';
+import { create, execute, get, untilState } from '../support/executions.ts';
+import { RawIdentity, RawLink } from '../support/raw-link.ts';
+import { code, moduleCall } from '../support/requests.ts';
+import { until } from '../support/wait.ts';
+
+// The agent is only a WebSocket: what the control plane makes of what an agent says it can prepare.
+const controlPlane = await ControlPlane.start();
+const { clients } = controlPlane;
+const { executions, modules } = clients;
+const HANDLER = 'def handler(input):\n    return {}\n';
+const venv = message(EnvironmentSchema, { kind: { case: 'venv', value: { requirements: ['six'] } } });
+const docker = message(EnvironmentSchema, { kind: { case: 'docker', value: { image: 'python:3.13' } } });
+
+const identity = new RawIdentity();
+const support = (available: string[], unavailable: Record<string, string> = {}) =>
+  message(EnvironmentSupportSchema, { available, unavailable });
+const link = await RawLink.join(controlPlane.url, identity, {
+  joinToken: await controlPlane.joinToken(),
+  slots: 8,
+  environments: support(['inline', 'venv'], { docker: 'no Docker engine answers at /run/docker.sock' }),
+});
+afterAll(async () => {
+  link.close();
+  await controlPlane.stop();
+});
+
+const inDocker = { target: { case: 'code', value: { source: HANDLER, environment: docker } } } as const;
+
+test('what no agent has ends at once, with the reason of every agent', async () => {
+  const execution = await execute(executions, inDocker);
+  expect(execution).toMatchObject({
+    state: State.FAILED,
+    attempt: 0,
+    error: {
+      code: ErrorCode.NO_ELIGIBLE_AGENT,
+      message: 'no agent can run this: raw: no environment "docker": no Docker engine answers at /run/docker.sock',
+      details: { agents: { raw: 'no environment "docker": no Docker engine answers at /run/docker.sock' } },
+    },
+  });
+  expect((await get(executions, execution.id)).state).toBe(State.FAILED);
+});
+
+test('Node.js in the sandbox needs an agent that has it', async () => {
+  const value = { source: 'exports.handler = () => ({})', language: 'nodejs' };
+  const { error } = await execute(executions, { target: { case: 'code', value } });
+  expect(error).toMatchObject({
+    code: ErrorCode.NO_ELIGIBLE_AGENT,
+    message: expect.stringContaining('has no environment "nodejs"'),
+  });
+});
+
+test('an agent tells with a heartbeat what it can prepare by now, and what waits is run', async () => {
+  const { agents } = await clients.agents.listAgents({});
+  expect(agents[0]).toMatchObject({
+    environments: ['inline', 'venv'],
+    unavailableEnvironments: { docker: 'no Docker engine answers at /run/docker.sock' },
+  });
+  link.send({ case: 'heartbeat', value: { environments: support(['inline', 'venv', 'docker']) } });
+  await until('the agent to have docker', async () => {
+    const { agent } = await clients.agents.getAgent({ id: identity.agentId });
+    return agent?.environments.includes('docker');
+  });
+  const id = await create(executions, inDocker);
+  const { ref, environment } = await link.next('assignment');
+  expect(ref?.executionId).toBe(id);
+  expect(environment?.kind).toMatchObject({ case: 'docker', value: { image: 'python:3.13' } });
+  link.send({ case: 'preparing', value: { ref: { executionId: id, attempt: 1 } } });
+  await untilState(executions, id, State.PREPARING);
+  await executions.cancelExecution({ id });
+});
+
+test('the lock that is found first is what every later attempt installs', async () => {
+  await modules.createModule({ module: { name: 'locked', version: '1.0.0', code: HANDLER, environment: venv } });
+  const locks: string[] = [];
+  for (const found of ['six==1.17.0', 'six==1.16.0']) {
+    const id = await create(executions, moduleCall('locked'));
+    const { environment } = await link.next('assignment');
+    locks.push(environment?.kind.case === 'venv' ? environment.kind.value.lock : 'none');
+    link.send({ case: 'lockFound', value: { ref: { executionId: id, attempt: 1 }, lock: found } });
+    expect((await link.next('lockDecided')).lock).toBe('six==1.17.0');
+    await executions.cancelExecution({ id });
+  }
+  expect(locks).toEqual(['', 'six==1.17.0']);
+  const { module } = await modules.getModule({ name: 'locked' });
+  expect(module?.environment?.kind).toMatchObject({
+    case: 'venv',
+    value: { requirements: ['six'], lock: 'six==1.17.0' },
+  });
+  // The lock is not part of what was registered: the same content is still the same version.
+  const again = await modules.createModule({
+    module: { name: 'locked', version: '1.0.0', code: HANDLER, environment: venv },
+  });
+  expect(again.module?.digest).toBe(module?.digest);
+});
+
+test('a lock for code that is not registered is the one that its agent has found', async () => {
+  const value = { source: HANDLER, environment: venv };
+  const id = await create(executions, { target: { case: 'code', value } });
+  await link.next('assignment');
+  link.send({ case: 'lockFound', value: { ref: { executionId: id, attempt: 1 }, lock: 'six==1.15.0' } });
+  expect((await link.next('lockDecided')).lock).toBe('six==1.15.0');
+  await executions.cancelExecution({ id });
+});
+
+test('an agent that is away is waited for', async () => {
+  const away = new RawIdentity();
+  const joinToken = await controlPlane.joinToken();
+  const conda = await RawLink.join(controlPlane.url, away, {
+    name: 'away',
+    joinToken,
+    environments: support(['conda']),
+  });
+  conda.close();
+  await until('it to be away', async () => {
+    const { agent } = await clients.agents.getAgent({ id: away.agentId });
+    return agent?.linkTime !== undefined && agent.state === 3;
+  });
+  const environment = message(EnvironmentSchema, { kind: { case: 'conda', value: { dependencies: ['python'] } } });
+  const id = await create(executions, { target: { case: 'code', value: { source: HANDLER, environment } } });
+  expect(await get(executions, id)).toMatchObject({
+    state: State.PENDING,
+    waitingReason: expect.stringContaining('raw: has no environment "conda"'),
+  });
+  await executions.cancelExecution({ id });
+});
+
+test.each([
+  [{ ...code(HANDLER), limits: message(LimitsSchema, { egressHosts: ['a.example'] }) }, 'limits.egress_hosts'],
+  [{ target: { case: 'image', value: { image: 'a b' } } }, 'image.image'],
+  [{ target: { case: 'code', value: { source: 'x', language: 'go' } } }, 'code.language'],
+] as const)('refuses %j', async (request, field) => {
+  const refused = await executions.createExecution(request).catch((error: unknown) => ConnectError.from(error));
+  expect(refused).toMatchObject({ code: Code.InvalidArgument, rawMessage: expect.stringContaining(field) });
+});
