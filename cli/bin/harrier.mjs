@@ -3,16 +3,15 @@
 // started with the one that the package `node` pins.
 import { spawn } from 'node:child_process';
 import module from 'node:module';
-import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
+import { compileCacheDirectory } from './config.mjs';
 
 const FIRST_NODE_WITH_TYPESCRIPT = 24;
 
 if (Number.parseInt(process.versions.node, 10) >= FIRST_NODE_WITH_TYPESCRIPT) {
-  // Not Node's default in the shared /tmp, where somebody else could put code for us to run.
-  module.enableCompileCache(join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'harrier', 'compile-cache'));
+  module.enableCompileCache(compileCacheDirectory());
   await import('../src/main.ts');
 } else {
   runWith(pinnedNode());

@@ -11,6 +11,8 @@ export interface Environment {
   tls: boolean;
   logLevel: string | undefined;
   searchPath: string;
+  /** All of it, for the processes that this one starts or becomes. */
+  variables: Record<string, string>;
 }
 
 const DEFAULT_SERVER_URL = 'http://127.0.0.1:8000';
@@ -25,6 +27,9 @@ export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): E
     tls: Boolean(environment.HARRIER_TLS_CERT_FILE || environment.HARRIER_TLS_KEY_FILE),
     logLevel: environment.HARRIER_LOG_LEVEL || undefined,
     searchPath: environment.PATH || '/usr/local/bin:/usr/bin:/bin',
+    variables: Object.fromEntries(
+      Object.entries(environment).filter((entry): entry is [string, string] => entry[1] !== undefined),
+    ),
   };
 }
 

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { readEnvironment } from '../config.ts';
 import { becomeMain } from '../up/mains.ts';
 
 /** `harrier server` and `harrier agent`: the processes themselves, with their own flags. */
@@ -17,6 +18,6 @@ function createProcessCommand(name: 'server' | 'agent', description: string): Co
     .passThroughOptions()
     .argument('[flags...]')
     .action(async (flags: string[]) => {
-      process.exitCode = await becomeMain(name, flags);
+      process.exitCode = await becomeMain(name, flags, readEnvironment().variables);
     });
 }

@@ -68,7 +68,7 @@ async function up(flags: Flags): Promise<void> {
     ],
     logLevel: flags.logLevel ?? environment.logLevel ?? 'warn',
     jsonLogs: flags.json === true,
-    environment: process.env,
+    environment: environment.variables,
   });
   let interrupted = false;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
