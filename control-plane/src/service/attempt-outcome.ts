@@ -70,7 +70,7 @@ function withOutput(reported: AttemptOutcome, bytes: Uint8Array, resolved: Resol
     const value = parseJsonObject(text, 'output');
     const module = resolved.program.kind === 'module' ? resolved.program.stored.module : undefined;
     if (module?.outputSchema !== undefined) {
-      const violations = violationsOf(module.outputSchema, `${module.digest} output`, value);
+      const violations = violationsOf(module.outputSchema, `${module.digest} output`, value, bytes.length);
       if (violations !== undefined) {
         return failed(
           reported,

@@ -319,7 +319,7 @@ function checkedInput(
   const value = parseJsonObject(inputJson, field);
   const schema = module?.module.inputSchema;
   if (module !== undefined && schema !== undefined) {
-    const violations = violationsOf(schema, `${module.module.digest} input`, value);
+    const violations = violationsOf(schema, `${module.module.digest} input`, value, Buffer.byteLength(inputJson));
     if (violations !== undefined) {
       throw new HarrierError(
         'invalid_argument',

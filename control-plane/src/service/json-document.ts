@@ -24,7 +24,8 @@ export function parseJsonObject(text: string, field: string): Record<string, unk
   return value as Record<string, unknown>;
 }
 
-function isDeeperThan(value: unknown, levels: number): boolean {
+/** Whether a parsed document has objects or arrays in one another beyond so many levels. */
+export function isDeeperThan(value: unknown, levels: number): boolean {
   if (typeof value !== 'object' || value === null) return false;
   if (levels === 0) return true;
   for (const child of Object.values(value)) {

@@ -83,14 +83,16 @@ export type Module = Message<"harrier.v1.Module"> & {
   handler: string;
 
   /**
-   * JSON Schema (2020-12) that every input must satisfy. Absent: any JSON object.
+   * JSON Schema (2020-12) that every input must satisfy. Absent: any JSON object. At most 128 KiB as JSON text and 64
+   * levels deep. Patterns are matched in linear time, as by RE2: without look-around and backreferences. An input whose
+   * check takes more than 500 ms does not satisfy it.
    *
    * @generated from field: google.protobuf.Struct input_schema = 9;
    */
   inputSchema?: JsonObject | undefined;
 
   /**
-   * JSON Schema (2020-12) that every output must satisfy. Absent: any JSON object.
+   * JSON Schema (2020-12) that every output must satisfy, as for `input_schema`. Absent: any JSON object.
    *
    * @generated from field: google.protobuf.Struct output_schema = 10;
    */
