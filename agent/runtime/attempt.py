@@ -45,6 +45,7 @@ class Attempt:
         "killed",
         "killing",
         "number",
+        "pool",
         "progress",
         "result",
         "reuse_key",
@@ -72,6 +73,7 @@ class Attempt:
         self.streams = (self.stdout, self.stderr)
         self.state = PENDING
         self.tenant = ""
+        self.pool = None  # what gives it its worker
         self.reuse_key: str | None = None
         self.header: dict = {}
         self.frame: bytes | None = None  # the start frame, kept while no worker has it

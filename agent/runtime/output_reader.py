@@ -103,10 +103,11 @@ class OutputReader:
         except BlockingIOError:
             return -1
         if count and not stream.truncated:
-            self._keep(attempt, stream, self._buffer[:count])
+            self.keep(attempt, stream, self._buffer[:count])
         return count
 
-    def _keep(self, attempt: Attempt, stream: Stream, data: memoryview) -> None:
+    def keep(self, attempt: Attempt, stream: Stream, data: memoryview) -> None:
+        """Passes on what the stream got now, within its limit."""
         room = stream.limit - stream.length
         try:
             if len(data) > room:

@@ -1,4 +1,4 @@
-"""One tenant's workers: a zygote, a few workers forked ahead of calls, and workers kept for calls of the same key."""
+"""The workers of one tenant's environment: a zygote, a few workers forked ahead, and workers kept for reuse keys."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import loop as event_loop
 from attempt import Attempt
+from environment import Environment
 from worker import Worker
 from zygote_process import ZygoteProcess
 
@@ -64,6 +65,7 @@ class Pool:
         self._loop, self._log, self.tenant, self._settings = loop, log, tenant, settings
         self._start_zygote = start_zygote
         self._on_assigned, self._on_ended, self._on_failed = on_assigned, on_ended, on_failed
+        self.environment: Environment | None = None  # of the zygotes that it starts
         self.zygote: ZygoteProcess | None = None
         self._failed_starts = 0
         self._waiting: deque[Attempt] = deque()
@@ -189,7 +191,7 @@ class Pool:
             return
         self._failed_starts += 1
         self._log.error("a zygote ended", tenant=self.tenant, reason=reason)
-        if self._failed_starts >= _STARTS_BEFORE_GIVING_UP:
+        if self._failed_starts >= _STARTS_BEFORE_GIVING_UP or zygote.overdue:
             self._failed_starts = 0
             self._fail_waiting(f"the sandbox does not start: {reason}")
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from environment import Environment
 from interpreter import Interpreter
 
 RUNTIME_FILES = (
@@ -67,24 +68,30 @@ def load_runtime(runtime_dir: str) -> dict[str, bytes]:
     return {name: _read(os.path.join(runtime_dir, name)) for name in RUNTIME_FILES}
 
 
-def bare_command(python: Interpreter, runtime_dir: str) -> tuple[list[str], dict[str, str]]:
-    """(argv, environment) of a zygote without a sandbox."""
-    argv = [python.executable, "-I", "-S", "-B", "-X", "utf8", os.path.join(runtime_dir, "zygote.py"), "none"]
-    return argv, dict(_ENVIRONMENT)
+def bare_command(
+    python: Interpreter, runtime_dir: str, environment: Environment | None
+) -> tuple[list[str], dict[str, str]]:
+    """(argv, variables) of a zygote without a sandbox, where nothing can be mounted."""
+    executable = environment.python if environment and environment.python else python.executable
+    argv = [executable, "-I", "-S", "-B", "-X", "utf8", os.path.join(runtime_dir, "zygote.py"), "none"]
+    return argv, {**_ENVIRONMENT, **(environment.variables if environment else {})}
 
 
 def sandbox_command(
-    bwrap: str, python: Interpreter, runtime: dict[str, bytes]
+    bwrap: str, python: Interpreter, runtime: dict[str, bytes], environment: Environment | None, sources: list[str]
 ) -> tuple[list[str], dict[str, str], list[int]]:
-    """(argv, environment, descriptors to inherit and then close) of a zygote in its sandbox."""
+    """(argv, variables, descriptors to inherit and then close) of a zygote in its sandbox.
+
+    ``sources``: where the sources of the environment's binds are found.
+    """
     files: list[int] = []
     argv = [bwrap, "--unshare-user", "--uid", str(JOB_UID), "--gid", str(JOB_UID)]
     argv += ["--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
     argv += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     for capability in _ZYGOTE_CAPS:
         argv += ["--cap-add", capability]
-    for name, value in _ENVIRONMENT.items():
-        argv += ["--setenv", name, value]
+    variables = {**_ENVIRONMENT, **(environment.variables if environment else {})}
+    argv += _variables(files, variables)
     argv += _system(python)
     for name, text in runtime.items():
         argv += _file(files, text, f"{RUNTIME_MOUNT}/{name}")
@@ -94,9 +101,18 @@ def sandbox_command(
         argv += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         argv += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
+    for bind, source in zip(environment.binds if environment else (), sources):
+        argv += ["--bind" if bind.writable else "--ro-bind", source, bind.target]
     argv += ["--remount-ro", "/", "--chdir", "/"]
-    argv += [python.executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/zygote.py", "sandbox"]
+    executable = environment.python if environment and environment.python else python.executable
+    argv += [executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/zygote.py", "sandbox"]
     return argv, {}, files
+
+
+def _variables(files: list[int], variables: dict[str, str]) -> list[str]:
+    """Handed over as a descriptor: other users of the host can read a command line."""
+    words = [word for name, value in variables.items() for word in ("--setenv", name, value)]
+    return ["--args", str(_memory_file(files, b"".join(word.encode() + b"\0" for word in words)))]
 
 
 def _system(python: Interpreter) -> list[str]:
@@ -138,8 +154,12 @@ def _read(path: str) -> bytes:
 
 def _file(files: list[int], data: bytes, target: str) -> list[str]:
     """A read-only file of the sandbox with this content, handed over as a descriptor."""
+    return ["--perms", "0444", "--file", str(_memory_file(files, data)), target]
+
+
+def _memory_file(files: list[int], data: bytes) -> int:
     fd = os.memfd_create("harrier", os.MFD_CLOEXEC)
     files.append(fd)
     os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
-    return ["--perms", "0444", "--file", str(fd), target]
+    return fd

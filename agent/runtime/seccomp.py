@@ -1,8 +1,10 @@
-"""The job's seccomp filter, as classic BPF, without libseccomp.
+"""The seccomp filters of jobs and of zygotes, as classic BPF, without libseccomp.
 
-It denies what only makes sense for taking a sandbox apart: mounts, new namespaces, tracing other processes, kernel
-modules, BPF, io_uring, key rings, file handles. The filter is a binary search over system call numbers, because the
-kernel runs it once for every number when it is installed and after that on every call of the job.
+A job's denies what only makes sense for taking a sandbox apart: mounts, new namespaces, tracing other processes, kernel
+modules, BPF, io_uring, key rings, file handles. A zygote that imports a tenant's packages runs under the same filter
+but for what it needs to fork jobs: mounting, and changing to the namespaces that jobs get. A filter is a binary search
+over system call numbers, because the kernel runs it once for every number when it is installed and after that on every
+call that it does not always allow.
 
 Layout of the input: ``struct seccomp_data { int nr; u32 arch; u64 instruction_pointer; u64 args[6]; }``.
 """
@@ -27,6 +29,9 @@ _NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
 
 # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
 _NEW_NAMESPACES = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+# What ``zygote`` and ``child`` ask for: the PID namespace by itself, the mount and IPC namespaces together.
+_ZYGOTE_UNSHARES = (0x20000000, 0x00020000 | 0x08000000)
+_ZYGOTE_JOINS = (0x20000000, 0x40000000)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink; not vsock, packet, alg, …
 _PERSONALITY_QUERY = 0xFFFFFFFF
@@ -37,7 +42,7 @@ _COMMON_DENIED = (
     + [438, 443]  # pidfd_getfd, quotactl_fd
 )
 
-# name: (audit arch, x32 bit or None, denied numbers, clone, clone3, ioctl, socket, personality)
+# name: (audit arch, x32 bit or None, denied numbers, numbers by name where arguments or the kind of filter decide)
 _ARCHITECTURES = {
     "x86_64": (
         0xC000003E,
@@ -48,7 +53,16 @@ _ARCHITECTURES = {
         + [248, 249, 250, 246, 320, 174, 175, 176, 177, 178, 313, 169, 167, 168, 163, 103, 179]
         # file handles, fanotify, clocks, host names, ports, and calls that are only there for old programs
         + [303, 304, 300, 301, 164, 227, 159, 305, 170, 171, 172, 173, 212, 180, 153, 154, 134, 156],
-        {"clone": 56, "clone3": 435, "ioctl": 16, "socket": 41, "personality": 135},
+        {
+            "clone": 56,
+            "clone3": 435,
+            "ioctl": 16,
+            "socket": 41,
+            "personality": 135,
+            "mount": 165,
+            "unshare": 272,
+            "setns": 308,
+        },
     ),
     "aarch64": (
         0xC00000B7,
@@ -56,12 +70,24 @@ _ARCHITECTURES = {
         [40, 39, 41, 51, 97, 268, 117, 270, 271, 272, 280, 241, 282]
         + [217, 218, 219, 104, 294, 105, 106, 273, 142, 224, 225, 89, 116, 60]
         + [264, 265, 262, 263, 170, 112, 171, 266, 161, 162, 18, 42, 58],
-        {"clone": 220, "clone3": 435, "ioctl": 29, "socket": 198, "personality": 92},
+        {
+            "clone": 220,
+            "clone3": 435,
+            "ioctl": 29,
+            "socket": 198,
+            "personality": 92,
+            "mount": 40,
+            "unshare": 97,
+            "setns": 268,
+        },
     ),
 }
 
 
-def build(machine: str | None = None) -> bytes:
+JOB, ZYGOTE = "job", "zygote"
+
+
+def build(kind: str = JOB, machine: str | None = None) -> bytes:
     """The filter's instructions for this machine. Raises OSError (ENOSYS) on an architecture that has no table."""
     machine = machine or os.uname().machine
     if machine not in _ARCHITECTURES:
@@ -72,6 +98,10 @@ def build(machine: str | None = None) -> bytes:
     actions[special["clone"]] = _deny_if_any_bit(_ARG0, _NEW_NAMESPACES)
     actions[special["ioctl"]] = _deny_if_in(_ARG1, (_TIOCSTI, _TIOCLINUX), errno.EPERM)
     actions[special["socket"]] = _deny_unless_in(_ARG0, _SOCKET_FAMILIES, errno.EAFNOSUPPORT)
+    if kind == ZYGOTE:
+        del actions[special["mount"]]
+        actions[special["unshare"]] = _deny_unless_in(_ARG0, _ZYGOTE_UNSHARES, errno.EPERM)
+        actions[special["setns"]] = _deny_unless_in(_ARG1, _ZYGOTE_JOINS, errno.EPERM)
     actions[special["personality"]] = _deny_unless_in(_ARG0, (0, _PERSONALITY_QUERY), errno.EPERM)
     program = [_op(_LOAD, _ARCH), _op(_EQUAL, audit_arch, 1, 0), _op(_RETURN, _KILL_PROCESS), _op(_LOAD, _NR)]
     if x32_bit is not None:

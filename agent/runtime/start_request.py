@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import environment
+
 _KINDS = ("python", "command")
 _LIMITS = ("memory_bytes", "stdout_bytes", "stderr_bytes", "result_bytes", "tmp_bytes", "processes")
 _MAX_NAME_BYTES = 256
@@ -34,7 +36,8 @@ def check(header: dict, body_bytes: int) -> None:
     if code_bytes + header["input_bytes"] != body_bytes:
         raise ValueError(f"start: code_bytes and input_bytes do not add up to the body's {body_bytes} bytes")
     _limits(header)
-    _env(header)
+    if header.get("env") is not None:
+        environment.check_variables(header["env"], "start: env")
     if header.get("reuse_key") is not None and not isinstance(header["reuse_key"], str):
         raise ValueError("start: reuse_key must be null or a text")
     if not isinstance(header.get("context", {}), dict):
@@ -78,14 +81,3 @@ def _limits(header: dict) -> None:
     if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not cpu >= 0:
         raise ValueError("start: limits.cpu must be a number from 0")
     _valid_limits = limits
-
-
-def _env(header: dict) -> None:
-    env = header.get("env")
-    if env is None:
-        return
-    if not isinstance(env, dict):
-        raise ValueError("start: env must be an object of texts")
-    for name, value in env.items():
-        if not isinstance(value, str) or not name or "=" in name or "\0" in name or "\0" in value:
-            raise ValueError(f"start: env: {name!r} is not a valid variable")

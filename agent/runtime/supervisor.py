@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import environment
 import frames
 import outcome as outcomes
 import start_request
@@ -32,6 +33,8 @@ _STARTED_DELAY_S = 0.002
 _FORGET_DELAY_S = 0.05
 # Errors carry a message and a traceback; results have their own limit. A worker's frame is refused above the larger.
 _SMALLEST_BODY_BOUND = 1 << 20
+# After this long without word of a killed process, its whole sandbox is killed.
+_KILL_PATIENCE_S = 10.0
 _MAX_GRACE_MS = 24 * 3600 * 1000
 
 
@@ -69,6 +72,7 @@ class Supervisor:
             "cancel": self._on_cancel,
             "hello": self._on_hello,
             "warm": self._on_warm,
+            "retire": self._on_retire,
             "stop": self._on_stop,
         }
 
@@ -123,6 +127,7 @@ class Supervisor:
         attempt.header = header
         try:
             start_request.check(header, len(body))
+            wanted = environment.parse(header.get("environment"))
         except ValueError as error:
             self._finish(attempt, outcomes.failed("INTERNAL", f"The agent's request is not valid: {error}"))
             return
@@ -130,15 +135,20 @@ class Supervisor:
             attempt.cancel_reason = "shutdown"
             self._finish(attempt, outcomes.stopped(attempt))
             return
-        self._submit(attempt, frame)
+        if wanted and wanted.binds and self._about["isolation"] == "none":
+            why = "An environment needs a sandbox, and this agent runs without one"
+            self._finish(attempt, outcomes.failed("ENVIRONMENT_FAILED", why))
+            return
+        self._submit(attempt, wanted, frame)
 
-    def _submit(self, attempt: Attempt, frame: memoryview) -> None:
+    def _submit(self, attempt: Attempt, wanted: environment.Environment | None, frame: memoryview) -> None:
         header = attempt.header
         attempt.tenant = header["tenant"]
         if header["kind"] == "python":
             attempt.reuse_key = header.get("reuse_key")
         attempt.frame = frame
-        self._tenants.pool(attempt.tenant).submit(attempt)
+        attempt.pool = self._tenants.pool(attempt.tenant, wanted)
+        attempt.pool.submit(attempt)
         if attempt.state == PENDING and attempt.frame is not None:
             attempt.frame = bytes(frame)  # the view is valid for this call only
 
@@ -180,16 +190,20 @@ class Supervisor:
         if not attempt.timed_out and not attempt.cancel_reason:
             attempt.cancel_reason = reason
         if attempt.state == PENDING:
-            self._tenants.pool(attempt.tenant).withdraw(attempt)
+            attempt.pool.withdraw(attempt)
+            self._tenants.on_idle()
             self._finish(attempt, outcomes.stopped(attempt))
         else:
             self._terminate(attempt, grace_ms)
 
     def _on_warm(self, header: dict, body: memoryview, frame: memoryview) -> None:
-        tenant = header.get("tenant")
-        if not isinstance(tenant, str) or not tenant:
-            raise ValueError("warm: tenant must be a text that is not empty")
-        self._tenants.pool(tenant).warm()
+        self._tenants.pool(_tenant_of(header)).warm()
+
+    def _on_retire(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        key = header.get("key")
+        if not isinstance(key, str) or not key:
+            raise ValueError("retire: key must be a text that is not empty")
+        self._tenants.retire(_tenant_of(header), key)
 
     def _on_stop(self, header: dict, body: memoryview, frame: memoryview) -> None:
         grace_ms = header.get("grace_ms", 0)
@@ -217,6 +231,8 @@ class Supervisor:
         attempt.state, attempt.worker, attempt.started_at = RUNNING, worker, time.monotonic()
         bound = max(_SMALLEST_BODY_BOUND, header["limits"]["result_bytes"])
         worker.give(attempt, frame, bound, self._on_reply)
+        if worker.zygote.faults:
+            self._output.keep(attempt, attempt.stderr, worker.zygote.take_faults())
         self._output.watch(attempt, worker)
         if header["timeout_ms"]:
             attempt.timer = self._loop.call_later(header["timeout_ms"] / 1000, lambda: self._on_timeout(attempt))
@@ -260,9 +276,13 @@ class Supervisor:
         attempt.timer = self._loop.call_later(grace_s, lambda: self._kill(attempt))
 
     def _kill(self, attempt: Attempt) -> None:
-        """Its end is recorded when the zygote has reaped the process, or by the zygote's own end."""
-        attempt.timer = None
-        attempt.worker.signal(signal.SIGKILL)
+        """Its end is recorded when the zygote has reaped the process, or by the zygote's own end.
+
+        A zygote that has imported a tenant's packages may have been taken over by them, and never tell.
+        """
+        worker = attempt.worker
+        worker.signal(signal.SIGKILL)
+        attempt.timer = self._loop.call_later(_KILL_PATIENCE_S, worker.zygote.kill)
 
     def _on_reply(self, worker: Worker, reply: dict, body: bytes) -> None:
         attempt = worker.attempt
@@ -272,7 +292,7 @@ class Supervisor:
             self._on_progress(attempt, reply)
             return
         if reply["type"] == "asyncio":
-            self._tenants.pool(attempt.tenant).preload_asyncio()
+            attempt.pool.preload_asyncio()
             return
         self._finish(attempt, outcomes.from_reply(attempt, reply, body))
 
@@ -312,7 +332,7 @@ class Supervisor:
         attempt.header = {}
         self._delivery.pump(attempt)
         if worker:
-            self._tenants.pool(attempt.tenant).release(worker, outcome.healthy)
+            attempt.pool.release(worker, outcome.healthy)
             self._tenants.on_idle()
         self.last_active = time.monotonic()
         self._note_load()
@@ -390,6 +410,13 @@ class Supervisor:
         self._load_sent = load
         fields = ("active", "zygotes", "workers", "spool_bytes")
         self._send({"type": "load", **dict(zip(fields, load))})
+
+
+def _tenant_of(header: dict) -> str:
+    tenant = header.get("tenant")
+    if not isinstance(tenant, str) or not tenant:
+        raise ValueError(f"{header['type']}: tenant must be a text that is not empty")
+    return tenant
 
 
 def _final_header(attempt: Attempt, outcome: Outcome, run_ms: float) -> bytes:

@@ -1,10 +1,11 @@
-"""The pools of all tenants: how many zygotes there may be, which one makes room, which ones are no longer needed."""
+"""The pools of all tenants and environments: how many zygotes there may be, which one makes room, which ones end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+from environment import Environment
 from loop import Loop
 from pool import Pool, PoolSettings
 from worker import Worker
@@ -16,14 +17,15 @@ _SHRINK_AFTER_S = 60.0
 
 
 class Tenants:
-    """One pool for each tenant. Nothing warm is ever shared between two of them."""
+    """One pool for each environment of each tenant. Nothing warm is ever shared between two of them."""
 
     def __init__(
         self, loop: Loop, log: object, spec: Spec, settings: PoolSettings, max_zygotes: int, idle_s: float
     ) -> None:
         self._loop, self._log, self._spec, self._settings = loop, log, spec, settings
         self._max_zygotes, self._idle_s = max_zygotes, idle_s
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[tuple[str, str | None], Pool] = {}  # by tenant and the environment's key
+        self._retired: list[Pool] = []  # take no new calls; end when theirs have ended
         self._spare: ZygoteProcess | None = None
         self._check_timer = None
         self.callbacks: tuple[Callable, Callable, Callable] | None = None
@@ -32,26 +34,36 @@ class Tenants:
         """A zygote that has served nobody, for the first tenant that comes."""
         self._spare, zygote.owner = zygote, self
 
-    def pool(self, tenant: str) -> Pool:
-        pool = self._pools.get(tenant)
+    def pool(self, tenant: str, environment: Environment | None = None) -> Pool:
+        """The pool of that environment, None being the launcher's own interpreter; made when there is none."""
+        key = (tenant, environment.key if environment else None)
+        pool = self._pools.get(key)
         if pool is None:
             arguments = (self._loop, self._log, tenant, self._settings, self._start_zygote, *self.callbacks)
-            pool = self._pools[tenant] = Pool(*arguments)
-            if self._spare:
+            pool = self._pools[key] = Pool(*arguments)
+            if self._spare and environment is None:
                 spare, self._spare = self._spare, None
                 pool.adopt(spare)
+        pool.environment = environment  # its next zygote's
         pool.last_used = time.monotonic()
         if self._check_timer is None:
             self._check_timer = self._loop.call_later(_CHECK_S, self._check)
         return pool
 
+    def retire(self, tenant: str, key: str) -> None:
+        """The environment's zygote ends as soon as no call runs or waits in it; a later call gets a new one."""
+        pool = self._pools.pop((tenant, key), None)
+        if pool:
+            self._retired.append(pool)
+            self._end_retired()
+
     def counts(self) -> tuple[int, int]:
         """(zygotes, workers) that exist now."""
-        zygotes = [pool for pool in self._pools.values() if pool.zygote]
+        zygotes = [pool for pool in self._all() if pool.zygote]
         return len(zygotes) + (self._spare is not None), sum(pool.worker_count for pool in zygotes)
 
     def close(self) -> None:
-        for pool in list(self._pools.values()):
+        for pool in self._all():
             pool.close()
         if self._spare:
             self._spare.kill()
@@ -65,8 +77,10 @@ class Tenants:
         worker.close()
 
     def on_idle(self) -> None:
-        """An attempt has ended: a tenant that waits for its zygote may get room now."""
-        for pool in list(self._pools.values()):
+        """An attempt has ended: a pool that waits for its zygote may get room now."""
+        if self._retired:
+            self._end_retired()
+        for pool in self._all():
             if pool.zygote is None and not pool.idle:
                 pool.warm()
 
@@ -77,11 +91,19 @@ class Tenants:
             if not idle:
                 return None
             self._end(min(idle, key=lambda other: other.last_used))
-        return ZygoteProcess(self._loop, self._log, self._spec, pool)
+        return ZygoteProcess(self._loop, self._log, self._spec, pool, pool.environment)
+
+    def _all(self) -> list[Pool]:
+        return [*self._pools.values(), *self._retired]
 
     def _end(self, pool: Pool) -> None:
-        del self._pools[pool.tenant]
+        del self._pools[pool.tenant, pool.environment.key if pool.environment else None]
         pool.close()
+
+    def _end_retired(self) -> None:
+        for pool in [pool for pool in self._retired if pool.idle]:
+            self._retired.remove(pool)
+            pool.close()
 
     def _check(self) -> None:
         """Runs once a minute as long as there is a pool with something to give up."""

@@ -1,7 +1,8 @@
 """The fork server inside a tenant's sandbox: warm, never running job code, one child per request of the launcher.
 
 Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
-launcher → zygote  F worker tmp_bytes rehearse (+ channel, stdout, stderr): fork a worker;  A: preload asyncio
+launcher → zygote  C json: first, what to load;  F worker tmp_bytes rehearse (+ channel, stdout, stderr): fork a worker;
+                   A: preload asyncio
 zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
 """
 
@@ -16,7 +17,9 @@ import signal
 import socket
 import struct
 import sys
+import traceback
 import types
+from collections.abc import Callable
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -25,12 +28,17 @@ import handler_host
 import limits
 import namespaces
 import own_signals
+import seccomp
 
 CONTROL_FD = 3
 FORK = struct.Struct("=cIQ?")
 FORKED = struct.Struct("=cII")
 ENDED = struct.Struct("=cIi")
 FAILED = struct.Struct("=cI")
+
+_CONFIGURATION_BYTES = 64 * 1024
+# A message to the launcher has at most 16 KiB, and JSON may need six bytes for a character.
+_MAX_FAULT_CHARS = 2000
 
 # Imported here once, so that every child has them for nothing; chosen for what handlers use most.
 _PRELOAD = ("collections", "datetime", "functools", "itertools", "linecache", "math", "re", "time", "traceback")
@@ -43,6 +51,7 @@ class Zygote:
         self._control = socket.socket(fileno=CONTROL_FD)
         self._isolation = isolation
         self._sandboxed = isolation == child.SANDBOX
+        self._faults: list[str] = []
         self._epoll = select.epoll()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, worker)
         if self._sandboxed:
@@ -62,14 +71,40 @@ class Zygote:
         else:
             namespaces.run([namespaces.call("prctl", namespaces.PR_SET_CHILD_SUBREAPER, 1)])
         limits.set_fixed()
+        _hide_runtime_modules()
+        self._load_environment()
         self._shared = child.Shared(self._isolation)
         for _ in range(20):
             child.rehearse(self._shared)  # children inherit warm code and filled caches
-        _hide_runtime_modules()
         gc.collect()
         gc.freeze()  # the collector of a child never touches, and so never copies, these pages
         version = ".".join(str(part) for part in sys.version_info[:3])
-        self._control.send(b"R" + json.dumps({"python": version, "executable": sys.executable}).encode())
+        told = {"python": version, "faults": "".join(self._faults)[:_MAX_FAULT_CHARS]}
+        self._control.send(b"R" + json.dumps(told).encode())
+
+    def _load_environment(self) -> None:
+        """What the environment's packages do at start: behind a filter, and when all of the runtime is loaded."""
+        message = self._control.recv(_CONFIGURATION_BYTES)
+        if not message:
+            sys.exit(0)
+        wanted = json.loads(message[1:])
+        if not wanted["site"] and not wanted["preload"]:
+            return
+        if self._sandboxed:
+            memory = namespaces.Memory()
+            namespaces.run([namespaces.install_filter(memory, seccomp.build(seccomp.ZYGOTE))])
+        if wanted["site"]:
+            self._attempt("site-packages", _add_site_packages)
+        for name in wanted["preload"]:
+            self._attempt(f"preload of {name}", lambda name=name: __import__(name))
+
+    def _attempt(self, what: str, action: Callable[[], object]) -> None:
+        """A package that fails is told, and the calls that need it fail by themselves."""
+        try:
+            action()
+        except BaseException as error:  # SystemExit too: a zygote does not end because a package wants to
+            text = traceback.format_exception_only(type(error), error)[-1].strip()
+            self._faults.append(f"harrier: {what} failed: {text}\n"[:_MAX_FAULT_CHARS])
 
     def run(self) -> None:
         """Serves until the launcher is gone."""
@@ -143,6 +178,13 @@ class Zygote:
 
         gc.collect()
         gc.freeze()
+
+
+def _add_site_packages() -> None:
+    """What the interpreter does by itself without -S: the environment's site-packages, with their .pth files."""
+    import site
+
+    site.main()
 
 
 def _hide_runtime_modules() -> None:

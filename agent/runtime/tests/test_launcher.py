@@ -130,6 +130,11 @@ class Unsandboxed(support.RuntimeTest):
         self.assertFails(self.agent.run("def handler(input): 1/0"), "HANDLER_ERROR", "ZeroDivisionError")
         self.assertEqual(self.agent.wait_for(self.agent.command("echo", "hi")).stdout, b"hi\n")
 
+    def test_an_environment_is_refused(self) -> None:
+        binds = [{"source": "/usr", "target": "/environment", "writable": False}]
+        ended = self.agent.run(QUICK, environment={"key": "k", "binds": binds})
+        self.assertFails(ended, "ENVIRONMENT_FAILED", "this agent runs without one")
+
     def test_timeouts_and_self_kills(self) -> None:
         ended = self.agent.run("while True: pass\n", timeout_ms=50, grace_ms=0)
         self.assertEqual(ended.outcome, "timed_out")

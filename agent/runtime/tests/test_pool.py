@@ -30,7 +30,7 @@ class Zygote:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self.ready = True
+        self.ready, self.overdue = True, False
         self.asked: list[Process] = []
         self.workers: dict[int, Process] = {}
 

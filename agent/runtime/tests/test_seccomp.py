@@ -73,7 +73,7 @@ class Program(unittest.TestCase):
     def each(self):
         for machine, arch in ARCH.items():
             with self.subTest(machine):
-                yield machine, arch, seccomp.build(machine)
+                yield machine, arch, seccomp.build(machine=machine)
 
     def test_every_number_gets_an_answer(self) -> None:
         for _machine, arch, program in self.each():
@@ -107,14 +107,34 @@ class Program(unittest.TestCase):
             for name, arguments, answer in cases:
                 self.assertEqual(decide(program, arch, SPECIAL[machine][name], *arguments), answer, (name, arguments))
 
+    def test_a_zygote_may_only_do_what_forking_takes(self) -> None:
+        eperm = ERRNO | errno.EPERM
+        names = {
+            "x86_64": {"mount": 165, "unshare": 272, "setns": 308},
+            "aarch64": {"mount": 40, "unshare": 97, "setns": 268},
+        }
+        cases = (
+            ("mount", (), ALLOW), ("unshare", (1 << 29,), ALLOW), ("unshare", (1 << 17 | 1 << 27,), ALLOW),
+            ("unshare", (1 << 28,), eperm), ("unshare", (1 << 30,), eperm), ("unshare", (1 << 29 | 1 << 28,), eperm),
+            ("setns", (5, 1 << 29), ALLOW), ("setns", (5, 1 << 30), ALLOW), ("setns", (5, 1 << 28), eperm),
+            ("setns", (5, 0), eperm),
+        )  # fmt: skip
+        for machine, arch in ARCH.items():
+            program = seccomp.build(seccomp.ZYGOTE, machine)
+            for name, arguments, answer in cases:
+                self.assertEqual(decide(program, arch, names[machine][name], *arguments), answer, (name, arguments))
+            for name in ("ptrace", "bpf", "keyctl", "io_uring_setup"):
+                self.assertEqual(decide(program, arch, FORBIDDEN[machine][name]), eperm, name)
+            self.assertEqual(decide(program, arch, SPECIAL[machine]["clone"], 1 << 28 | 17), eperm)
+
     def test_other_architectures_kill(self) -> None:
         for _machine, _arch, program in self.each():
             self.assertEqual(decide(program, 0x40000003, 1), KILL)  # i386
-        self.assertEqual(decide(seccomp.build("x86_64"), ARCH["x86_64"], 0x40000001), KILL)  # x32
+        self.assertEqual(decide(seccomp.build(machine="x86_64"), ARCH["x86_64"], 0x40000001), KILL)  # x32
 
     def test_an_unknown_architecture_is_an_error(self) -> None:
         with self.assertRaises(OSError):
-            seccomp.build("riscv64")
+            seccomp.build(machine="riscv64")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,222 @@
+"""Calls in an environment: its interpreter, packages, variables and binds, and what its packages cannot do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import support
+
+PYTHON = "/usr/bin/python3"
+SITE = "lib/python%d.%d/site-packages"
+WHERE = "import os\ndef handler(input):\n    return {'zygote': os.readlink('/proc/self/ns/user')}"
+PROBE = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def outcome(number, *arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(ctypes.c_long(number), *[ctypes.c_ulong(a) for a in arguments])
+    return errno.errorcode.get(ctypes.get_errno(), '0') if result == -1 else 'allowed'
+found = {
+    'pid': os.getpid(),
+    'runtime': [name for name in ('child', 'channel', 'handler_host', 'seccomp') if name in sys.modules],
+    'calls': {name: outcome(*call) for name, call in {
+        'ptrace': (101,), 'bpf': (321,), 'io_uring': (425,), 'keyctl': (250,), 'userfaultfd': (323,), 'umount': (166,),
+        'pivot_root': (155,), 'chroot': (161,), 'kexec': (246,), 'init_module': (175,), 'new user': (272, 0x10000000),
+        'new net': (272, 0x40000000), 'clone newuser': (56, 0x10000000 | 17), 'setns user': (308, 0, 0x10000000),
+        'open_tree': (428,), 'perf': (298,), 'process_vm_writev': (311,),
+    }.items()},
+}
+"""
+
+
+class Environments(support.RuntimeTest):
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.directory = tempfile.mkdtemp(prefix="harrier-environments-")  # 0700: the sandbox's user cannot enter it
+        cls.venv = os.path.join(cls.directory, "venv")
+        subprocess.run([PYTHON, "-m", "venv", "--without-pip", cls.venv], check=True)
+        probe = "import json, sys; print(json.dumps(sys.version_info[:2]))"
+        version = support.json.loads(subprocess.run([PYTHON, "-c", probe], stdout=subprocess.PIPE, check=True).stdout)
+        cls.site = os.path.join(cls.venv, SITE % tuple(version))
+        for name, text in {
+            "greeting.py": "import os\nword, imported_by = 'hello', os.getpid()\n",
+            "limits.py": "mine = True\n",
+            "probe.py": PROBE,
+            "from_pth.pth": "import sys; sys.from_pth = True\n",
+        }.items():
+            with open(os.path.join(cls.site, name), "w") as file:
+                file.write(text)
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        super().tearDownClass()
+        shutil.rmtree(cls.directory)
+
+    def venv_environment(self, key: str, **fields: object) -> dict:
+        bind = {"source": self.venv, "target": "/environment", "writable": False}
+        return {"key": key, "python": "/environment/bin/python", "binds": [bind], **fields}
+
+    def test_packages_of_the_environment_can_be_imported(self) -> None:
+        code = (
+            "import greeting, sys\ndef handler(input):\n"
+            "    return {'word': greeting.word, 'pth': sys.from_pth, 'prefix': sys.prefix, 'python': sys.executable}"
+        )
+        ended = self.agent.run(code, environment=self.venv_environment("packages"))
+        self.assertSucceeds(
+            ended, {"word": "hello", "pth": True, "prefix": "/environment", "python": "/environment/bin/python"}
+        )
+        self.assertEqual(ended.stderr, b"")
+        self.assertFails(self.agent.run(code), "HANDLER_ERROR", "No module named 'greeting'")
+
+    def test_a_package_may_have_the_name_of_a_part_of_the_runtime(self) -> None:
+        environment = self.venv_environment("names", preload=["limits"])
+        ended = self.agent.run(
+            "import limits\ndef handler(input):\n    return {'mine': limits.mine}", environment=environment
+        )
+        self.assertSucceeds(ended, {"mine": True})
+
+    def test_calls_share_a_zygote_by_tenant_and_key(self) -> None:
+        def zygote(key: str | None, tenant: str) -> str:
+            environment = key and self.venv_environment(key)
+            return self.agent.run(WHERE, environment=environment, tenant=tenant).result["zygote"]
+
+        first = zygote("shared", "one")
+        self.assertEqual(zygote("shared", "one"), first)
+        others = {zygote("shared", "two"), zygote("another", "one"), zygote(None, "one")}
+        self.assertEqual(len(others - {first}), 3)
+
+    def test_modules_are_imported_before_the_call(self) -> None:
+        environment = self.venv_environment("preload", preload=["greeting", "email.message"])
+        code = (
+            "import sys\nthere = 'email.message' in sys.modules\nimport greeting\ndef handler(input):\n"
+            "    return {'there': there, 'imported_by_zygote': greeting.imported_by == 1}"
+        )
+        self.assertSucceeds(self.agent.run(code, environment=environment), {"there": True, "imported_by_zygote": True})
+
+    def test_an_import_that_fails_is_told_once_and_ends_nothing(self) -> None:
+        environment = self.venv_environment("failing", preload=["no_such_module", "greeting"])
+        code = "import greeting\ndef handler(input):\n    return {}"
+        first = self.agent.run(code, environment=environment)
+        self.assertSucceeds(first, {})
+        text = b"harrier: preload of no_such_module failed: ModuleNotFoundError: No module named 'no_such_module'\n"
+        self.assertEqual(first.stderr, text)
+        self.assertEqual(self.agent.run(code, environment=environment).stderr, b"")
+
+    def test_packages_that_exit_at_start_do_not_end_the_zygote(self) -> None:
+        path = os.path.join(self.site, "leave.py")
+        with open(path, "w") as file:
+            file.write("import sys\nsys.exit('goodbye')\n")
+        ended = self.agent.run(
+            "def handler(input):\n    return {}", environment=self.venv_environment("exit", preload=["leave"])
+        )
+        self.assertSucceeds(ended, {})
+        self.assertIn(b"preload of leave failed: SystemExit: goodbye", ended.stderr)
+
+    @unittest.skipUnless(os.uname().machine == "x86_64", "the numbers are those of x86_64")
+    def test_packages_run_behind_a_filter_and_find_nothing_of_the_runtime(self) -> None:
+        code = "import probe\ndef handler(input):\n    return probe.found"
+        found = self.agent.run(code, environment=self.venv_environment("probe", preload=["probe"])).result
+        self.assertEqual((found["pid"], found["runtime"]), (1, []))
+        self.assertEqual({name: got for name, got in found["calls"].items() if got != "EPERM"}, {})
+
+    def test_variables_of_the_environment_come_before_those_of_the_call(self) -> None:
+        environment = {"key": "variables", "variables": {"ONE": "1", "TWO": "2", "PATH": "/environment/bin:/usr/bin"}}
+        code = (
+            "import os\ndef handler(input):\n    return {k: os.environ.get(k) for k in ('ONE', 'TWO', 'PATH', 'HOME')}"
+        )
+        ended = self.agent.run(code, environment=environment, env={"TWO": "mine"})
+        self.assertSucceeds(ended, {"ONE": "1", "TWO": "mine", "PATH": "/environment/bin:/usr/bin", "HOME": "/tmp"})
+
+    def test_a_writable_bind_keeps_what_a_command_writes(self) -> None:
+        target = os.path.join(self.directory, "build")
+        os.mkdir(target)
+        tool = os.path.join(self.directory, "tool")
+        with open(tool, "w") as file:
+            file.write("#!/bin/sh\necho built > /environment/result\n! touch /opt/harrier/tool\n")
+        os.chmod(tool, 0o755)
+        binds = [
+            {"source": target, "target": "/environment", "writable": True},
+            {"source": tool, "target": "/opt/harrier/tool", "writable": False},
+        ]
+        environment = {"key": "build", "binds": binds}
+        ended = self.agent.wait_for(self.agent.command("/opt/harrier/tool", environment=environment))
+        self.assertEqual(ended.outcome, "succeeded")
+        self.assertIn(b"cannot touch '/opt/harrier/tool'", ended.stderr)
+        with open(os.path.join(target, "result")) as file:
+            self.assertEqual(file.read(), "built\n")
+        # As it is used later: read-only, at the same path.
+        used = {"key": "used", "binds": [{**binds[0], "writable": False}]}
+        ended = self.agent.wait_for(
+            self.agent.command("sh", "-c", "cat /environment/result; touch /environment/x", environment=used)
+        )
+        self.assertEqual((ended.code, ended.stdout), ("EXIT_NONZERO", b"built\n"))
+
+    def test_a_bind_that_is_not_there_fails_the_call_with_its_path(self) -> None:
+        environment = {"key": "nowhere", "binds": [{"source": "/no/such/place", "target": "/environment"}]}
+        ended = self.agent.run("def handler(input):\n    return {}", environment=environment)
+        self.assertFails(ended, "INTERNAL", "/no/such/place")
+
+    def test_an_environment_that_is_retired_ends_when_it_is_idle(self) -> None:
+        environment = self.venv_environment("retired")
+        first = self.agent.run(WHERE, environment=environment).result
+        self.agent.send({"type": "retire", "tenant": "acme", "key": "retired"})
+        second = self.agent.run(WHERE, environment=environment).result
+        self.assertNotEqual(second, first)
+        busy = self.agent.start(
+            "import os, sys\ndef handler(input):\n    print('up', flush=True)\n    os.read(3, 0)\n"
+            "    import time\n    time.sleep(1000)",
+            environment=environment,
+        )
+        self.agent.wait_for_output(busy, b"up\n")
+        self.agent.send({"type": "retire", "tenant": "acme", "key": "retired"})
+        third = self.agent.run(WHERE, environment=environment).result
+        self.assertNotEqual(third, second)
+        self.agent.send({"type": "cancel", "execution": busy, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+        self.assertEqual(self.agent.wait_for(busy).outcome, "cancelled")
+        self.assertEqual(self.agent.run(WHERE, environment=environment).result, third)
+        self.agent.send({"type": "retire", "tenant": "acme", "key": "never heard of"})
+
+    def test_kept_workers_belong_to_the_environment(self) -> None:
+        code = "count = 0\ndef handler(input):\n    global count\n    count += 1\n    return {'count': count}"
+        calls = [(None, 1), ("kept-1", 1), ("kept-2", 1), ("kept-1", 2), (None, 2)]
+        for key, count in calls:
+            environment = key and self.venv_environment(key)
+            self.assertSucceeds(self.agent.run(code, environment=environment, reuse_key="same"), {"count": count})
+
+    def test_fields_that_are_wrong_are_named(self) -> None:
+        bind = {"source": "/usr", "target": "/environment"}
+        cases = (
+            ({}, "environment.key"),
+            ({"key": "x" * 257}, "environment.key"),
+            ({"key": "x", "python": "python3"}, "environment.python"),
+            ({"key": "x", "binds": [{**bind, "source": "usr"}]}, "environment.binds"),
+            ({"key": "x", "binds": [{**bind, "target": "/a/../../proc"}]}, "environment.binds"),
+            ({"key": "x", "binds": [{**bind, "target": "/harrier/zygote.py"}]}, "target /harrier/zygote.py"),
+            ({"key": "x", "binds": [{**bind, "target": "/"}]}, "target /"),
+            ({"key": "x", "variables": {"A=B": ""}}, "environment.variables"),
+            ({"key": "x", "preload": ["os; import sys"]}, "environment.preload"),
+            (["x"], "environment must be an object"),
+        )
+        for environment, message in cases:
+            with self.subTest(environment):
+                self.assertFails(self.agent.run("", environment=environment), "INTERNAL", message)
+
+
+class Few(support.RuntimeTest):
+    launcher_options = ("--max-zygotes", "2")
+
+    def test_environments_of_all_tenants_share_the_bound_on_zygotes(self) -> None:
+        keys = ["a", "b", "c", "a"]
+        seen = [self.agent.run(WHERE, environment={"key": key}).result["zygote"] for key in keys]
+        self.assertEqual(len(set(seen)), 4)  # the first one made room for the third
+        started = [self.agent.start(WHERE, environment={"key": key}) for key in "defg"]
+        self.assertEqual({self.agent.wait_for(execution).outcome for execution in started}, {"succeeded"})
+
+
+if __name__ == "__main__":
+    unittest.main()
