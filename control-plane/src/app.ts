@@ -30,6 +30,7 @@ import { LostAgents } from './service/lost-agents.ts';
 import { ModuleService } from './service/module-service.ts';
 import { followModulesFile } from './service/modules-file.ts';
 import { MovedExecutions } from './service/moved-executions.ts';
+import { PythonSource } from './service/python-source/python-source.ts';
 import type { TrackedExecution } from './service/tracked-execution.ts';
 
 const DEFAULT_TENANT = 'default';
@@ -86,7 +87,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     queueDepths: () => queueDepths(cold),
     agentStates: () => agentStates(registry),
   });
-  const modules = new ModuleService(cold);
+  const pythonSource = new PythonSource();
+  const modules = new ModuleService(cold, pythonSource);
   const tracker = new ExecutionTracker({
     sql: cold,
     registry,
@@ -226,6 +228,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       lostAgents.stop();
       await movedExecutions.stop();
       await followed?.stop();
+      await pythonSource.stop();
       tracker.stop();
       await scheduler.stop();
       await new Promise((resolve) => metricsServer.close(resolve));

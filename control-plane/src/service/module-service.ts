@@ -25,6 +25,7 @@ import { uuidv7 } from '../db/uuid.ts';
 import { checkEnvironment, checkNetwork, isLockShared, lockedEnvironment } from './environment-spec.ts';
 import { checkSchema } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';
+import type { PythonSource } from './python-source/python-source.ts';
 import { refuseNul } from './storable.ts';
 import { DEFAULT_TASK_CLASS, taskClassTimeoutMs } from './task-class.ts';
 
@@ -41,17 +42,19 @@ const CACHE_ENTRIES = 5_000;
 /** The registry of modules. */
 export class ModuleService {
   readonly #sql: Sql;
+  readonly #python: PythonSource;
   /** Resolved names and versions; by id for what never changes. */
   readonly #resolved = new Map<string, { stored: StoredModule; untilMs: number }>();
 
-  constructor(sql: Sql) {
+  constructor(sql: Sql, python: PythonSource) {
     this.#sql = sql;
+    this.#python = python;
   }
 
   /** Throws what `create` would throw, and registers nothing. @throws HarrierError invalid_argument, already_exists */
   async check(tenantId: string, given: Module): Promise<void> {
     const module = normalise(given);
-    checkModule(module);
+    await this.#check(module);
     const existing = await readModule(this.#sql, tenantId, module.name, module.version);
     if (existing !== undefined && existing.digest !== digestOf(module)) throw otherContent(module);
   }
@@ -59,7 +62,7 @@ export class ModuleService {
   /** Registers a version. @throws HarrierError invalid_argument, already_exists */
   async create(tenantId: string, given: Module, source: ModuleSource): Promise<Module> {
     const module = normalise(given);
-    checkModule(module);
+    await this.#check(module);
     const digest = digestOf(module);
     const { row, created } = await insertModule(
       this.#sql,
@@ -155,6 +158,11 @@ export class ModuleService {
     this.#forget(tenantId, module.name);
     this.#resolved.delete(`${tenantId} ${id}`);
     return decided ?? lock;
+  }
+
+  async #check(module: Module): Promise<void> {
+    checkModule(module);
+    if (module.language === 'python') await this.#python.check(module.code, module.handler, 'module.code');
   }
 
   #remember(key: string, row: ModuleRow, ms: number): StoredModule {
