@@ -13,14 +13,18 @@ STREAM_NAMES = ("stdout", "stderr")
 
 
 class Stream:
-    """One output stream. ``acked <= sent <= length``, in bytes from the start of the stream."""
+    """One output stream. ``acked <= sent <= length``, in bytes from the start of the stream.
 
-    __slots__ = ("acked", "chunks", "last_read", "length", "limit", "name", "pause", "sent", "truncated")
+    ``known``: so many bytes came from the agent itself.
+    """
+
+    __slots__ = ("acked", "chunks", "known", "last_read", "length", "limit", "name", "pause", "sent", "truncated")
 
     def __init__(self, name: str, limit: int) -> None:
         self.name = name
         self.limit = limit
         self.length = 0
+        self.known = 0
         self.sent = 0
         self.acked = 0
         self.truncated = False
@@ -97,9 +101,9 @@ class Attempt:
         return self.execution, self.attempt
 
     def unacked(self) -> int:
-        """Bytes sent and not acknowledged, both streams together."""
+        """Bytes sent and not acknowledged, both streams together, but for those that the agent had before."""
         out, err = self.stdout, self.stderr
-        return out.sent - out.acked + err.sent - err.acked
+        return out.sent - out.acked + err.sent - max(err.acked, err.known)
 
     def summary(self) -> dict:
         """Its line in `welcome`."""

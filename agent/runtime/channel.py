@@ -43,8 +43,9 @@ def receive() -> tuple[dict, bytes, bytes]:
         else:
             data += os.read(FD, frames.PREFIX.size - len(data)) or sys.exit(0)
     header = frames.parse_header(data[8 : 8 + head])
-    code_end = 8 + head + header.get("code_bytes", 0)
-    return header, data[8 + head : code_end], data[code_end:]
+    code_at = 8 + head + header.get("prelude_bytes", 0)
+    code_end = code_at + header.get("code_bytes", 0)
+    return header, data[code_at:code_end], data[code_end:]
 
 
 def _read_exactly(count: int) -> bytes:

@@ -66,6 +66,25 @@ class OutputReader:
                 except BlockingIOError:
                     break
 
+    def prepend(self, attempt: Attempt, data: memoryview) -> None:
+        """The first bytes of stderr, which the agent has sent up already. Beyond the stream's limit.
+
+        Raises SpoolFull when they cannot be kept; the stream then goes on behind them all the same.
+        """
+        stream = attempt.stderr
+        stream.limit += len(data)
+        try:
+            for at in range(0, len(data), _CHUNK_BYTES):
+                self._spool.append_output(attempt, stream, data[at : at + _CHUNK_BYTES])
+        except SpoolFull:
+            for _, _, segment, _ in stream.chunks:
+                self._spool.release(attempt, segment)
+            stream.chunks.clear()
+            stream.acked = len(data)
+            raise
+        finally:
+            stream.length = stream.sent = stream.known = len(data)
+
     def _on_readable(self, attempt: Attempt, stream: Stream, worker: Worker, index: int) -> None:
         fd = worker.outputs[index]
         for turn in range(_CHUNKS_PER_TURN):

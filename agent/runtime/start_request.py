@@ -33,8 +33,11 @@ def check(header: dict, body_bytes: int) -> None:
         code_bytes = _count(header, "code_bytes")
     else:
         _argv(header)
-    if code_bytes + header["input_bytes"] != body_bytes:
-        raise ValueError(f"start: code_bytes and input_bytes do not add up to the body's {body_bytes} bytes")
+    prelude_bytes = _count(header, "prelude_bytes") if "prelude_bytes" in header else 0
+    if prelude_bytes + code_bytes + header["input_bytes"] != body_bytes:
+        raise ValueError(
+            f"start: prelude_bytes, code_bytes and input_bytes do not add up to the body's {body_bytes} bytes"
+        )
     _limits(header)
     if header.get("env") is not None:
         environment.check_variables(header["env"], "start: env")

@@ -135,6 +135,13 @@ class Supervisor:
             attempt.cancel_reason = "shutdown"
             self._finish(attempt, outcomes.stopped(attempt))
             return
+        prelude_bytes = header.get("prelude_bytes", 0)
+        if prelude_bytes:
+            try:
+                self._output.prepend(attempt, body[:prelude_bytes])
+            except SpoolFull as full:
+                self._finish(attempt, outcomes.failed("INTERNAL", f"No room to keep what the preparation said: {full}"))
+                return
         if wanted and wanted.binds and self._about["isolation"] == "none":
             why = "An environment needs a sandbox, and this agent runs without one"
             self._finish(attempt, outcomes.failed("ENVIRONMENT_FAILED", why))

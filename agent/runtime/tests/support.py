@@ -106,6 +106,7 @@ class Agent:
         given = fields.pop("input", None)
         given = json.dumps({} if value is None else value).encode() if given is None else given
         limits = {**LIMITS, **fields.pop("limits", {})}
+        prelude = fields.pop("prelude", b"")
         execution = f"0190b3a0-0000-7000-8000-{os.getpid():06d}{next(_executions):06d}"
         context = {"execution_id": execution, "attempt": 1, "tenant": "acme", "deadline": 1e9}
         header = {
@@ -126,7 +127,10 @@ class Agent:
             "context": context,
         }
         header.update(fields)
-        self.send(header, source + given)
+        if prelude:
+            header["prelude_bytes"] = len(prelude)
+            self._seen.setdefault((header["execution"], 1), Ended()).stderr = prelude
+        self.send(header, prelude + source + given)
         return header["execution"]
 
     def command(self, *argv: str, stdin: bytes = b"", **fields: object) -> str:

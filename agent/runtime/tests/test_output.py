@@ -51,6 +51,45 @@ class Output(support.RuntimeTest):
         )
         self.assertEqual(self.agent.run(code).stdout, b"buffered\n")
 
+    def test_what_the_preparation_said_comes_first_and_does_not_count(self) -> None:
+        code = "import sys\ndef handler(input):\n    print('x' * 30, file=sys.stderr)\n    return input"
+        prelude = b"Resolved 3 packages\n" * 10000
+        ended = self.agent.run(code, {"a": 1}, prelude=prelude, limits={"stderr_bytes": 10})
+        self.assertSucceeds(ended, {"a": 1})
+        self.assertEqual(
+            ended.stderr, prelude + b"x" * 10 + b"\n[harrier: stderr truncated after %d bytes]\n" % (len(prelude) + 10)
+        )
+        self.assertEqual(ended.header["stderr"], len(ended.stderr))
+        command = self.agent.wait_for(self.agent.command("cat", stdin=b"in", prelude=b"said\n"))
+        self.assertEqual((command.stdout, command.stderr), (b"in", b"said\n"))
+
+    def test_a_new_connection_gets_what_the_preparation_said(self) -> None:
+        code = "import sys, time\ndef handler(input):\n    print('own', file=sys.stderr)\n    print('up')\n    time.sleep(1000)"
+        said = b"built\n" * 1000
+        self.agent.auto_ack = False
+        first, second = (self.agent.start(code, prelude=said) for _ in range(2))
+        for execution in (first, second):
+            self.agent.wait_for_output(execution, b"up\n")
+        self.agent.ack(second, 0, 600, False)
+        newer = self.launcher.connect()
+        self.assertEqual({a["stderr"] for a in newer.welcome["attempts"]}, {len(said) + 4})
+        got = {first: b"", second: b"built\n" * 100}
+        while min(map(len, got.values())) < len(said) + 4:
+            header, body = newer.receive()
+            if header["type"] == "output" and header["stream"] == "stderr":
+                self.assertEqual(header["offset"], len(got[header["execution"]]))
+                got[header["execution"]] += body
+        self.assertEqual(set(got.values()), {said + b"own\n"})
+        for execution in got:
+            newer.send({"type": "cancel", "execution": execution, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+            newer.auto_ack = False
+        ended = set()
+        while ended != set(got):
+            header, _ = newer.receive()
+            if header["type"] == "finished":
+                ended.add(header["execution"])
+                newer.ack(header["execution"], header["stdout"], header["stderr"], True)
+
     def test_stderr_is_its_own_stream(self) -> None:
         ended = self.agent.run(
             "import sys\ndef handler(input):\n    print('e', file=sys.stderr)\n    print('o')\n    return {}"
