@@ -26,6 +26,7 @@ const handler = createApiHandler({
     },
     module: {
       createModule: refuse,
+      validateModule: refuse,
       getModule: refuse,
       listModules: refuse,
       listModuleVersions: refuse,

@@ -2,6 +2,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { formatHostPort, HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
 import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
+import { AgentQuestions } from './agent-link/agent-questions.ts';
 import { AgentRegistry } from './agent-link/agent-registry.ts';
 import { createLinkServer } from './agent-link/link-server.ts';
 import { createAgentApi } from './api/agent-api.ts';
@@ -28,6 +29,7 @@ import { ExecutionTracker } from './service/execution-tracker.ts';
 import { ExecutionWatcher } from './service/execution-watcher.ts';
 import { LostAgents } from './service/lost-agents.ts';
 import { ModuleService } from './service/module-service.ts';
+import { ModuleValidation } from './service/module-validation.ts';
 import { followModulesFile } from './service/modules-file.ts';
 import { MovedExecutions } from './service/moved-executions.ts';
 import { PythonSource } from './service/python-source/python-source.ts';
@@ -164,6 +166,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     capacityChanged: () => scheduler.wake(),
     agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
   });
+  const questions = new AgentQuestions(registry);
+  const validation = new ModuleValidation({ modules, registry, questions });
   const links = createLinkServer({
     sql: cold,
     registry,
@@ -173,8 +177,14 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
         lostAgents.linked(agent.id);
         return await tracker.reconcile(agent, hello, previousInstanceId);
       },
-      onUnlinked: (agent) => lostAgents.unlinked(agent.id),
-      onMessage: (agent, message) => tracker.handle(agent, message),
+      onUnlinked: (agent) => {
+        questions.unlinked(agent.id);
+        lostAgents.unlinked(agent.id);
+      },
+      onMessage: (agent, message) => {
+        if (message.case === 'resolved') questions.answered(agent.id, message.value);
+        else tracker.handle(agent, message);
+      },
       onCapacityChanged: () => scheduler.wake(),
     },
   });
@@ -183,7 +193,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   const handler = createApiHandler({
     services: {
       execution: createExecutionApi(executions, new ExecutionWatcher(cold, tracker)),
-      module: createModuleApi(modules),
+      module: createModuleApi(modules, validation),
       agent: createAgentApi(agents),
     },
     authenticate: (header) => authenticator.authenticate(header),

@@ -101,6 +101,47 @@ test('the lock that is found first is what every later attempt installs', async 
   expect(again.module?.digest).toBe(module?.digest);
 });
 
+test('a module is validated by an agent without being registered', async () => {
+  const module = { name: 'unseen', version: '1.0.0', code: HANDLER, environment: venv };
+  const asked = modules.validateModule({ module });
+  const { id, environment } = await link.next('resolve');
+  expect(environment?.kind).toMatchObject({ case: 'venv', value: { requirements: ['six'] } });
+  link.send({ case: 'resolved', value: { id, lock: 'six==1.17.0', sizeBytes: 11_000n, held: true } });
+  expect(await asked).toMatchObject({
+    lock: 'six==1.17.0',
+    sizeBytes: 11_000n,
+    agents: [{ agentId: identity.agentId, name: 'raw', held: true, reason: '' }],
+  });
+  await expect(modules.getModule({ name: 'unseen' })).rejects.toMatchObject({ code: Code.NotFound });
+});
+
+test('what a resolver says of a module that it cannot resolve is in the answer', async () => {
+  const body = {
+    name: 'x',
+    version: '1.0.0',
+    code: HANDLER,
+    environment: { venv: { requirements: ['no-such-thing'] } },
+  };
+  const asked = clients.rest('POST', '/modules/validate', body);
+  const { id } = await link.next('resolve');
+  const error = { code: ErrorCode.ENVIRONMENT_FAILED, message: 'no-such-thing was not found in the package index' };
+  link.send({ case: 'resolved', value: { id, error } });
+  const { status, json } = await asked;
+  expect(status).toBe(200);
+  expect(json).toMatchObject({
+    error: { code: 'ENVIRONMENT_FAILED', message: 'no-such-thing was not found in the package index' },
+    agents: [{ name: 'raw' }],
+  });
+});
+
+test('what would not be registered is not valid either', async () => {
+  const module = { name: 'x', version: '1.0.0', code: 'x = 1' };
+  await expect(modules.validateModule({ module })).rejects.toMatchObject({ code: Code.InvalidArgument });
+  const inConda = message(EnvironmentSchema, { kind: { case: 'conda', value: { dependencies: ['python'] } } });
+  const answer = await modules.validateModule({ module: { ...module, code: HANDLER, environment: inConda } });
+  expect(answer).toMatchObject({ lock: '', agents: [{ name: 'raw', reason: 'has no environment "conda"' }] });
+});
+
 test('a lock for code that is not registered is the one that its agent has found', async () => {
   const value = { source: HANDLER, environment: venv };
   const id = await create(executions, { target: { case: 'code', value } });
@@ -133,10 +174,14 @@ test('an agent that is away is waited for', async () => {
 });
 
 test.each([
-  [{ ...code(HANDLER), limits: message(LimitsSchema, { egressHosts: ['a.example'] }) }, 'limits.egress_hosts'],
-  [{ target: { case: 'image', value: { image: 'a b' } } }, 'image.image'],
-  [{ target: { case: 'code', value: { source: 'x', language: 'go' } } }, 'code.language'],
-] as const)('refuses %j', async (request, field) => {
+  [
+    'hosts without EGRESS',
+    { ...code(HANDLER), limits: message(LimitsSchema, { egressHosts: ['a.example'] }) },
+    'limits.egress_hosts',
+  ],
+  ['an image that is none', { target: { case: 'image', value: { image: 'a b' } } }, 'image.image'],
+  ['Go in the sandbox', { target: { case: 'code', value: { source: 'x', language: 'go' } } }, 'code.language'],
+] as const)('refuses %s', async (_, request, field) => {
   const refused = await executions.createExecution(request).catch((error: unknown) => ConnectError.from(error));
   expect(refused).toMatchObject({ code: Code.InvalidArgument, rawMessage: expect.stringContaining(field) });
 });

@@ -5,16 +5,26 @@ import {
   Module_Source as ModuleSource,
 } from '@harrier/shared/gen/module';
 import type { ModuleService } from '../service/module-service.ts';
+import type { ModuleValidation } from '../service/module-validation.ts';
 import { callerOf } from './interceptors/principal.ts';
 
 /** `ModuleService` of the schema, over the service. */
-export function createModuleApi(modules: ModuleService): ServiceImpl<typeof ModuleServiceDescriptor> {
+export function createModuleApi(
+  modules: ModuleService,
+  validation: ModuleValidation,
+): ServiceImpl<typeof ModuleServiceDescriptor> {
   return {
     async createModule(request, context) {
       if (request.module === undefined) {
         throw new HarrierError('invalid_argument', 'module is required', { field: 'module' });
       }
       return { module: await modules.create(callerOf(context).tenantId, request.module, ModuleSource.API) };
+    },
+    async validateModule(request, context) {
+      if (request.module === undefined) {
+        throw new HarrierError('invalid_argument', 'module is required', { field: 'module' });
+      }
+      return await validation.validate(callerOf(context).tenantId, request.module, context.signal);
     },
     async getModule(request, context) {
       return { module: await modules.get(callerOf(context).tenantId, request.name, request.version) };

@@ -42,10 +42,18 @@ function whyNot(requirement: Requirement, candidate: Candidate): string | undefi
   if (candidate.draining) return 'draining';
   const lack = lackOf(requirement.environment, candidate);
   if (lack !== undefined) return lack;
-  for (const selector of requirement.selectors) {
-    for (const label of selector) {
-      if (!matchesRequirement(label, candidate.labels)) return `labels do not match "${formatRequirement(label)}"`;
-    }
+  const label = mismatch(requirement.selectors, candidate);
+  return label === undefined ? undefined : `labels do not match "${formatRequirement(label)}"`;
+}
+
+/** Whether the agent's labels match all of the selectors. */
+export function selects(selectors: readonly LabelSelector[], agent: Pick<Candidate, 'labels'>): boolean {
+  return mismatch(selectors, agent) === undefined;
+}
+
+function mismatch(selectors: readonly LabelSelector[], { labels }: Pick<Candidate, 'labels'>) {
+  for (const selector of selectors) {
+    for (const requirement of selector) if (!matchesRequirement(requirement, labels)) return requirement;
   }
   return undefined;
 }

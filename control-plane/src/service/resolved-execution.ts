@@ -94,7 +94,11 @@ export function resolveExecution(given: {
     timeoutMs: timeout === undefined ? classTimeoutMs : millisecondsOf(timeout),
     limits: mergeLimits(request.limits, module?.limits),
     retryPolicy: request.retryPolicy ?? module?.retryPolicy,
-    requirement: { tenantId: given.tenantId, environment: supportNeededBy(program), selectors },
+    requirement: {
+      tenantId: given.tenantId,
+      environment: supportNeeded(environmentOf(program), languageOf(program)),
+      selectors,
+    },
   };
 }
 
@@ -122,12 +126,10 @@ export function environmentOf(program: Program): Environment {
   }
 }
 
-/** What the agent must be able to prepare: a kind of environment, or `nodejs` for code in the sandbox that is not Python. */
-function supportNeededBy(program: Program): string {
-  const kind = environmentOf(program).kind.case ?? 'inline';
-  if (kind !== 'inline') return kind;
-  const language = languageOf(program);
-  return language === '' || language === 'python' ? kind : language;
+/** What an agent must be able to prepare: a kind of environment, or `nodejs` for code in the sandbox that is not Python. */
+export function supportNeeded(environment: Environment, language: string): string {
+  const kind = environment.kind.case ?? 'inline';
+  return kind !== 'inline' || language === '' || language === 'python' ? kind : language;
 }
 
 function languageOf(program: Program): string {

@@ -122,6 +122,7 @@ export function createSampleServices(events: SampleEvents = { onAborted: () => {
         modules.set(module.name, module);
         return { module };
       },
+      validateModule: async () => ({ lock: 'six==1.17.0' }),
       async getModule({ name }) {
         const module = modules.get(name);
         if (module === undefined) throw new HarrierError('not_found', `no module has the name "${name}"`);

@@ -8,7 +8,7 @@ import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
 import { file_google_api_annotations } from "../../google/api/annotations_pb.ts";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
-import type { ExecutionError_Code } from "./error_pb.ts";
+import type { ExecutionError, ExecutionError_Code } from "./error_pb.ts";
 import { file_harrier_v1_error } from "./error_pb.ts";
 import { file_harrier_v1_options } from "./options_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
@@ -17,7 +17,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/module.proto.
  */
 export const file_harrier_v1_module: GenFile = /*@__PURE__*/
-  fileDesc("ChdoYXJyaWVyL3YxL21vZHVsZS5wcm90bxIKaGFycmllci52MSKCBwoGTW9kdWxlEjQKBG5hbWUYASABKAlCJrpII3IhGIABMhxeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXSokEhoKB3ZlcnNpb24YAiABKAlCCbpIBnIEEAEYQBIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYgCASIAoEdGFncxgEIAMoCUISukgPkgEMEEAYASIGcgQQARhAEi0KCGxhbmd1YWdlGAUgASgJQhu6SBhyFlIAUgZweXRob25SBm5vZGVqc1ICZ28SLAoLZW52aXJvbm1lbnQYBiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhoKBGNvZGUYByABKAlCDLpICXIHEAEogICAAhI2CgdoYW5kbGVyGAggASgJQiW6SCJyIBiAATIbXihbQS1aYS16X11bQS1aYS16MC05X10qKT8kEi0KDGlucHV0X3NjaGVtYRgJIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSOgoHdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGAwgASgLMhIuaGFycmllci52MS5MaW1pdHMSLQoMcmV0cnlfcG9saWN5GA0gASgLMhcuaGFycmllci52MS5SZXRyeVBvbGljeRIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAEg0KBXJldXNlGA8gASgIEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBJXCgdwcmVsb2FkGBEgAygJQka6SEOSAUAQQBgBIjpyOBiAAjIzXltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKSokEi8KC2NyZWF0ZV90aW1lGBQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZkaWdlc3QYFSABKAkSKQoGc291cmNlGBYgASgOMhkuaGFycmllci52MS5Nb2R1bGUuU291cmNlIjMKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIHCgNBUEkQARIICgRGSUxFEAIi4QUKC0Vudmlyb25tZW50EjAKBmlubGluZRgBIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuSW5saW5lSAASLAoEdmVudhgCIAEoCzIcLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuVmVudkgAEi4KBWNvbmRhGAMgASgLMh0uaGFycmllci52MS5FbnZpcm9ubWVudC5Db25kYUgAEjAKBmRvY2tlchgEIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuRG9ja2VySAAaCAoGSW5saW5lGssBCgRWZW52EigKDHJlcXVpcmVtZW50cxgBIAMoCUISukgPkgEMEOgHIgdyBRABGIAgEhcKBGxvY2sYAiABKAlCCbpIBnIEKICAQBIYCgZweXRob24YAyABKAlCCLpIBXIDGIAIEhsKCWluZGV4X3VybBgEIAEoCUIIukgFcgMYgBASKwoQZXh0cmFfaW5kZXhfdXJscxgFIAMoCUIRukgOkgELEBAiB3IFEAEYgBASHAoJcHlwcm9qZWN0GAYgASgJQgm6SAZyBCiAgEAaiQEKBUNvbmRhEhcKBGZpbGUYASABKAlCCbpIBnIEKICAQBIoCgxkZXBlbmRlbmNpZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiACBIjCghjaGFubmVscxgDIAMoCUIRukgOkgELECAiB3IFEAEYgBASGAoEbG9jaxgEIAEoCUIKukgHcgUogICAAhqjAQoGRG9ja2VyEhcKBWltYWdlGAEgASgJQgi6SAVyAxiACBI7CgRwdWxsGAIgASgOMiMuaGFycmllci52MS5FbnZpcm9ubWVudC5Eb2NrZXIuUHVsbEIIukgFggECEAEiQwoEUHVsbBIUChBQVUxMX1VOU1BFQ0lGSUVEEAASDgoKSUZfTUlTU0lORxABEgoKBkFMV0FZUxACEgkKBU5FVkVSEANCBgoEa2luZCLdAwoGTGltaXRzEiQKA2NwdRgBIAEoAUIXukgUEhIZAAAAAAAAsEApAAAAAAAAAAASJAoMbWVtb3J5X2J5dGVzGAIgASgDQg66SAsiCRiAgICAgCAoABIjCgxzdGRvdXRfYnl0ZXMYBSABKANCDbpICiIIGICAgIAEKAASIwoMc3RkZXJyX2J5dGVzGAYgASgDQg26SAoiCBiAgICABCgAEiIKDG91dHB1dF9ieXRlcxgHIAEoA0IMukgJIgcYgID8AygAEiEKCXRtcF9ieXRlcxgIIAEoA0IOukgLIgkYgICAgIACKAASNQoHbmV0d29yaxgEIAEoDjIaLmhhcnJpZXIudjEuTGltaXRzLk5ldHdvcmtCCLpIBYIBAhABElAKDGVncmVzc19ob3N0cxgJIAMoCUI6ukg3kgE0EIACGAEiLXIrGIQCMiZeKFwqXC4pP1tBLVphLXowLTkuXy1dKyg6WzAtOV17MSw1fSk/JBIeCglwcm9jZXNzZXMYCiABKAVCC7pICBoGGICAAigAIk0KB05ldHdvcmsSFwoTTkVUV09SS19VTlNQRUNJRklFRBAAEggKBE5PTkUQARIJCgVJTkRFWBACEgoKBkVHUkVTUxADEggKBEZVTEwQBCLxAgoLUmV0cnlQb2xpY3kSHwoMbWF4X2F0dGVtcHRzGAEgASgFQgm6SAYaBBhkKAASQgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIzChJiYWNrb2ZmX211bHRpcGxpZXIYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEj4KC21heF9iYWNrb2ZmGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIyCgxqaXR0ZXJfcmF0aW8YBSABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASACIAQESQwoFY29kZXMYBiADKA4yHy5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yLkNvZGVCE7pIEJIBDRAgGAEiB4IBBBABIABCDwoNX2ppdHRlcl9yYXRpbyJBChNDcmVhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEiOgoUQ3JlYXRlTW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUiRgoQR2V0TW9kdWxlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEAiNwoRR2V0TW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUipAEKEkxpc3RNb2R1bGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSFAoDdGFnGAMgASgJQge6SARyAhhAEhwKC2Vudmlyb25tZW50GAQgASgJQge6SARyAhhAEh0KC25hbWVfcHJlZml4GAUgASgJQgi6SAVyAxiAASJTChNMaXN0TW9kdWxlc1Jlc3BvbnNlEiMKB21vZHVsZXMYASADKAsyEi5oYXJyaWVyLnYxLk1vZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkicgoZTGlzdE1vZHVsZVZlcnNpb25zUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJaChpMaXN0TW9kdWxlVmVyc2lvbnNSZXNwb25zZRIjCgdtb2R1bGVzGAEgAygLMhIuaGFycmllci52MS5Nb2R1bGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKE0RlbGV0ZU1vZHVsZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIYCgd2ZXJzaW9uGAIgASgJQge6SARyAhhAIjAKFERlbGV0ZU1vZHVsZVJlc3BvbnNlEhgKEGRlbGV0ZWRfdmVyc2lvbnMYASABKAUy4gQKDU1vZHVsZVNlcnZpY2USdwoMQ3JlYXRlTW9kdWxlEh8uaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXNwb25zZSIkoLsYAoLT5JMCGjoGbW9kdWxlYgZtb2R1bGUiCC9tb2R1bGVzEnAKCUdldE1vZHVsZRIcLmhhcnJpZXIudjEuR2V0TW9kdWxlUmVxdWVzdBodLmhhcnJpZXIudjEuR2V0TW9kdWxlUmVzcG9uc2UiJpACAaC7GAGC0+STAhliBm1vZHVsZRIPL21vZHVsZXMve25hbWV9EmcKC0xpc3RNb2R1bGVzEh4uaGFycmllci52MS5MaXN0TW9kdWxlc1JlcXVlc3QaHy5oYXJyaWVyLnYxLkxpc3RNb2R1bGVzUmVzcG9uc2UiF5ACAaC7GAGC0+STAgoSCC9tb2R1bGVzEowBChJMaXN0TW9kdWxlVmVyc2lvbnMSJS5oYXJyaWVyLnYxLkxpc3RNb2R1bGVWZXJzaW9uc1JlcXVlc3QaJi5oYXJyaWVyLnYxLkxpc3RNb2R1bGVWZXJzaW9uc1Jlc3BvbnNlIieQAgGguxgBgtPkkwIaEhgvbW9kdWxlcy97bmFtZX0vdmVyc2lvbnMSbgoMRGVsZXRlTW9kdWxlEh8uaGFycmllci52MS5EZWxldGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5EZWxldGVNb2R1bGVSZXNwb25zZSIboLsYAoLT5JMCESoPL21vZHVsZXMve25hbWV9YgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_options]);
+  fileDesc("ChdoYXJyaWVyL3YxL21vZHVsZS5wcm90bxIKaGFycmllci52MSKCBwoGTW9kdWxlEjQKBG5hbWUYASABKAlCJrpII3IhGIABMhxeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXSokEhoKB3ZlcnNpb24YAiABKAlCCbpIBnIEEAEYQBIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYgCASIAoEdGFncxgEIAMoCUISukgPkgEMEEAYASIGcgQQARhAEi0KCGxhbmd1YWdlGAUgASgJQhu6SBhyFlIAUgZweXRob25SBm5vZGVqc1ICZ28SLAoLZW52aXJvbm1lbnQYBiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhoKBGNvZGUYByABKAlCDLpICXIHEAEogICAAhI2CgdoYW5kbGVyGAggASgJQiW6SCJyIBiAATIbXihbQS1aYS16X11bQS1aYS16MC05X10qKT8kEi0KDGlucHV0X3NjaGVtYRgJIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSOgoHdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGAwgASgLMhIuaGFycmllci52MS5MaW1pdHMSLQoMcmV0cnlfcG9saWN5GA0gASgLMhcuaGFycmllci52MS5SZXRyeVBvbGljeRIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAEg0KBXJldXNlGA8gASgIEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBJXCgdwcmVsb2FkGBEgAygJQka6SEOSAUAQQBgBIjpyOBiAAjIzXltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKSokEi8KC2NyZWF0ZV90aW1lGBQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZkaWdlc3QYFSABKAkSKQoGc291cmNlGBYgASgOMhkuaGFycmllci52MS5Nb2R1bGUuU291cmNlIjMKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIHCgNBUEkQARIICgRGSUxFEAIi4QUKC0Vudmlyb25tZW50EjAKBmlubGluZRgBIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuSW5saW5lSAASLAoEdmVudhgCIAEoCzIcLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuVmVudkgAEi4KBWNvbmRhGAMgASgLMh0uaGFycmllci52MS5FbnZpcm9ubWVudC5Db25kYUgAEjAKBmRvY2tlchgEIAEoCzIeLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuRG9ja2VySAAaCAoGSW5saW5lGssBCgRWZW52EigKDHJlcXVpcmVtZW50cxgBIAMoCUISukgPkgEMEOgHIgdyBRABGIAgEhcKBGxvY2sYAiABKAlCCbpIBnIEKICAQBIYCgZweXRob24YAyABKAlCCLpIBXIDGIAIEhsKCWluZGV4X3VybBgEIAEoCUIIukgFcgMYgBASKwoQZXh0cmFfaW5kZXhfdXJscxgFIAMoCUIRukgOkgELEBAiB3IFEAEYgBASHAoJcHlwcm9qZWN0GAYgASgJQgm6SAZyBCiAgEAaiQEKBUNvbmRhEhcKBGZpbGUYASABKAlCCbpIBnIEKICAQBIoCgxkZXBlbmRlbmNpZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiACBIjCghjaGFubmVscxgDIAMoCUIRukgOkgELECAiB3IFEAEYgBASGAoEbG9jaxgEIAEoCUIKukgHcgUogICAAhqjAQoGRG9ja2VyEhcKBWltYWdlGAEgASgJQgi6SAVyAxiACBI7CgRwdWxsGAIgASgOMiMuaGFycmllci52MS5FbnZpcm9ubWVudC5Eb2NrZXIuUHVsbEIIukgFggECEAEiQwoEUHVsbBIUChBQVUxMX1VOU1BFQ0lGSUVEEAASDgoKSUZfTUlTU0lORxABEgoKBkFMV0FZUxACEgkKBU5FVkVSEANCBgoEa2luZCLdAwoGTGltaXRzEiQKA2NwdRgBIAEoAUIXukgUEhIZAAAAAAAAsEApAAAAAAAAAAASJAoMbWVtb3J5X2J5dGVzGAIgASgDQg66SAsiCRiAgICAgCAoABIjCgxzdGRvdXRfYnl0ZXMYBSABKANCDbpICiIIGICAgIAEKAASIwoMc3RkZXJyX2J5dGVzGAYgASgDQg26SAoiCBiAgICABCgAEiIKDG91dHB1dF9ieXRlcxgHIAEoA0IMukgJIgcYgID8AygAEiEKCXRtcF9ieXRlcxgIIAEoA0IOukgLIgkYgICAgIACKAASNQoHbmV0d29yaxgEIAEoDjIaLmhhcnJpZXIudjEuTGltaXRzLk5ldHdvcmtCCLpIBYIBAhABElAKDGVncmVzc19ob3N0cxgJIAMoCUI6ukg3kgE0EIACGAEiLXIrGIQCMiZeKFwqXC4pP1tBLVphLXowLTkuXy1dKyg6WzAtOV17MSw1fSk/JBIeCglwcm9jZXNzZXMYCiABKAVCC7pICBoGGICAAigAIk0KB05ldHdvcmsSFwoTTkVUV09SS19VTlNQRUNJRklFRBAAEggKBE5PTkUQARIJCgVJTkRFWBACEgoKBkVHUkVTUxADEggKBEZVTEwQBCLxAgoLUmV0cnlQb2xpY3kSHwoMbWF4X2F0dGVtcHRzGAEgASgFQgm6SAYaBBhkKAASQgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIzChJiYWNrb2ZmX211bHRpcGxpZXIYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEj4KC21heF9iYWNrb2ZmGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIyCgxqaXR0ZXJfcmF0aW8YBSABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASACIAQESQwoFY29kZXMYBiADKA4yHy5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yLkNvZGVCE7pIEJIBDRAgGAEiB4IBBBABIABCDwoNX2ppdHRlcl9yYXRpbyJBChNDcmVhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEiOgoUQ3JlYXRlTW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUiQwoVVmFsaWRhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEi8gEKFlZhbGlkYXRlTW9kdWxlUmVzcG9uc2USDAoEbG9jaxgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEj4KBmFnZW50cxgDIAMoCzIuLmhhcnJpZXIudjEuVmFsaWRhdGVNb2R1bGVSZXNwb25zZS5BZ2VudEFuc3dlchIpCgVlcnJvchgEIAEoCzIaLmhhcnJpZXIudjEuRXhlY3V0aW9uRXJyb3IaSwoLQWdlbnRBbnN3ZXISEAoIYWdlbnRfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRoZWxkGAMgASgIEg4KBnJlYXNvbhgEIAEoCSJGChBHZXRNb2R1bGVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAESGAoHdmVyc2lvbhgCIAEoCUIHukgEcgIYQCI3ChFHZXRNb2R1bGVSZXNwb25zZRIiCgZtb2R1bGUYASABKAsyEi5oYXJyaWVyLnYxLk1vZHVsZSKkAQoSTGlzdE1vZHVsZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACBIUCgN0YWcYAyABKAlCB7pIBHICGEASHAoLZW52aXJvbm1lbnQYBCABKAlCB7pIBHICGEASHQoLbmFtZV9wcmVmaXgYBSABKAlCCLpIBXIDGIABIlMKE0xpc3RNb2R1bGVzUmVzcG9uc2USIwoHbW9kdWxlcxgBIAMoCzISLmhhcnJpZXIudjEuTW9kdWxlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJyChlMaXN0TW9kdWxlVmVyc2lvbnNSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAESHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIIloKGkxpc3RNb2R1bGVWZXJzaW9uc1Jlc3BvbnNlEiMKB21vZHVsZXMYASADKAsyEi5oYXJyaWVyLnYxLk1vZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiSQoTRGVsZXRlTW9kdWxlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEAiMAoURGVsZXRlTW9kdWxlUmVzcG9uc2USGAoQZGVsZXRlZF92ZXJzaW9ucxgBIAEoBTLiBQoNTW9kdWxlU2VydmljZRJ3CgxDcmVhdGVNb2R1bGUSHy5oYXJyaWVyLnYxLkNyZWF0ZU1vZHVsZVJlcXVlc3QaIC5oYXJyaWVyLnYxLkNyZWF0ZU1vZHVsZVJlc3BvbnNlIiSguxgCgtPkkwIaOgZtb2R1bGViBm1vZHVsZSIIL21vZHVsZXMSfgoOVmFsaWRhdGVNb2R1bGUSIS5oYXJyaWVyLnYxLlZhbGlkYXRlTW9kdWxlUmVxdWVzdBoiLmhhcnJpZXIudjEuVmFsaWRhdGVNb2R1bGVSZXNwb25zZSIloLsYAoLT5JMCGzoGbW9kdWxlIhEvbW9kdWxlcy92YWxpZGF0ZRJwCglHZXRNb2R1bGUSHC5oYXJyaWVyLnYxLkdldE1vZHVsZVJlcXVlc3QaHS5oYXJyaWVyLnYxLkdldE1vZHVsZVJlc3BvbnNlIiaQAgGguxgBgtPkkwIZYgZtb2R1bGUSDy9tb2R1bGVzL3tuYW1lfRJnCgtMaXN0TW9kdWxlcxIeLmhhcnJpZXIudjEuTGlzdE1vZHVsZXNSZXF1ZXN0Gh8uaGFycmllci52MS5MaXN0TW9kdWxlc1Jlc3BvbnNlIheQAgGguxgBgtPkkwIKEggvbW9kdWxlcxKMAQoSTGlzdE1vZHVsZVZlcnNpb25zEiUuaGFycmllci52MS5MaXN0TW9kdWxlVmVyc2lvbnNSZXF1ZXN0GiYuaGFycmllci52MS5MaXN0TW9kdWxlVmVyc2lvbnNSZXNwb25zZSInkAIBoLsYAYLT5JMCGhIYL21vZHVsZXMve25hbWV9L3ZlcnNpb25zEm4KDERlbGV0ZU1vZHVsZRIfLmhhcnJpZXIudjEuRGVsZXRlTW9kdWxlUmVxdWVzdBogLmhhcnJpZXIudjEuRGVsZXRlTW9kdWxlUmVzcG9uc2UiG6C7GAKC0+STAhEqDy9tb2R1bGVzL3tuYW1lfWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_options]);
 
 /**
  * A named, versioned, immutable unit of code.
@@ -688,6 +688,104 @@ export const CreateModuleResponseSchema: GenMessage<CreateModuleResponse> = /*@_
   messageDesc(file_harrier_v1_module, 5);
 
 /**
+ * @generated from message harrier.v1.ValidateModuleRequest
+ */
+export type ValidateModuleRequest = Message<"harrier.v1.ValidateModuleRequest"> & {
+  /**
+   * The version to check.
+   *
+   * @generated from field: harrier.v1.Module module = 1;
+   */
+  module?: Module | undefined;
+};
+
+/**
+ * Describes the message harrier.v1.ValidateModuleRequest.
+ * Use `create(ValidateModuleRequestSchema)` to create a new message.
+ */
+export const ValidateModuleRequestSchema: GenMessage<ValidateModuleRequest> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 6);
+
+/**
+ * @generated from message harrier.v1.ValidateModuleResponse
+ */
+export type ValidateModuleResponse = Message<"harrier.v1.ValidateModuleResponse"> & {
+  /**
+   * What every agent would install: pinned requirements, explicit package URLs, or the image with its digest. Empty for
+   * `inline`, with `error`, and when no linked agent can prepare the environment.
+   *
+   * @generated from field: string lock = 1;
+   */
+  lock: string;
+
+  /**
+   * Bytes of the environment as far as its index tells; 0: unknown.
+   *
+   * @generated from field: int64 size_bytes = 2;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * The linked agents that the module's selector allows, by name; at most 100.
+   *
+   * @generated from field: repeated harrier.v1.ValidateModuleResponse.AgentAnswer agents = 3;
+   */
+  agents: ValidateModuleResponse_AgentAnswer[];
+
+  /**
+   * Why the environment cannot be resolved, in the resolver's own words.
+   *
+   * @generated from field: harrier.v1.ExecutionError error = 4;
+   */
+  error?: ExecutionError | undefined;
+};
+
+/**
+ * Describes the message harrier.v1.ValidateModuleResponse.
+ * Use `create(ValidateModuleResponseSchema)` to create a new message.
+ */
+export const ValidateModuleResponseSchema: GenMessage<ValidateModuleResponse> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 7);
+
+/**
+ * What an agent says of the environment.
+ *
+ * @generated from message harrier.v1.ValidateModuleResponse.AgentAnswer
+ */
+export type ValidateModuleResponse_AgentAnswer = Message<"harrier.v1.ValidateModuleResponse.AgentAnswer"> & {
+  /**
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * It has the environment already: the first call pays nothing for it.
+   *
+   * @generated from field: bool held = 3;
+   */
+  held: boolean;
+
+  /**
+   * Why it cannot prepare it; empty when it can.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message harrier.v1.ValidateModuleResponse.AgentAnswer.
+ * Use `create(ValidateModuleResponse_AgentAnswerSchema)` to create a new message.
+ */
+export const ValidateModuleResponse_AgentAnswerSchema: GenMessage<ValidateModuleResponse_AgentAnswer> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 7, 0);
+
+/**
  * @generated from message harrier.v1.GetModuleRequest
  */
 export type GetModuleRequest = Message<"harrier.v1.GetModuleRequest"> & {
@@ -711,7 +809,7 @@ export type GetModuleRequest = Message<"harrier.v1.GetModuleRequest"> & {
  * Use `create(GetModuleRequestSchema)` to create a new message.
  */
 export const GetModuleRequestSchema: GenMessage<GetModuleRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 6);
+  messageDesc(file_harrier_v1_module, 8);
 
 /**
  * @generated from message harrier.v1.GetModuleResponse
@@ -730,7 +828,7 @@ export type GetModuleResponse = Message<"harrier.v1.GetModuleResponse"> & {
  * Use `create(GetModuleResponseSchema)` to create a new message.
  */
 export const GetModuleResponseSchema: GenMessage<GetModuleResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 7);
+  messageDesc(file_harrier_v1_module, 9);
 
 /**
  * @generated from message harrier.v1.ListModulesRequest
@@ -777,7 +875,7 @@ export type ListModulesRequest = Message<"harrier.v1.ListModulesRequest"> & {
  * Use `create(ListModulesRequestSchema)` to create a new message.
  */
 export const ListModulesRequestSchema: GenMessage<ListModulesRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 8);
+  messageDesc(file_harrier_v1_module, 10);
 
 /**
  * @generated from message harrier.v1.ListModulesResponse
@@ -803,7 +901,7 @@ export type ListModulesResponse = Message<"harrier.v1.ListModulesResponse"> & {
  * Use `create(ListModulesResponseSchema)` to create a new message.
  */
 export const ListModulesResponseSchema: GenMessage<ListModulesResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 9);
+  messageDesc(file_harrier_v1_module, 11);
 
 /**
  * @generated from message harrier.v1.ListModuleVersionsRequest
@@ -836,7 +934,7 @@ export type ListModuleVersionsRequest = Message<"harrier.v1.ListModuleVersionsRe
  * Use `create(ListModuleVersionsRequestSchema)` to create a new message.
  */
 export const ListModuleVersionsRequestSchema: GenMessage<ListModuleVersionsRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 10);
+  messageDesc(file_harrier_v1_module, 12);
 
 /**
  * @generated from message harrier.v1.ListModuleVersionsResponse
@@ -862,7 +960,7 @@ export type ListModuleVersionsResponse = Message<"harrier.v1.ListModuleVersionsR
  * Use `create(ListModuleVersionsResponseSchema)` to create a new message.
  */
 export const ListModuleVersionsResponseSchema: GenMessage<ListModuleVersionsResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 11);
+  messageDesc(file_harrier_v1_module, 13);
 
 /**
  * @generated from message harrier.v1.DeleteModuleRequest
@@ -888,7 +986,7 @@ export type DeleteModuleRequest = Message<"harrier.v1.DeleteModuleRequest"> & {
  * Use `create(DeleteModuleRequestSchema)` to create a new message.
  */
 export const DeleteModuleRequestSchema: GenMessage<DeleteModuleRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 12);
+  messageDesc(file_harrier_v1_module, 14);
 
 /**
  * @generated from message harrier.v1.DeleteModuleResponse
@@ -907,7 +1005,7 @@ export type DeleteModuleResponse = Message<"harrier.v1.DeleteModuleResponse"> & 
  * Use `create(DeleteModuleResponseSchema)` to create a new message.
  */
 export const DeleteModuleResponseSchema: GenMessage<DeleteModuleResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 13);
+  messageDesc(file_harrier_v1_module, 15);
 
 /**
  * The registry of modules: named, versioned, immutable units of code.
@@ -925,6 +1023,17 @@ export const ModuleService: GenService<{
     methodKind: "unary";
     input: typeof CreateModuleRequestSchema;
     output: typeof CreateModuleResponseSchema;
+  },
+  /**
+   * Checks a module as `CreateModule` would, and lets an agent resolve its environment. Registers, installs and runs nothing.
+   * What cannot be resolved is in `error` of the answer; a module that would be refused is refused here too.
+   *
+   * @generated from rpc harrier.v1.ModuleService.ValidateModule
+   */
+  validateModule: {
+    methodKind: "unary";
+    input: typeof ValidateModuleRequestSchema;
+    output: typeof ValidateModuleResponseSchema;
   },
   /**
    * Answers one version of a module, the latest by default.
