@@ -192,7 +192,15 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   const shutdown = new AbortController();
   const handler = createApiHandler({
     services: {
-      execution: createExecutionApi(executions, new ExecutionWatcher(cold, tracker)),
+      execution: createExecutionApi(
+        executions,
+        new ExecutionWatcher({
+          sql: cold,
+          tracker,
+          explain: (requirement) => scheduler.explain(requirement),
+          waitingReason: (tenant, row) => executions.waitingReason(tenant, row),
+        }),
+      ),
       module: createModuleApi(modules, validation),
       agent: createAgentApi(agents),
     },

@@ -56,6 +56,25 @@ test('an execution that no agent matches waits and says why for each agent', asy
   await executions.cancelExecution({ id });
 });
 
+test('who watches an execution that waits is told why, and when the reason changes', async () => {
+  const eu = await stack.idOf('agent-1');
+  const id = await create(executions, { ...quick, agentSelector: 'zone=eu, tier=iron' });
+  const reasons: string[] = [];
+  for await (const { event } of executions.watchExecution({ id })) {
+    if (event.case !== 'state') continue;
+    expect(event.value.state).toBe(State.PENDING);
+    reasons.push(event.value.waitingReason);
+    if (reasons.length === 1) await clients.agents.drainAgent({ id: eu });
+    if (reasons.length === 2) break;
+  }
+  await clients.agents.resumeAgent({ id: eu });
+  await executions.cancelExecution({ id });
+  expect(reasons).toEqual([
+    expect.stringContaining('agent-1: labels do not match "tier=iron"'),
+    expect.stringContaining('agent-1: draining'),
+  ]);
+});
+
 test('an agent that is drained finishes what it has and gets nothing new until it is resumed, also across a restart', async () => {
   const onEu = { agentSelector: 'zone=eu' };
   const [agent] = stack.agents;

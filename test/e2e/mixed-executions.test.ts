@@ -180,7 +180,7 @@ test('both agents took part, and nothing was tried twice', async () => {
   const agents = new Map<string, number>();
   for (const { id } of done.values()) {
     const { execution } = await stack.executions.getExecution({ id });
-    expect(execution?.attempts).toEqual([]);
+    expect(execution?.attempts).toMatchObject([{ number: 1, agentId: execution?.agentId, state: execution?.state }]);
     agents.set(execution?.agentId ?? '', (agents.get(execution?.agentId ?? '') ?? 0) + 1);
   }
   expect(agents.size).toBe(2);

@@ -30,13 +30,18 @@ test('a policy that names the code tries again until it works; every attempt kee
   const { id } = await execute(executions, { ...code(FLAKY), retryPolicy: policy });
   const execution = await get(executions, id);
   expect(execution).toMatchObject({ state: State.SUCCEEDED, attempt: 3, outputJson: '{"attempt":3}' });
-  expect(execution.attempts).toMatchObject(
-    [1, 2].map((number) => ({
-      number,
-      state: State.FAILED,
-      error: { code: Code.HANDLER_ERROR, message: `RuntimeError: not yet: ${number}` },
-    })),
-  );
+  const failed = (number: number) => ({
+    number,
+    state: State.FAILED,
+    error: { code: Code.HANDLER_ERROR, message: `RuntimeError: not yet: ${number}` },
+  });
+  const { agentId, startTime, endTime } = execution;
+  expect(execution.attempts).toMatchObject([
+    failed(1),
+    failed(2),
+    { number: 3, state: State.SUCCEEDED, agentId, startTime, endTime },
+  ]);
+  expect(execution.attempts[2]?.error).toBeUndefined();
   for (const attempt of [1, 2, 3]) {
     const { stdout } = await storedLog(executions, id, { attempt });
     expect(stdout.toString()).toBe(`attempt ${attempt}\n`);
@@ -67,7 +72,9 @@ test('the last attempt decides when all fail', async () => {
   const { id } = await execute(executions, { ...code(FLAKY), retryPolicy: policy });
   const execution = await get(executions, id);
   expect(execution).toMatchObject({ state: State.FAILED, attempt: 2, error: { message: 'RuntimeError: not yet: 2' } });
-  expect(execution.attempts).toHaveLength(1);
+  expect(execution.attempts).toMatchObject(
+    [1, 2].map((number) => ({ number, state: State.FAILED, error: { message: `RuntimeError: not yet: ${number}` } })),
+  );
 });
 
 test.each([
@@ -106,8 +113,15 @@ test('between attempts it waits for the backoff, says so, and can be cancelled',
   expect(waitS).toBeGreaterThanOrEqual(1800);
   expect(waitS).toBeLessThanOrEqual(3700);
   expect(waiting.attempts).toMatchObject([{ number: 1, state: State.FAILED }]);
+  for await (const { event } of executions.watchExecution({ id })) {
+    if (event.case !== 'state') continue;
+    expect(event.value).toMatchObject({ state: State.PENDING, waitingReason: waiting.waitingReason });
+    break;
+  }
   await executions.cancelExecution({ id });
-  expect(await finished(executions, id)).toMatchObject({ state: State.CANCELLED, attempt: 1 });
+  const cancelled = await finished(executions, id);
+  expect(cancelled).toMatchObject({ state: State.CANCELLED, attempt: 1 });
+  expect(cancelled.attempts).toMatchObject([{ number: 1, state: State.FAILED }]);
 });
 
 test('the policy of the module holds where the request has none', async () => {

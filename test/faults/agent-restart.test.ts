@@ -70,7 +70,10 @@ test('an attempt whose launcher is killed is lost, and tried again because that 
   process.kill(agent.launcherPid ?? 0, 'SIGKILL');
   const execution = await finished(executions, id);
   expect(execution).toMatchObject({ state: State.SUCCEEDED, attempt: 2 });
-  expect(execution.attempts).toMatchObject([{ number: 1, state: State.FAILED, error: { code: Code.AGENT_LOST } }]);
+  expect(execution.attempts).toMatchObject([
+    { number: 1, state: State.FAILED, error: { code: Code.AGENT_LOST } },
+    { number: 2, state: State.SUCCEEDED },
+  ]);
   expect((await storedLog(executions, id, { attempt: 2 })).stdout.toString()).toBe(tickerText(TICKS));
   const first = await storedLog(executions, id, { attempt: 1 });
   expect(tickerText(TICKS).startsWith(first.stdout.toString())).toBe(true);

@@ -77,7 +77,7 @@ export function createExecutionApi(
 function eventField(event: ExecutionEvent, id: string) {
   switch (event.kind) {
     case 'state':
-      return { case: 'state' as const, value: { id, ...event.change } };
+      return { case: 'state' as const, value: { id, ...event.change, waitingReason: event.waitingReason } };
     case 'log':
       return { case: 'log' as const, value: chunkOf(event) };
     case 'progress':

@@ -17,6 +17,7 @@ import { cancelExecution } from '../db/queries/cancel-execution.ts';
 import type { NewExecution } from '../db/queries/insert-executions.ts';
 import {
   type ActiveRow,
+  type AttemptRow,
   type ExecutionRow,
   findExecutionByKey,
   listAttempts,
@@ -37,6 +38,7 @@ import { decodePageToken, encodePageToken, pageSizeOf, UUID_SHAPE } from './page
 import { decodeRequest, encodeRequest, type ResolvedExecution, resolveExecution } from './resolved-execution.ts';
 import { refuseNul, storable } from './storable.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
+import { dueReason } from './waiting-reason.ts';
 
 /** The three requests that start an execution have the same fields. */
 export type ExecutionRequest = CreateExecutionRequest | ExecuteRequest | ExecuteStreamRequest;
@@ -144,8 +146,11 @@ export class ExecutionService {
     const row = await this.#row(tenantId, id);
     const message = await this.#withMemory(row, tenantId);
     if (options.includeInput) message.inputJson = row.input_json ?? '';
-    const earlier = await listAttempts(this.#options.sql, tenantId, id);
-    message.attempts = earlier.map(attemptMessage);
+    const ended: AttemptRow[] = await listAttempts(this.#options.sql, tenantId, id);
+    // The last one stands in the execution itself, unless the execution was cancelled while it waited for another.
+    const { attempt, end_time } = row;
+    if (end_time !== null && attempt > (ended.at(-1)?.attempt ?? 0)) ended.push({ ...row, end_time });
+    message.attempts = ended.map(attemptMessage);
     return message;
   }
 
@@ -249,15 +254,18 @@ export class ExecutionService {
       row.end_time === null ? this.#options.tracker.get(row.id) : undefined,
     );
     if (message.state === State.PENDING && message.nextAttemptTime === undefined) {
-      const { requirement } = await this.resolveRow({
-        ...row,
-        tenant_id: tenantId,
-        request: row.request ?? new Uint8Array(),
-        input_json: '{}',
-      });
-      message.waitingReason = this.#options.scheduler.explain(requirement);
+      message.waitingReason = await this.waitingReason(tenantId, row);
     }
     return message;
+  }
+
+  /** Why a stored execution that waits does so, as far as this replica can tell. */
+  async waitingReason(tenantId: string, row: ExecutionRow): Promise<string> {
+    const due = dueReason(row.attempt > 0 ? row.queue_time : undefined);
+    if (due !== undefined) return due;
+    const request = row.request ?? new Uint8Array();
+    const { requirement } = await this.resolveRow({ ...row, tenant_id: tenantId, request, input_json: '{}' });
+    return this.#options.scheduler.explain(requirement);
   }
 }
 
@@ -273,9 +281,10 @@ function overlaid(message: Execution, tracked: TrackedExecution | undefined): Ex
     message.stdoutBytes = BigInt(log.stdout.end);
     message.stderrBytes = BigInt(log.stderr.end);
   }
-  if (current.state === State.PENDING && nextAttemptTime !== undefined && nextAttemptTime.getTime() > Date.now()) {
+  const reason = current.state === State.PENDING ? dueReason(nextAttemptTime) : undefined;
+  if (reason !== undefined && nextAttemptTime !== undefined) {
     message.nextAttemptTime = timestampFromDate(nextAttemptTime);
-    message.waitingReason = `the next attempt is due at ${nextAttemptTime.toISOString()}`;
+    message.waitingReason = reason;
   }
   return message;
 }

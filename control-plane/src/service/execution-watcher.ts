@@ -1,9 +1,5 @@
 import { HarrierError, isFinal } from '@harrier/shared';
-import {
-  type Execution,
-  type Execution_State as State,
-  LogChunk_Stream as Stream,
-} from '@harrier/shared/gen/execution';
+import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import { readLogChunks } from '../db/queries/log-chunks.ts';
 import { type ExecutionRow, readExecution } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
@@ -12,14 +8,18 @@ import { executionMessage } from './execution-message.ts';
 import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
 import type { LogPiece } from './log-stream.ts';
 import type { ProgressReport, StateChange, TrackedExecution } from './tracked-execution.ts';
+import { type Explain, waitingReasonOf } from './waiting-reason.ts';
 
 /** Rows of the log in one read. */
 const CHUNKS_A_READ = 16;
+/** How often a watcher is told why an execution still waits, at most: only when the reason has changed. */
+const WAITING_REASON_MS = 1_000;
 const STREAMS: readonly LogStreamName[] = [Stream.STDOUT, Stream.STDERR];
 
 /** What a watcher is told. The result is the last. */
 export type ExecutionEvent =
-  | { kind: 'state'; change: StateChange }
+  /** `waitingReason` is empty but for what waits now. */
+  | { kind: 'state'; change: StateChange; waitingReason: string }
   | { kind: 'log'; attempt: number; stream: LogStreamName; piece: LogPiece }
   | { kind: 'progress'; progress: ProgressReport }
   | { kind: 'result'; execution: Execution };
@@ -40,6 +40,14 @@ export interface WatchOptions {
   signal: AbortSignal;
 }
 
+export interface ExecutionWatcherOptions {
+  sql: Sql;
+  tracker: ExecutionTracker;
+  explain: Explain;
+  /** Why an execution waits that this replica does not follow. */
+  waitingReason: (tenantId: string, row: ExecutionRow) => Promise<string>;
+}
+
 /**
  * Follows executions for readers. Each reader pulls at its own pace: log bytes from the memory of the attempt while it
  * runs, from the database where they have left memory, the same bytes either way.
@@ -47,17 +55,19 @@ export interface WatchOptions {
 export class ExecutionWatcher {
   readonly #sql: Sql;
   readonly #tracker: ExecutionTracker;
+  readonly #options: ExecutionWatcherOptions;
 
-  constructor(sql: Sql, tracker: ExecutionTracker) {
-    this.#sql = sql;
-    this.#tracker = tracker;
+  constructor(options: ExecutionWatcherOptions) {
+    this.#sql = options.sql;
+    this.#tracker = options.tracker;
+    this.#options = options;
   }
 
   /** States, log bytes and progress until the result. @throws HarrierError not_found, invalid_argument */
   async *watch(options: WatchOptions): AsyncGenerator<ExecutionEvent> {
     const { tenantId, id, signal } = options;
     const cursor = { ...options.from };
-    let shown: StateChange | undefined;
+    let shown: StateEvent | undefined;
     let progress: ProgressReport | undefined;
     let step = 0;
     let followed: TrackedExecution | undefined;
@@ -69,13 +79,16 @@ export class ExecutionWatcher {
         if (tracked !== followed) step = shown === undefined ? tracked.history.length - 1 : 0;
         followed = tracked;
         // What is asked for before it is looked at cannot be missed.
-        const wake = this.#nextChange(tracked, signal);
+        const isWaiting = tracked.current.state === State.PENDING;
+        const wake = this.#nextChange(tracked, signal, isWaiting ? WAITING_REASON_MS : undefined);
         // The reader may leave at any yield: then nobody awaits it.
         wake.catch(() => undefined);
+        // The reason for which it waits may have changed alone.
+        if (isWaiting) step = Math.min(step, tracked.history.length - 1);
         for (; step < tracked.history.length; step++) {
-          const change = tracked.history[step] ?? tracked.current;
-          if (!isFinal(change.state) && !isSameChange(change, shown)) yield { kind: 'state', change };
-          shown = change;
+          const told = this.#stateEvent(tracked, tracked.history[step] ?? tracked.current);
+          if (!isFinal(told.change.state) && !isSameEvent(told, shown)) yield told;
+          shown = told;
         }
         // One moment for all of it: no byte is shown before the state in which it was written.
         const { current, log, finished, progress: reported } = tracked;
@@ -102,8 +115,11 @@ export class ExecutionWatcher {
       }
       if (this.#tracker.get(id) === undefined) {
         const change = { state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' };
-        if (!isSameChange(change, shown)) yield { kind: 'state', change };
-        shown = change;
+        const isWaiting = change.state === State.PENDING;
+        const waitingReason = isWaiting ? await this.#options.waitingReason(tenantId, row) : '';
+        const told: StateEvent = { kind: 'state', change, waitingReason };
+        if (!isSameEvent(told, shown)) yield told;
+        shown = told;
         await new Promise((resolve) => setTimeout(resolve, FOREIGN_POLL_MS));
       }
     }
@@ -152,11 +168,16 @@ export class ExecutionWatcher {
     }
   }
 
-  /** Resolves when the state, the progress or the log changes. */
-  async #nextChange(tracked: TrackedExecution, signal: AbortSignal): Promise<void> {
+  #stateEvent(tracked: TrackedExecution, change: StateChange): StateEvent {
+    const isWaiting = change === tracked.current && change.state === State.PENDING;
+    return { kind: 'state', change, waitingReason: isWaiting ? waitingReasonOf(tracked, this.#options.explain) : '' };
+  }
+
+  /** Resolves when the state, the progress or the log changes, or after a time. */
+  async #nextChange(tracked: TrackedExecution, signal: AbortSignal, timeoutMs?: number): Promise<void> {
     const stop = new AbortController();
     const either = AbortSignal.any([signal, stop.signal]);
-    const waits = [tracked.changed.wait(either)];
+    const waits = [tracked.changed.wait(either, timeoutMs)];
     if (tracked.log !== undefined) waits.push(tracked.log.changed.wait(either));
     try {
       await Promise.race(waits);
@@ -247,9 +268,13 @@ export class ExecutionWatcher {
 }
 
 type LogEvent = ExecutionEvent & { kind: 'log' };
+type StateEvent = ExecutionEvent & { kind: 'state' };
 
-function isSameChange(a: StateChange, b: StateChange | undefined): boolean {
-  return a.state === b?.state && a.attempt === b.attempt && a.agentId === b.agentId;
+function isSameEvent(a: StateEvent, b: StateEvent | undefined): boolean {
+  if (b === undefined || a.waitingReason !== b.waitingReason) return false;
+  return (
+    a.change.state === b.change.state && a.change.attempt === b.change.attempt && a.change.agentId === b.change.agentId
+  );
 }
 
 function keyOf(stream: LogStreamName): 'stdout' | 'stderr' {

@@ -218,7 +218,7 @@ export type Execution = Message<"harrier.v1.Execution"> & {
   stderrTruncated: boolean;
 
   /**
-   * Ended attempts, oldest first. Only in `GetExecution`.
+   * Ended attempts, oldest first, the last one included. Only in `GetExecution`.
    *
    * @generated from field: repeated harrier.v1.Attempt attempts = 29;
    */
@@ -578,7 +578,7 @@ export type ExecutionStateChange = Message<"harrier.v1.ExecutionStateChange"> & 
   agentId: string;
 
   /**
-   * Why a PENDING execution waits.
+   * Why a PENDING execution waits. When only the reason changes it is told too, at most once a second.
    *
    * @generated from field: string waiting_reason = 5;
    */
