@@ -99,6 +99,15 @@ describe('settings', () => {
     expect(problems.join()).not.toContain('password');
   });
 
+  test('a token that is given for its file, and a key in an address, are not told', () => {
+    const token = `hj_${'x'.repeat(43)}`;
+    const problems = problemsOf({ HARRIER_SERVER_URL: 'http://host?key=hidden', HARRIER_JOIN_TOKEN_FILE: token });
+    expect(problems).toEqual([
+      'HARRIER_SERVER_URL must be http(s)://HOST[:PORT], not "http://host"',
+      'HARRIER_JOIN_TOKEN_FILE cannot be read: it must name a file, and is a token itself',
+    ]);
+  });
+
   test('without a server the message says what to set', () => {
     expect(problemsOf({})).toEqual([expect.stringContaining('HARRIER_SERVER_URL is missing')]);
   });

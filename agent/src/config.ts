@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type HostPort, LINK_PATH, messageOf, SettingsReader } from '@harrier/shared';
+import { type HostPort, isSecret, LINK_PATH, messageOf, SettingsReader, withoutCredentials } from '@harrier/shared';
 
 export interface AgentConfig {
   /** `ws://host:port/agent/v1/link`. */
@@ -114,15 +114,11 @@ function linkUrl(settings: SettingsReader): string {
   }
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username !== '' || url.search !== '') {
-    settings.problems.push(`HARRIER_SERVER_URL must be http(s)://HOST[:PORT], not "${withoutPassword(text)}"`);
+    settings.problems.push(`HARRIER_SERVER_URL must be http(s)://HOST[:PORT], not "${withoutCredentials(text)}"`);
     return '';
   }
   const scheme = url.protocol === 'https:' ? 'wss' : 'ws';
   return `${scheme}://${url.host}${url.pathname.replace(/\/+$/, '')}${LINK_PATH}`;
-}
-
-function withoutPassword(url: string): string {
-  return url.replace(/\/\/[^/@]*@/, '//…@');
 }
 
 function joinToken(settings: SettingsReader): string {
@@ -131,7 +127,8 @@ function joinToken(settings: SettingsReader): string {
   try {
     return readFileSync(path, 'utf8').trim();
   } catch (error) {
-    settings.problems.push(`HARRIER_JOIN_TOKEN_FILE cannot be read: ${messageOf(error)}`);
+    const why = isSecret(path) ? 'it must name a file, and is a token itself' : messageOf(error);
+    settings.problems.push(`HARRIER_JOIN_TOKEN_FILE cannot be read: ${why}`);
     return '';
   }
 }

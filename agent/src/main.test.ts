@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Goodbye_Code } from '@harrier/shared/gen/link';
@@ -48,6 +49,64 @@ describe('the program', { timeout: 60_000 }, () => {
     expect(code).toBe(0);
     expect(text).toContain(`"pid":${child.pid},`);
     expect(text).not.toContain('very-secret');
+  });
+
+  test('writes nothing of what it runs into its logs, however that ends', async () => {
+    const secret = 'hunter2-s3cret';
+    const source = `def handler(input):\n    print("${secret}")\n    if input["fail"]: raise ValueError("${secret}")\n    return input`;
+    const crash = `import os\ndef handler(input):\n    os.write(2, b"${secret}")\n    os._exit(3)`;
+    const limits = {
+      memoryBytes: 512n << 20n,
+      tmpBytes: 1n << 20n,
+      stdoutBytes: 5n,
+      stderrBytes: 9n,
+      outputBytes: 999n,
+    };
+    const python = (text: string) =>
+      ({ case: 'python', value: { source: text, handler: 'handler', filename: 'main.py', reuseKey: '' } }) as const;
+    const command = (...argv: string[]) => ({ case: 'command', value: { argv } }) as const;
+    const assignments = [
+      { program: python(source) },
+      { program: python(source), input: { fail: true, secret } },
+      { program: python(crash) },
+      { program: python(`${source} ${secret}`) },
+      { program: python(source), env: { [`NOT=${secret}`]: secret } },
+      { program: command('sh', '-c', `echo ${secret}; exit 3`) },
+      { program: command(`/${secret}`) },
+      { program: command('echo', secret.repeat(100_000)), rejected: true },
+      { program: python(source), memoryBytes: 1n << 60n, rejected: true },
+    ];
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    const flags = ['--server-url', server.httpUrl, '--data-dir', dataDir, '--metrics-listen', '127.0.0.1:0'];
+    const { child, ended } = start([...flags, '--stop-launcher', '--log-level', 'trace'], {
+      HARRIER_JOIN_TOKEN: secret,
+    });
+    const side = await server.connection();
+    await side.welcome();
+    for (const [n, { program, input, env, memoryBytes, rejected }] of assignments.entries()) {
+      const ref = { executionId: `e${n}`, attempt: 1 };
+      const value = {
+        ref,
+        tenant: 'acme',
+        program,
+        inputJson: Buffer.from(JSON.stringify(input ?? { fail: false, secret })),
+        limits: { ...limits, ...(memoryBytes && { memoryBytes }) },
+        env: { TOKEN: secret, ...env },
+        environment: { kind: { case: 'inline', value: {} } },
+      } as const;
+      side.send({ case: 'assignment', value });
+      if (rejected) expect(await side.next('rejected')).toMatchObject({ ref });
+      else expect((await side.collect()).result.ref).toMatchObject(ref);
+    }
+    child.kill('SIGTERM');
+    const { code, text } = await ended;
+    expect(code).toBe(0);
+    expect(text).toContain('attempt rejected');
+    for (const written of [text, readFileSync(join(dataDir, 'launcher.log'), 'utf8')]) {
+      expect(written).not.toBe('');
+      expect(written).not.toContain(secret);
+    }
   });
 
   test('ends with code 77 and the reason when the control plane does not want it', async () => {

@@ -57,6 +57,11 @@ describe('harrier', () => {
     [['modules', 'push', 'm.yaml'], /m\.yaml: cannot be read/],
     [['executions', 'ls', '--state', 'LOST'], /Allowed choices are PENDING/],
     [['agents', 'ls', '--server', 'ftp://host'], /must be http\(s\):\/\/HOST/],
+    [['agents', 'ls', '--server', 'http://me:word@host'], /must be http\(s\):\/\/HOST\[:PORT\], not "http:\/\/…@host"/],
+    [
+      ['agents', 'ls', '--key-file', `hk_${'x'.repeat(43)}`],
+      /^harrier: --key-file must name a file, and is a key itself\n$/,
+    ],
   ])('refuses %j with 2 and a message without a stack', (args, message) => {
     const { status, stderr, stdout } = harrier(args, { HARRIER_API_KEY: 'hk_x' });
     expect(stderr).toMatch(message);

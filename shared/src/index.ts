@@ -18,6 +18,7 @@ export { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec, type LinkSide, MAX_FRAME_BYTES 
 export { LinkProtocolError } from './link/protocol-error.ts';
 export { signedBytes } from './link/signature.ts';
 export { createLogger, type Logger, type LoggerOptions } from './logger.ts';
+export { isSecret, withoutCredentials } from './redaction.ts';
 export { formatHostPort, type HostPort, parseHostPort, SettingsReader } from './settings.ts';
 export { parseBytes, parseDurationMs } from './units.ts';
 export { VERSION } from './version.ts';

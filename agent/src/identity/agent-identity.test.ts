@@ -38,6 +38,13 @@ describe('the identity of an agent', () => {
     expect(() => AgentIdentity.open(directory)).toThrow(`the agent's identity ${path} is damaged`);
   });
 
+  test('is not quoted when the file is damaged', () => {
+    const directory = tempDir();
+    const { path } = AgentIdentity.open(directory);
+    writeFileSync(path, readFileSync(path, 'utf8').replace('"-----BEGIN PRIVATE KEY-----\\n', ''));
+    expect(() => AgentIdentity.open(directory)).toThrow(`${path} is damaged: it is not JSON; restore it`);
+  });
+
   test('is refused when others can read it', () => {
     const directory = tempDir();
     const { path } = AgentIdentity.open(directory);

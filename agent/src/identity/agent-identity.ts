@@ -108,13 +108,22 @@ function readIfPresent(path: string): string | undefined {
 }
 
 function parseFile(text: string): IdentityFile {
-  const value: unknown = JSON.parse(text);
+  const value = parseJson(text);
   if (typeof value !== 'object' || value === null) throw new Error('it is not a JSON object');
   const { version, agentId, privateKey } = value as Partial<Record<keyof IdentityFile, unknown>>;
   if (version !== FILE_VERSION) throw new Error(`version ${String(version)} is not ${FILE_VERSION}`);
   if (typeof agentId !== 'string') throw new Error('agentId is missing');
   if (typeof privateKey !== 'string') throw new Error('privateKey is missing');
   return { version, agentId, privateKey };
+}
+
+/** The engine's own message quotes the text, and with it the key. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error('it is not JSON');
+  }
 }
 
 function parsePrivateKey(pem: string): KeyObject {

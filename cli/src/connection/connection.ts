@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { messageOf } from '@harrier/shared';
+import { isSecret, messageOf, withoutCredentials } from '@harrier/shared';
 import type { Command } from 'commander';
 import { adminKeyPath, readEnvironment } from '../config.ts';
 import { CliError } from '../failure.ts';
@@ -33,8 +33,8 @@ export function addConnectionOptions(command: Command): Command {
 export async function readConnection(flags: ConnectionFlags): Promise<Connection> {
   const environment = readEnvironment();
   const url = flags.server ?? environment.serverUrl;
-  if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
-    throw new CliError(`the control plane's address must be http(s)://HOST[:PORT], not "${url}"`);
+  if (!isAddress(url)) {
+    throw new CliError(`the control plane's address must be http(s)://HOST[:PORT], not "${withoutCredentials(url)}"`);
   }
   if (flags.keyFile === undefined && environment.apiKey !== undefined) {
     return { url, key: environment.apiKey, keySource: 'HARRIER_API_KEY' };
@@ -45,10 +45,18 @@ export async function readConnection(flags: ConnectionFlags): Promise<Connection
   return { url, key, keySource: path };
 }
 
+/** A user and a password would be told in every message about the address, and reach nobody. */
+function isAddress(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, username, password, search } = new URL(text);
+  return /^https?:$/.test(protocol) && username === '' && password === '' && search === '';
+}
+
 async function readKey(path: string, asked: boolean): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {
+    if (isSecret(path)) throw new CliError('--key-file must name a file, and is a key itself', undefined, { cause });
     const why = (cause as NodeJS.ErrnoException).code === 'ENOENT' ? `${path} does not exist` : messageOf(cause);
     const cure = asked
       ? ''
