@@ -1,29 +1,12 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { expect, test } from 'vitest';
-import { FAILING_CODE } from '../fixtures/handler-errors.ts';
 import { execute, storedLog } from '../support/executions.ts';
 import { code, command, moduleCall } from '../support/requests.ts';
 import { startStack } from '../support/stack.ts';
 
 const stack = await startStack();
 const { clients, executions } = stack;
-
-/** Names of the runtime's own files: a user must not see them. */
-const RUNTIME_FILES = /handler_host|zygote|worker\.py|agent\/runtime/;
-
-test.each(FAILING_CODE)('$what: $error', async ({ code: source, error, message, details = {}, limits, exitCode }) => {
-  const execution = await execute(executions, { ...code(source), ...(limits && { limits }) });
-  const wanted = message instanceof RegExp ? expect.stringMatching(message) : message;
-  expect(execution).toMatchObject({ state: State.FAILED, attempt: 1, error: { message: wanted } });
-  expect(Object.entries(Code).find(([, value]) => value === execution.error?.code)?.[0]).toBe(error);
-  for (const [name, value] of Object.entries(details)) {
-    expect(execution.error?.details?.[name]).toEqual(value instanceof RegExp ? expect.stringMatching(value) : value);
-  }
-  expect(String(execution.error?.details?.traceback)).not.toMatch(RUNTIME_FILES);
-  expect(execution.exitCode).toBe(exitCode);
-  expect(execution.outputJson).toBe('');
-});
 
 test('what was printed before an exception is kept', async () => {
   const execution = await execute(
@@ -33,18 +16,13 @@ test('what was printed before an exception is kept', async () => {
   expect(execution).toMatchObject({ state: State.FAILED, stdoutTail: 'before\n' });
 });
 
-test.each([
-  ['an unknown program', ['no-such-program'], 'EXIT_NONZERO', 127, "'no-such-program': not found"],
-  ['a file that is no program', ['/etc/passwd'], 'EXIT_NONZERO', 126, 'Permission denied'],
-  ['an exit code', ['sh', '-c', 'exit 42'], 'EXIT_NONZERO', 42, '42'],
-  ['a signal', ['sh', '-c', 'kill -6 $$'], 'KILLED', undefined, 'SIGABRT'],
-] as const)('a command: %s', async (_, argv, error, exitCode, message) => {
-  const execution = await execute(executions, command(...argv));
+test('a command that is a file and no program', async () => {
+  const execution = await execute(executions, command('/etc/passwd'));
   expect(execution).toMatchObject({
     state: State.FAILED,
-    error: { code: Code[error], message: expect.stringContaining(message) },
+    exitCode: 126,
+    error: { code: Code.EXIT_NONZERO, message: expect.stringContaining('Permission denied') },
   });
-  expect(execution.exitCode).toBe(exitCode);
 });
 
 test('a command that ends well has exit code 0', async () => {
