@@ -190,7 +190,8 @@ class Pool:
         if self.idle:
             return
         self._failed_starts += 1
-        self._log.error("a zygote ended", tenant=self.tenant, reason=reason)
+        logged = "told to its calls alone" if zygote.private else reason
+        self._log.error("a zygote ended", tenant=self.tenant, reason=logged)
         if self._failed_starts >= _STARTS_BEFORE_GIVING_UP or zygote.overdue:
             self._failed_starts = 0
             self._fail_waiting(f"the sandbox does not start: {reason}")

@@ -53,6 +53,8 @@ class ZygoteProcess:
         self.owner = owner
         self.ready = False
         self.dead = False
+        # What it prints may come from a tenant's packages, and hold the environment's variables: not for the log.
+        self.private = environment is not None
         self.overdue = False  # it was killed because it did not become ready
         self.python = ""
         self.faults = ""  # what of its environment failed, as lines, until a call's log has them
@@ -116,7 +118,8 @@ class ZygoteProcess:
                 self._on_message(message, fds)
             except (struct.error, LookupError, ValueError) as error:
                 # It may run what a tenant has installed: whatever it says is checked.
-                self._log.error("a zygote broke its protocol and is killed", error=repr(error))
+                # An error's text, unlike its repr, does not quote what could not be decoded.
+                self._log.error("a zygote broke its protocol and is killed", error=f"{type(error).__name__}: {error}")
                 self.kill()
             for fd in fds:
                 os.close(fd)
@@ -145,7 +148,7 @@ class ZygoteProcess:
         self.python, self.faults = str(told["python"]), told["faults"]
         self.ready = True
         if self.faults:
-            self._log.warn("an environment did not load in full", faults=self.faults)
+            self._log.warn("an environment did not load in full", faults=self.faults.count("\n"))
         self.owner.on_ready(self)
 
     def take_faults(self) -> memoryview:
@@ -171,8 +174,11 @@ class ZygoteProcess:
         if not data:
             self._loop.unregister(self._stderr)
             return
+        if not self.private:
+            self._log.warn("a zygote wrote to stderr", text=data.decode(errors="replace")[-2000:])
+        elif not self._stderr_tail:
+            self._log.warn("packages of an environment write to stderr, which is not logged")
         self._stderr_tail = (self._stderr_tail + data)[-_STDERR_TAIL_BYTES:]
-        self._log.warn("a zygote wrote to stderr", text=data.decode(errors="replace")[-2000:])
 
     def _on_overdue(self) -> None:
         self.overdue = True

@@ -117,6 +117,21 @@ class Environments(support.RuntimeTest):
         self.assertSucceeds(ended, {})
         self.assertIn(b"preload of leave failed: SystemExit: goodbye", ended.stderr)
 
+    def test_what_packages_print_is_not_in_the_log(self) -> None:
+        for name, end in (("talks", "raise ValueError(word)"), ("dies", "os.kill(1, 9)\nos._exit(3)")):
+            with open(os.path.join(self.site, f"{name}.py"), "w") as file:
+                file.write(f"import os\nword = os.environ['TOKEN']\nos.write(2, word.encode())\nprint(word)\n{end}\n")
+        variables = {"TOKEN": "s3cret-of-an-environment"}
+        code = "def handler(input):\n    return {}"
+        talks = self.venv_environment("talks", preload=["talks"], variables=variables)
+        self.assertIn(b"s3cret-of-an-environment", self.agent.run(code, environment=talks).stderr)
+        dies = self.venv_environment("dies", preload=["dies"], variables=variables)
+        self.assertFails(self.agent.run(code, environment=dies), "INTERNAL", "the sandbox does not start")
+        log = self.launcher.log_text()
+        for message in ("did not load in full", "write to stderr, which is not logged", "told to its calls alone"):
+            self.assertIn(message, log)
+        self.assertNotIn("s3cret", log)
+
     @unittest.skipUnless(os.uname().machine == "x86_64", "the numbers are those of x86_64")
     def test_packages_run_behind_a_filter_and_find_nothing_of_the_runtime(self) -> None:
         code = "import probe\ndef handler(input):\n    return probe.found"
