@@ -25,7 +25,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--max-zygotes", type=_positive, default=16, help="sandboxes kept warm, one for each tenant")
     add("--fork-ahead", type=_positive, default=4, help="processes kept ready in each sandbox")
     add("--reuse-workers", type=_positive, default=8, help="processes kept for one reuse key at most")
-    add("--kept-workers", type=_positive, default=64, help="processes kept for all reuse keys of a tenant at most")
+    add("--kept-workers", type=_positive, default=64, help="processes kept for all reuse keys of a sandbox at most")
     add("--tmp-bytes", type=_positive, default=256 * _MIB, help="size of /tmp where a start gives none")
     add("--spool-bytes", type=_positive, default=2048 * _MIB, help="size of the spool at most")
     add("--zygote-idle-s", type=_positive, default=900, help="seconds without a call after which a sandbox ends")
