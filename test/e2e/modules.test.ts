@@ -58,9 +58,15 @@ describe('versions', () => {
     expect(all.map(({ code }) => code)).toEqual(['', '', '', '']);
   });
 
-  test('never change: the same content is answered, other content is refused and nothing is changed', async () => {
-    await register('fixed', '1.0.0');
-    await register('fixed', '1.0.0', { description: 'a better one', tags: ['x'] });
+  test('never change but for description and tags: other content is refused and nothing is changed', async () => {
+    await register('fixed', '1.0.0', { tags: ['old'] });
+    const { module: first } = await modules.getModule({ name: 'fixed' });
+    const same = { name: 'fixed', version: '1.0.0', code: answering('1.0.0') };
+    const better = { description: 'a better one', tags: ['x'] };
+    const { module: again } = await modules.createModule({ module: { ...same, ...better } });
+    expect(again).toEqual({ ...first, ...better });
+    const listed = async (tag: string) => (await modules.listModules({ tag })).modules.map(({ name }) => name);
+    expect([await listed('x'), await listed('old')]).toEqual([['fixed'], []]);
     expect(
       await codeOf(modules.createModule({ module: { name: 'fixed', version: '1.0.0', code: answering('other') } })),
     ).toBe(Code.AlreadyExists);
@@ -71,8 +77,7 @@ describe('versions', () => {
     ).toBe(Code.AlreadyExists);
     expect(await answer('fixed')).toBe('1.0.0');
     expect((await modules.getModule({ name: 'fixed' })).module).toMatchObject({
-      description: '',
-      tags: [],
+      ...better,
       source: Source.API,
     });
   });
@@ -186,6 +191,18 @@ describe('the modules file', () => {
     ]);
   });
 
+  test('changes description and tags of a version that is there', async () => {
+    writeModulesFile(
+      entry('hello', '1.1.0', 'file 1.1.0').replace('tags: [file]', 'tags: [seen]\n    description: new'),
+    );
+    await until('the new tags', async () => (await modules.listModules({ tag: 'seen' })).modules.length === 1);
+    expect((await modules.getModule({ name: 'hello' })).module).toMatchObject({
+      version: '1.1.0',
+      description: 'new',
+      tags: ['seen'],
+    });
+  });
+
   test('with a mistake changes nothing; the log names file, line and problem', async () => {
     writeModulesFile(entry('hello', '1.1.0', 'file 1.1.0'), entry('broken', 'one', 'x'));
     await until('the problem to be logged', () =>
@@ -206,6 +223,17 @@ describe('the modules file', () => {
       'in its form',
       `${entry('more', '1.0.0', 'x')}  - name: other\n    nonsense: 1\n`,
       [/modules\.yaml:10:5: .*nonsense/, /modules\.yaml:9:5: .*version/],
+    ],
+    [
+      'in its form and in its modules',
+      `${entry('a b', '1.0.0', 'x').replace('tags: [file]', 'timeout: soon')}  - nonsense: 1\n${entry('fine', 'one', 'x').replace('tags: [file]', 'agent_selector: "=="')}`,
+      [
+        /modules\.yaml:2:\d+: .*name/,
+        /modules\.yaml:5:14: .*timeout/,
+        /modules\.yaml:9:5: .*nonsense/,
+        /modules\.yaml:12:14: .*not a semantic version/,
+        /modules\.yaml:13:21: .*agent_selector/,
+      ],
     ],
     [
       'in a module',

@@ -53,18 +53,37 @@ export class ModuleService {
 
   /** Throws what `create` would throw, and registers nothing. @throws HarrierError invalid_argument, already_exists */
   async check(tenantId: string, given: Module): Promise<void> {
-    const module = normalise(given);
-    await this.#check(module);
-    const existing = await readModule(this.#sql, tenantId, module.name, module.version);
-    if (existing !== undefined && existing.digest !== digestOf(module)) throw otherContent(module);
+    const [first] = await this.problems(tenantId, given);
+    if (first !== undefined) throw first;
   }
 
-  /** Registers a version. @throws HarrierError invalid_argument, already_exists */
+  /** Everything for which `create` would refuse a module; registers nothing. */
+  async problems(tenantId: string, given: Module): Promise<HarrierError[]> {
+    const module = normalise(given);
+    const problems: HarrierError[] = [];
+    for (const check of this.#checks(module)) {
+      try {
+        await check();
+      } catch (error) {
+        if (!(error instanceof HarrierError)) throw error;
+        problems.push(error);
+      }
+    }
+    // A name or version that is none need not be looked up.
+    if (problems.length > 0) return problems;
+    const existing = await readModule(this.#sql, tenantId, module.name, module.version);
+    return existing === undefined || existing.digest === digestOf(module) ? [] : [otherContent(module)];
+  }
+
+  /**
+   * Registers a version. One that is there with the same content takes the description and the tags of this one.
+   * @throws HarrierError invalid_argument, already_exists
+   */
   async create(tenantId: string, given: Module, source: ModuleSource): Promise<Module> {
     const module = normalise(given);
-    await this.#check(module);
+    for (const check of this.#checks(module)) await check();
     const digest = digestOf(module);
-    const { row, created } = await insertModule(
+    const { row, changed } = await insertModule(
       this.#sql,
       {
         id: uuidv7(),
@@ -79,8 +98,11 @@ export class ModuleService {
       },
       latestOf,
     );
-    if (!created && row.digest !== digest) throw otherContent(module);
-    if (created) this.#forget(tenantId, module.name);
+    if (row.digest !== digest) throw otherContent(module);
+    if (changed) {
+      this.#forget(tenantId, module.name);
+      this.#resolved.delete(`${tenantId} ${row.id}`);
+    }
     return storedOf(row).module;
   }
 
@@ -160,9 +182,11 @@ export class ModuleService {
     return decided ?? lock;
   }
 
-  async #check(module: Module): Promise<void> {
-    checkModule(module);
-    if (module.language === 'python') await this.#python.check(module.code, module.handler, 'module.code');
+  #checks(module: Module): (() => void | Promise<void>)[] {
+    const { code, handler } = module;
+    const checks: (() => void | Promise<void>)[] = checksOf(module);
+    if (module.language === 'python') checks.push(() => this.#python.check(code, handler, 'module.code'));
+    return checks;
   }
 
   #remember(key: string, row: ModuleRow, ms: number): StoredModule {
@@ -217,23 +241,27 @@ function normalise(given: Module): Module {
   return module;
 }
 
-function checkModule(module: Module): void {
-  if (semver.valid(module.version) !== module.version.split('+')[0]) {
-    throw new HarrierError(
-      'invalid_argument',
-      `module.version "${module.version}" is not a semantic version like 1.4.0`,
-      { field: 'module.version' },
-    );
-  }
-  taskClassTimeoutMs(module.taskClass, 'module.task_class');
-  parseLabelSelector(module.agentSelector, 'module.agent_selector');
-  if (module.inputSchema !== undefined) checkSchema(module.inputSchema, 'module.input_schema');
-  if (module.outputSchema !== undefined) checkSchema(module.outputSchema, 'module.output_schema');
-  const { environment, language, preload } = module;
-  checkEnvironment(environment, { language, preload }, 'module.environment');
-  checkNetwork(module.limits, 'module.limits');
-  refuseNul('module.code', module.code);
-  for (const [i, tag] of module.tags.entries()) refuseNul(`module.tags[${i}]`, tag);
+/** Each throws HarrierError invalid_argument for one aspect of a module. */
+function checksOf(module: Module): (() => void)[] {
+  const { environment, language, preload, inputSchema, outputSchema } = module;
+  return [
+    () => checkVersion(module.version),
+    () => taskClassTimeoutMs(module.taskClass, 'module.task_class'),
+    () => parseLabelSelector(module.agentSelector, 'module.agent_selector'),
+    () => inputSchema !== undefined && checkSchema(inputSchema, 'module.input_schema'),
+    () => outputSchema !== undefined && checkSchema(outputSchema, 'module.output_schema'),
+    () => checkEnvironment(environment, { language, preload }, 'module.environment'),
+    () => checkNetwork(module.limits, 'module.limits'),
+    () => refuseNul('module.code', module.code),
+    ...module.tags.map((tag, i) => () => refuseNul(`module.tags[${i}]`, tag)),
+  ];
+}
+
+function checkVersion(version: string): void {
+  if (semver.valid(version) === version.split('+')[0]) return;
+  throw new HarrierError('invalid_argument', `module.version "${version}" is not a semantic version like 1.4.0`, {
+    field: 'module.version',
+  });
 }
 
 /** Of everything that shapes what runs; a better description is not other content. */

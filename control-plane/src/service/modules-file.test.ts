@@ -13,12 +13,11 @@ import { followModulesFile } from './modules-file.ts';
 class Registry {
   readonly modules = new Map<string, { module: Module; source: ModuleSource }>();
 
-  async check(_tenantId: string, module: Module): Promise<void> {
+  async problems(_tenantId: string, module: Module): Promise<HarrierError[]> {
     const known = this.modules.get(`${module.name} ${module.version}`);
-    if (known === undefined || known.module.code === module.code) return;
-    throw new HarrierError('already_exists', `module ${module.name} ${module.version} exists with other content`, {
-      field: 'module.version',
-    });
+    if (known === undefined || known.module.code === module.code) return [];
+    const message = `module ${module.name} ${module.version} exists with other content`;
+    return [new HarrierError('already_exists', message, { field: 'module.version' })];
   }
 
   async create(_tenantId: string, module: Module, source: ModuleSource): Promise<Module> {
@@ -110,6 +109,25 @@ describe('followModulesFile', () => {
       expect.stringMatching(/modules\.yaml:5:25: modules\[3\]\.version: module a 1\.0\.0 exists with other content/),
     ]);
     expect(registry.names).toEqual(['a 1.0.0']);
+  });
+
+  it('tells mistakes of form and of content together, each place once', async () => {
+    await registry.create('tenant', { name: 'a', version: '1.0.0', code: 'other' } as Module, ModuleSource.API);
+    await writeFile(join(directory, 'empty.py'), '');
+    await writeFile(
+      path,
+      `modules:\n${entry('a', 'code: x, timeout: soon')}${entry('bad name!', 'path: gone.py')}${entry('c', 'path: empty.py')}  - { code: x }\n`,
+    );
+    const error = await follow().catch((thrown: unknown) => thrown);
+    expect((error as HarrierError).message.split('\n  ')).toEqual([
+      'the modules file is not right:',
+      expect.stringMatching(/modules\.yaml:2:52: modules\[0\]\.timeout: must be seconds/),
+      expect.stringMatching(/modules\.yaml:3:13: modules\[1\]\.name: /),
+      expect.stringMatching(/modules\.yaml:3:48: modules\[1\]\.path: .*gone\.py cannot be read/),
+      expect.stringMatching(/modules\.yaml:4:40: modules\[2\]\.path: /),
+      expect.stringMatching(/modules\.yaml:5:5: modules\[3\]\.name: is missing/),
+      expect.stringMatching(/modules\.yaml:5:5: modules\[3\]\.version: is missing/),
+    ]);
   });
 
   it('does not start without its file, or without a code file', async () => {

@@ -12,7 +12,7 @@ export interface ModulesFileOptions {
   /** Absolute path. */
   path: string;
   tenantId: string;
-  modules: Pick<ModuleService, 'check' | 'create'>;
+  modules: Pick<ModuleService, 'problems' | 'create'>;
   logger: Logger;
 }
 
@@ -38,7 +38,7 @@ export async function followModulesFile(options: ModulesFileOptions): Promise<Fo
     const content = await fingerprint(path, file);
     if (content === seen) return undefined;
     seen = content;
-    const problems = file.problems.length > 0 ? file.problems : await checkModules(file.modules, options);
+    const problems = await checkModules(file, options);
     if (problems.length === 0) await registerAll(file);
     return { file, problems };
   }

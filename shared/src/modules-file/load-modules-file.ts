@@ -6,7 +6,7 @@ import { parseModulesFile } from './parse-modules-file.ts';
 import { byPosition, type FileProblem } from './problem.ts';
 import type { FileModule } from './read-module.ts';
 
-export { type FileProblem, formatProblem } from './problem.ts';
+export { byPosition, type FileProblem, formatProblem } from './problem.ts';
 export type { FileModule } from './read-module.ts';
 
 export interface ModulesFile {
@@ -48,6 +48,7 @@ export async function loadModulesFile(path: string): Promise<ModulesFile> {
   };
   for (const entry of modules) {
     const { module, codePath } = entry;
+    const before = problems.length;
     if (codePath !== undefined) {
       const place = { position: entry.positionOf('path'), name: `${entry.path}.path` };
       const file = resolve(base, codePath);
@@ -69,6 +70,7 @@ export async function loadModulesFile(path: string): Promise<ModulesFile> {
     for (const { path: given, reader, field, name, use: take } of entry.files) {
       await use(resolve(base, given), { position: reader.positionOf(field), name }, take);
     }
+    entry.incomplete ||= problems.length > before;
   }
   return { modules, problems: problems.toSorted(byPosition), codeFiles };
 }

@@ -35,8 +35,12 @@ function readAll(source: YamlSource): FileModule[] {
   const modules: FileModule[] = [];
   for (const [index, item] of list.items.entries()) {
     const node = source.resolve(item);
-    if (isMap(node)) modules.push(readModule(new MapReader(source, node, `modules[${index}]`)));
-    else source.report(item, `modules[${index}]: must be a map with name, version and code or path`);
+    if (isMap(node)) {
+      const before = source.problems.length;
+      const entry = readModule(new MapReader(source, node, `modules[${index}]`));
+      entry.incomplete = source.problems.length > before;
+      modules.push(entry);
+    } else source.report(item, `modules[${index}]: must be a map with name, version and code or path`);
   }
   reportRepeated(source, modules);
   return modules;

@@ -25,6 +25,8 @@ export interface FileModule {
   bareEnvironment: boolean;
   /** For people: `modules[1]`. */
   path: string;
+  /** Something of it could not be read, and is absent from `module`. */
+  incomplete: boolean;
   /** Where a field of the message stands, by its path in the schema, for example `retry_policy.max_attempts`. */
   positionOf(field: string): Position;
   /** How the file calls a field of the message, for people: `modules[1].retry.max_attempts`. */
@@ -71,6 +73,7 @@ export function readModule(fields: MapReader): FileModule {
   const retry = fields.map('retry');
   if (retry !== undefined) module.retryPolicy = readRetry(retry);
   const codePath = fields.text('path');
+  const inFile = (field: string) => (field === 'code' && codePath !== undefined ? 'path' : field);
   if (fields.has('code') === fields.has('path')) {
     fields.report('code', 'exactly one of `code` and `path` says what runs');
   }
@@ -81,8 +84,9 @@ export function readModule(fields: MapReader): FileModule {
     files: environment?.files ?? [],
     bareEnvironment: environment?.bare ?? false,
     path: fields.path,
-    positionOf: (field) => locate(field, { fields, limits, retry }),
-    nameOf: (field) => nameOf(fields.path, field),
+    incomplete: false,
+    positionOf: (field) => locate(inFile(field), { fields, limits, retry }),
+    nameOf: (field) => nameOf(fields.path, inFile(field)),
   };
 }
 

@@ -27,19 +27,29 @@ export interface NewModule {
 /** The order of versions, for the greatest of some. */
 export type PickLatest = (versions: string[]) => string | undefined;
 
-/** Registers a version. @returns the row that now stands, and whether this call made it. */
+/**
+ * Registers a version. One that is there with the same digest takes the tags and the definition of this one, which can then
+ * differ only in what the digest leaves out.
+ * @returns the row that now stands, and whether this call changed anything
+ */
 export async function insertModule(
   sql: Sql,
   module: NewModule,
   pickLatest: PickLatest,
-): Promise<{ row: ModuleRow; created: boolean }> {
+): Promise<{ row: ModuleRow; changed: boolean }> {
   return await sql.begin(async (transaction) => {
     await lockName(transaction, module.tenantId, module.name);
     const [existing] = await transaction<ModuleRow[]>`
       SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
       WHERE tenant_id = ${module.tenantId} AND name = ${module.name} AND version = ${module.version}
         AND delete_time IS NULL`;
-    if (existing !== undefined) return { row: existing, created: false };
+    if (existing !== undefined) {
+      const differs = !Buffer.from(existing.definition).equals(module.definition);
+      if (existing.digest !== module.digest || !differs) return { row: existing, changed: false };
+      await transaction`
+        UPDATE modules SET tags = ${module.tags}, definition = ${module.definition} WHERE id = ${existing.id}`;
+      return { row: { ...existing, definition: module.definition }, changed: true };
+    }
     const [row] = await transaction<ModuleRow[]>`
       INSERT INTO modules (id, tenant_id, name, version, environment, tags, digest, source, definition, latest)
       VALUES (${module.id}, ${module.tenantId}, ${module.name}, ${module.version}, ${module.environment}, ${module.tags},
@@ -47,7 +57,7 @@ export async function insertModule(
       RETURNING id, tenant_id, name, version, digest, source, definition, lock, create_time`;
     if (row === undefined) throw new Error('the module was not stored');
     await markLatest(transaction, module.tenantId, module.name, pickLatest);
-    return { row, created: true };
+    return { row, changed: true };
   });
 }
 
