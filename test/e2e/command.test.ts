@@ -148,10 +148,10 @@ describe('harrier up, when it is killed', () => {
   });
 
   test('does not start when the modules file is wrong, and says where', async () => {
-    writeFileSync(modulesFile, 'modules:\n  - name: a\n    env: venv\n');
+    writeFileSync(modulesFile, 'modules:\n  - name: a\n    env: vent\n');
     program = start();
     expect(await program.exited).toMatchObject({ code: 1 });
-    expect(program.stderr).toMatch(/modules\.yaml:3:10: modules\[0\]\.env: there is no environment "venv"/);
+    expect(program.stderr).toMatch(/modules\.yaml:3:10: modules\[0\]\.env: there is no environment "vent"/);
     expect(program.stdout).toBe('');
   });
 });

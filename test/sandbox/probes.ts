@@ -1,0 +1,239 @@
+import { createServer, type Server } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { type MessageInitShape, create as message } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { type Execution, Execution_State as State } from '@harrier/shared/gen/execution';
+import { EnvironmentSchema, LimitsSchema } from '@harrier/shared/gen/module';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { create, execute, finished, untilPrinted } from '../support/executions.ts';
+import { processesWith } from '../support/processes.ts';
+import { fixture } from '../support/requests.ts';
+import type { Stack } from '../support/stack.ts';
+import { tickerText } from '../support/ticker.ts';
+import { until } from '../support/wait.ts';
+
+const MIB = 1024 * 1024;
+/** What the kernel answers to a call that the filter denies. */
+const DENIED = /^(EPERM|ENOSYS|EACCES)$/;
+
+export interface ProbeOptions {
+  stack: Stack;
+  environment: MessageInitShape<typeof EnvironmentSchema>;
+}
+
+/** What code in an environment tries and must not get, whatever the environment is made of. */
+export function testProbes({ stack, environment }: ProbeOptions): void {
+  const { executions } = stack;
+  const given = message(EnvironmentSchema, environment);
+  const PROBE = fixture('probe.py');
+
+  const request = (
+    source: string,
+    input: object,
+    limits: MessageInitShape<typeof LimitsSchema> = {},
+    timeoutS = 30,
+  ) => ({
+    target: { case: 'code' as const, value: { source, environment: given } },
+    inputForm: { case: 'inputJson' as const, value: JSON.stringify(input) },
+    limits: message(LimitsSchema, limits),
+    timeout: { seconds: BigInt(timeoutS) } as never,
+  });
+  const probe = async (
+    what: string,
+    input: object = {},
+    limits: MessageInitShape<typeof LimitsSchema> = {},
+    timeoutS = 30,
+  ) => await execute(executions, request(PROBE, { what, ...input }, limits, timeoutS));
+  const found = (execution: Execution) => {
+    expect(execution.state, execution.error?.message).toBe(State.SUCCEEDED);
+    return JSON.parse(execution.outputJson);
+  };
+
+  // The neighbour of every probe prints a line every 20 ms from before it until after it, and must not notice.
+  let neighbour = '';
+  beforeEach(async () => {
+    const ticks = { lines: 100_000, pause: 0.02 };
+    neighbour = await create(executions, request(fixture('ticker.py'), ticks, {}, 300));
+    await untilPrinted(executions, neighbour, 'line 1 ');
+  });
+  afterEach(async () => {
+    const { execution: before } = await executions.getExecution({ id: neighbour });
+    expect(before?.state).toBe(State.RUNNING);
+    await until('the neighbour to print on', async () => {
+      const { execution } = await executions.getExecution({ id: neighbour });
+      return (execution?.stdoutBytes ?? 0n) > (before?.stdoutBytes ?? 0n);
+    });
+    await executions.cancelExecution({ id: neighbour });
+    const { stdoutTail } = await finished(executions, neighbour);
+    const lines = stdoutTail
+      .slice(stdoutTail.indexOf('\n') + 1)
+      .split('\n')
+      .slice(0, -1);
+    const last = Number(/\d+/.exec(lines.at(-1) ?? '')?.[0]);
+    expect(tickerText({ lines: last + 1 }).endsWith(`${lines.join('\n')}\n`)).toBe(true);
+  });
+
+  describe('exhaustion', () => {
+    test('a fork bomb ends with its timeout, and all of it is gone', async () => {
+      const mark = 'fork-bomb-mark';
+      const execution = await execute(executions, {
+        ...request(PROBE, { what: 'fork_bomb' }, { processes: 64 }, 3),
+        env: { MARK: mark },
+      });
+      expect(execution).toMatchObject({ state: State.TIMED_OUT, error: { code: Code.TIMEOUT } });
+      await until('its processes to be gone', () => processesWith(mark).length === 0);
+    });
+
+    test('memory beyond the limit is OUT_OF_MEMORY', async () => {
+      const execution = await probe('memory_bomb', {}, { memoryBytes: BigInt(128 * MIB) });
+      expect(execution).toMatchObject({ state: State.FAILED, error: { code: Code.OUT_OF_MEMORY } });
+    });
+
+    test.each(['/tmp', '/dev/shm'])('%s has its size, and no more', async (directory) => {
+      const limits = { tmpBytes: BigInt(8 * MIB), memoryBytes: BigInt(512 * MIB) };
+      const { bytes, error } = found(await probe('fill', { directory }, limits));
+      expect(error).toBe('ENOSPC');
+      expect(bytes).toBeLessThanOrEqual(8 * MIB);
+    });
+
+    test.each(['/tmp', '/dev/shm'])('%s has a bound on its files', async (directory) => {
+      const { files, error } = found(await probe('make_files', { directory }, { tmpBytes: BigInt(8 * MIB) }));
+      expect(error).toBe('ENOSPC');
+      expect(files).toBeLessThan(10_000);
+    });
+
+    test('descriptors run out for the code alone', async () => {
+      const { files, error } = found(await probe('open_files'));
+      expect(error).toBe('EMFILE');
+      expect(files).toBeLessThan(70_000);
+    });
+
+    test('a loop that never ends is ended', async () => {
+      expect(await probe('spin', {}, {}, 2)).toMatchObject({ state: State.TIMED_OUT });
+    });
+
+    test.each(['flood', 'endless_line'])('a %s is cut at its limit', async (what) => {
+      const execution = await probe(what, {}, { stdoutBytes: BigInt(MIB) }, 3);
+      expect(execution).toMatchObject({ state: State.TIMED_OUT, stdoutTruncated: true });
+      expect(execution.stdoutTail).toContain(`[harrier: stdout truncated after ${MIB} bytes]`);
+      expect(execution.stdoutBytes).toBeLessThan(BigInt(MIB + 200));
+    });
+
+    test('a result that is too deep is refused', async () => {
+      const execution = await probe('deep');
+      expect(execution).toMatchObject({ state: State.FAILED, error: { code: Code.OUTPUT_INVALID } });
+    });
+  });
+
+  describe('the host', () => {
+    test('has files that cannot be read, processes that cannot be seen, and nothing of it is in the environment', async () => {
+      const { dataDirectory } = stack.agents[0] ?? { dataDirectory: '' };
+      const paths = [
+        join(dataDirectory, 'identity.json'),
+        join(dataDirectory, 'launcher.sock'),
+        join(stack.controlPlane.dataDirectory, 'admin.key'),
+        '/etc/shadow',
+        '/root/.bashrc',
+        '/proc/kcore',
+        '/proc/sysrq-trigger',
+        '/dev/mem',
+        '/run/docker.sock',
+        '/var/run/docker.sock',
+        `/proc/${process.pid}/environ`,
+        `/proc/${stack.agents[0]?.program.pid}/environ`,
+      ];
+      const seen = found(await probe('files', { paths }));
+      for (const path of paths) expect(seen[path], path).toMatch(/^(ENOENT|EACCES|EPERM|ENXIO)$/);
+      expect(seen.processes).toEqual([1]);
+      expect(seen.environment.join('\n')).not.toMatch(/HARRIER|TOKEN|SECRET/);
+      expect(
+        seen.devices.filter((name: string) => /^(mem|kmem|sd|vd|nvme|loop|fuse|kvm|net|mapper)/.test(name)),
+      ).toEqual([]);
+      // Standard streams, the channel, and the directory that is being listed.
+      expect(seen.descriptors.length).toBeLessThanOrEqual(5);
+      expect(seen.descriptors.join()).not.toContain(dataDirectory);
+      for (const [, target, , options] of seen.mounts) expect(options, target).toMatch(/nosuid/);
+    });
+
+    test('has no address that can be reached', async () => {
+      const listener = await listen({ host: '0.0.0.0', port: 0 });
+      const abstract = await listen({ path: '\0harrier-probe' });
+      try {
+        const { port } = listener.address() as { port: number };
+        const own = Object.values(networkInterfaces())
+          .flat()
+          .find((address) => address?.internal === false && address.family === 'IPv4');
+        const addresses = {
+          controlPlane: ['127.0.0.1', stack.controlPlane.port],
+          loopback: ['127.0.0.1', port],
+          loopback6: ['::1', port],
+          zero: ['0.0.0.0', port],
+          metadata: ['169.254.169.254', 80],
+          linkLocal: ['fe80::1', 80],
+          host: [own?.address ?? '127.0.0.2', port],
+          outside: ['192.0.2.1', 80],
+        };
+        const paths = {
+          postgres: join(stack.controlPlane.dataDirectory, 'postgres', '.s.PGSQL.5432'),
+          launcher: join(stack.agents[0]?.dataDirectory ?? '', 'launcher.sock'),
+          docker: '/var/run/docker.sock',
+          abstract: 'harrier-probe',
+        };
+        const seen = found(await probe('sockets', { addresses, paths, resolver: '192.0.2.53' }));
+        for (const [name, what] of Object.entries(seen)) expect(what, name).not.toBe('done');
+      } finally {
+        listener.close();
+        abstract.close();
+      }
+    });
+
+    test('grants no privilege', async () => {
+      const seen = found(await probe('privileges'));
+      const none = '0000000000000000';
+      expect(seen).toMatchObject({ CapEff: none, CapPrm: none, CapInh: none, CapBnd: none, CapAmb: none });
+      expect(seen).toMatchObject({ NoNewPrivs: '1', Seccomp: '2', user: 1000, core: [0, 0] });
+      for (const name of ['setuid', 'setgid', 'chroot', 'mknod', 'owner']) expect(seen[name], name).not.toBe('done');
+    });
+
+    test('denies what only takes a sandbox apart', async () => {
+      const seen = found(await probe('calls')) as Record<string, string>;
+      for (const [name, what] of Object.entries(seen)) expect(what, name).toMatch(DENIED);
+      expect(Object.keys(seen).length).toBeGreaterThan(25);
+    });
+
+    test('has no terminal', async () => {
+      const seen = found(await probe('terminal')) as Record<string, string>;
+      for (const [name, what] of Object.entries(seen)) expect(what, name).not.toBe('done');
+    });
+  });
+
+  describe('the call itself', () => {
+    test('takes what it has made into a daemon with it', async () => {
+      const seconds = '987651.25';
+      expect(await probe('daemon', { seconds })).toMatchObject({ state: State.SUCCEEDED });
+      await until('the daemon to be gone', () => processesWith(seconds).length === 0);
+    });
+
+    test('is killed when it ignores the request to stop', async () => {
+      const stubborn = request(fixture('sleeper.py'), { stubborn: true, child: '987652.25' }, {}, 1);
+      expect(await execute(executions, stubborn)).toMatchObject({ state: State.TIMED_OUT });
+      await until('what it has started to be gone', () => processesWith('987652.25').length === 0);
+    });
+
+    test('that writes nonsense to the way of its result fails, and nobody else does', async () => {
+      const execution = await probe('channel');
+      expect(execution.state).toBe(State.FAILED);
+      expect(execution.outputJson).toBe('');
+    });
+  });
+}
+
+async function listen(options: { host?: string; port?: number; path?: string }): Promise<Server> {
+  const server = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options, resolve);
+  });
+  return server;
+}
