@@ -99,6 +99,14 @@ describe('what is not the protocol ends the link with a reason', () => {
     expect(await within('the close of the link', link.closed)).toMatchObject({ code: 1009 });
   });
 
+  test('a fragment before the welcome, of a hello too', async () => {
+    const link = open();
+    await link.next('challenge');
+    const body = { case: 'fragment', value: { data: new Uint8Array(10), last: false } } as const;
+    link.socket.send(toBinary(LinkFrameSchema, create(LinkFrameSchema, { sequence: 1n, body })));
+    await expectGoodbye(link, Goodbye.PROTOCOL_ERROR, 'a batch in fragments came before the welcome');
+  });
+
   test('a batch of fragments that never ends', async () => {
     const [link] = await join();
     const data = new Uint8Array(1024 * 1024 - 64);

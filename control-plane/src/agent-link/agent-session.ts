@@ -133,7 +133,8 @@ export class AgentSession {
     this.#heard();
     try {
       if (!isBinary) throw new LinkProtocolError('a text frame came on a binary link');
-      for (const { message } of this.#codec.decode(data)) this.#handle(message);
+      const fragments = this.#state === 'linked';
+      for (const { message } of this.#codec.decode(data, { fragments })) this.#handle(message);
     } catch (error) {
       if (!(error instanceof LinkProtocolError)) {
         this.#options.logger.error(

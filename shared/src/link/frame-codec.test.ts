@@ -49,6 +49,14 @@ describe('LinkCodec', () => {
     expect(messages).toEqual([0, 0, 0, 1]);
   });
 
+  test('a side that takes no fragments keeps nothing of one', () => {
+    const [first] = new LinkCodec('agent').encode([log(3 * MAX_FRAME_BYTES)]);
+    const server = new LinkCodec('server');
+    expect(() => server.decode(first as Uint8Array, { fragments: false })).toThrow('before the welcome');
+    const [whole] = new LinkCodec('agent').encode([log(1)]);
+    expect(server.decode(whole as Uint8Array, { fragments: false })).toHaveLength(1);
+  });
+
   test('a message that no batch can hold is refused', () => {
     expect(() => new LinkCodec('agent').encode([log(17 * MAX_FRAME_BYTES)])).toThrow(LinkProtocolError);
   });

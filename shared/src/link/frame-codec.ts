@@ -62,9 +62,16 @@ export class LinkCodec<S extends LinkSide> {
     return this.#encodeFragments(messages);
   }
 
-  /** The messages of a frame: none for a repeated frame or an incomplete batch. @throws LinkProtocolError */
-  decode(data: Uint8Array): Incoming<S>[] {
+  /**
+   * The messages of a frame: none for a repeated frame or an incomplete batch.
+   * @param options.fragments false: a batch must fit into one frame, so that nothing is kept for a stranger
+   * @throws LinkProtocolError
+   */
+  decode(data: Uint8Array, { fragments = true }: { fragments?: boolean } = {}): Incoming<S>[] {
     const frame = parseFrame(data);
+    if (frame.body.case === 'fragment' && !fragments) {
+      throw new LinkProtocolError('a batch in fragments came before the welcome');
+    }
     if (frame.acknowledged > this.#sent) {
       throw new LinkProtocolError(`frame ${frame.acknowledged} was acknowledged, only ${this.#sent} were sent`);
     }

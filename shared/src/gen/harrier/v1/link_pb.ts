@@ -63,7 +63,7 @@ export type LinkFrame = Message<"harrier.v1.LinkFrame"> & {
     case: "server";
   } | {
     /**
-     * A piece of a larger batch.
+     * A piece of a larger batch. Only after `welcome`: `hello` fits into one frame.
      *
      * @generated from field: harrier.v1.LinkFrame.Fragment fragment = 5;
      */
