@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { afterAll, expect, test } from 'vitest';
+import { connect } from '../../control-plane/src/db/connection.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { create, execute, finished, get, storedLog, untilPrinted, untilState } from '../support/executions.ts';
 import { ExternalPostgres } from '../support/postgres.ts';
@@ -87,6 +88,26 @@ test('two control planes on one database: who waits or watches at the one hears 
     expect(await cancelled).toMatchObject({ state: State.CANCELLED });
   } finally {
     await second.stop();
+  }
+});
+
+test('a database is reached through its unix socket too, by the migrations as well', async () => {
+  const { socketDirectory: host, port } = postgres;
+  const url = `postgres://harrier@/by_socket?host=${host}&port=${port}`;
+  const admin = connect({ url: postgres.url }, 1);
+  try {
+    await admin`CREATE DATABASE by_socket`;
+    const authority = `${encodeURIComponent(host)}:${port}`;
+    for (const databaseUrl of [url, `postgres://harrier@${authority}/by_socket`]) {
+      const controlPlane = await ControlPlane.start({ databaseUrl });
+      try {
+        expect((await controlPlane.clients.executions.listExecutions({})).executions).toEqual([]);
+      } finally {
+        await controlPlane.stop();
+      }
+    }
+  } finally {
+    await admin.end();
   }
 });
 

@@ -9,10 +9,15 @@ import { directory, environment } from './workspace.ts';
 export class ExternalPostgres {
   readonly program: Program;
   readonly url: string;
+  readonly port: number;
+  /** Where its unix socket is. */
+  readonly socketDirectory: string;
 
-  private constructor(program: Program, port: number) {
+  private constructor(program: Program, port: number, socketDirectory: string) {
     this.program = program;
     this.url = `postgres://harrier@127.0.0.1:${port}/postgres`;
+    this.port = port;
+    this.socketDirectory = socketDirectory;
   }
 
   static async start(): Promise<ExternalPostgres> {
@@ -56,7 +61,7 @@ export class ExternalPostgres {
       if (!program.running) throw new Error(`PostgreSQL ended:\n${program.stderr}`);
       return program.stderr.includes('ready to accept connections');
     });
-    return new ExternalPostgres(program, port);
+    return new ExternalPostgres(program, port, sockets);
   }
 
   async stop(): Promise<void> {
