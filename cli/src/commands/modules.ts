@@ -9,6 +9,7 @@ import { formatTable } from '../output/table.ts';
 import { write } from '../output/terminal.ts';
 import { limitOption, readPages } from './listing.ts';
 import { createPushCommand } from './push.ts';
+import { createValidateCommand } from './validate.ts';
 
 interface ListFlags extends ConnectionFlags {
   tag?: string;
@@ -19,8 +20,9 @@ interface ListFlags extends ConnectionFlags {
 
 export function createModulesCommand(): Command {
   return new Command('modules')
-    .description('Register, list and remove modules.')
+    .description('Register, check, list and remove modules.')
     .addCommand(createPushCommand())
+    .addCommand(createValidateCommand())
     .addCommand(createList())
     .addCommand(createRemove());
 }

@@ -6,13 +6,20 @@ import { messageOf } from '@harrier/shared';
 import { type CreateModuleResponse, type Module, ModuleSchema } from '@harrier/shared/gen/module';
 import { type FileModule, formatProblem, loadModulesFile } from '@harrier/shared/modules-file';
 import { Command } from 'commander';
-import { type Clients, withClients } from '../connection/clients.ts';
+import { withClients } from '../connection/clients.ts';
 import { addConnectionOptions, type ConnectionFlags } from '../connection/connection.ts';
+import { addEnvironmentOptions, type EnvironmentFlags, environmentOf } from '../execution/environment-options.ts';
 import { CliError } from '../failure.ts';
 import { formatMessage } from '../output/json.ts';
 import { write } from '../output/terminal.ts';
 
-interface Flags extends ConnectionFlags {
+/** What a modules file says itself. */
+const FLAGS_OF_A_FILE = [
+  ...(['name', 'version', 'handler', 'description', 'tag'] as const),
+  ...(['requirement', 'requirements', 'python', 'image'] as const),
+];
+
+interface Flags extends ConnectionFlags, EnvironmentFlags {
   name?: string;
   version?: string;
   handler?: string;
@@ -36,7 +43,7 @@ export function createPushCommand(): Command {
       if (/^\.ya?ml$/.test(extname(file))) await pushModulesFile(file, flags);
       else await pushPython(file, flags);
     });
-  return addConnectionOptions(command);
+  return addConnectionOptions(addEnvironmentOptions(command));
 }
 
 async function pushPython(file: string, flags: Flags): Promise<void> {
@@ -55,27 +62,40 @@ async function pushPython(file: string, flags: Flags): Promise<void> {
     description: flags.description ?? '',
     tags: flags.tag ?? [],
   });
+  const environment = await environmentOf(flags);
+  if (environment !== undefined) module.environment = environment;
   await withClients(flags, async ({ modules }) => await tell(await modules.createModule({ module }), flags));
 }
 
 async function pushModulesFile(file: string, flags: Flags): Promise<void> {
-  const given = (['name', 'version', 'handler', 'description', 'tag'] as const).filter(
-    (name) => flags[name] !== undefined,
-  );
+  const given = FLAGS_OF_A_FILE.filter((name) => flags[name] !== undefined);
   if (given.length > 0)
     throw new CliError(`--${given.join(', --')} cannot be given with a modules file, which says it itself`);
+  const entries = await readModules(file);
+  await withClients(flags, async ({ modules }) => {
+    for (const entry of entries) {
+      await tell(await inFile(file, entry, () => modules.createModule({ module: entry.module })), flags);
+    }
+  });
+}
+
+/** @throws CliError with every problem of the file */
+export async function readModules(file: string): Promise<FileModule[]> {
   const { modules, problems } = await loadModulesFile(file);
   if (problems.length > 0) {
     throw new CliError(problems.map((problem) => formatProblem(file, problem)).join('\n'));
   }
-  await withClients(flags, async (clients) => {
-    for (const entry of modules) await tell(await push(clients.modules, entry, file), flags);
-  });
+  return modules;
 }
 
-async function push(client: Clients['modules'], entry: FileModule, file: string): Promise<CreateModuleResponse> {
+/** Makes a call about a module of a file; an error of it names the line. */
+export async function inFile<Response>(
+  file: string,
+  entry: FileModule,
+  call: () => Promise<Response>,
+): Promise<Response> {
   try {
-    return await client.createModule({ module: entry.module });
+    return await call();
   } catch (error) {
     if (!(error instanceof ConnectError)) throw error;
     const field = /^module\.([\w.]+)/.exec(error.rawMessage)?.[1] ?? 'version';

@@ -1,12 +1,21 @@
 import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs } from '@bufbuild/protobuf/wkt';
 import { messageOf, parseBytes, parseDurationMs } from '@harrier/shared';
 import type { ExecuteStreamRequestSchema } from '@harrier/shared/gen/execution';
+import { type Limits, LimitsSchema, Limits_Network as Network } from '@harrier/shared/gen/module';
 import { type Command, InvalidArgumentError } from 'commander';
 import { addConnectionOptions, type ConnectionFlags } from '../connection/connection.ts';
 import { CliError } from '../failure.ts';
+
+const NETWORKS: Readonly<Record<string, Network>> = {
+  none: Network.NONE,
+  index: Network.INDEX,
+  egress: Network.EGRESS,
+  full: Network.FULL,
+};
+const NETWORK_NAMES = Object.keys(NETWORKS);
 
 /** Flags of every command that starts an execution. */
 export interface RequestFlags extends ConnectionFlags {
@@ -14,6 +23,9 @@ export interface RequestFlags extends ConnectionFlags {
   follow?: true;
   timeout?: Duration;
   memory?: bigint;
+  cpu?: number;
+  network?: Network;
+  allowHost?: string[];
   label?: Record<string, string>;
   env?: Record<string, string>;
   selector?: string;
@@ -31,6 +43,13 @@ export function addRequestOptions(command: Command): Command {
     .option('-f, --follow', 'show what the code prints while it runs')
     .option('--timeout <duration>', 'longest run of one attempt, for example 90s or 5m', parseTimeout)
     .option('--memory <bytes>', 'memory of one attempt, for example 512MiB', parseMemory)
+    .option('--cpu <cores>', 'processors of one attempt, for example 0.5', parseCpu)
+    .option('--network <mode>', `network of the code: ${NETWORK_NAMES.join(', ')} (default none)`, parseNetwork)
+    .option(
+      '--allow-host <host>',
+      'host that the code may reach, for example api.example.org:443; can be repeated',
+      parseHost,
+    )
     .option('-l, --label <key=value>', 'label to find the execution by, can be repeated', parsePair)
     .option('-e, --env <name=value>', 'environment variable of the code, can be repeated; not for secrets', parsePair)
     .option('--selector <labels>', 'agents that may run it, for example "zone=eu, !spot"')
@@ -47,7 +66,7 @@ export async function createRequest(target: Target, version: string, flags: Requ
     version,
     inputForm: { case: 'inputJson', value: await readInput(flags.input ?? '{}') },
     ...(flags.timeout === undefined ? {} : { timeout: flags.timeout }),
-    ...(flags.memory === undefined ? {} : { limits: { memoryBytes: flags.memory } }),
+    limits: limitsOf(flags),
     labels: flags.label ?? {},
     env: flags.env ?? {},
     agentSelector: flags.selector ?? '',
@@ -55,6 +74,17 @@ export async function createRequest(target: Target, version: string, flags: Requ
     priority: flags.priority ?? 0,
     idempotencyKey: flags.idempotencyKey ?? '',
   };
+}
+
+/** Naming hosts asks for `egress`, unless another network is named. */
+function limitsOf({ memory, cpu, network, allowHost }: RequestFlags): Limits {
+  const hosts = allowHost ?? [];
+  return create(LimitsSchema, {
+    memoryBytes: memory ?? 0n,
+    cpu: cpu ?? 0,
+    network: network ?? (hosts.length > 0 ? Network.EGRESS : Network.NETWORK_UNSPECIFIED),
+    egressHosts: hosts,
+  });
 }
 
 async function readInput(given: string): Promise<string> {
@@ -93,6 +123,22 @@ function parseMemory(value: string): bigint {
   const bytes = parseBytes(value);
   if (bytes === undefined) throw new InvalidArgumentError('Write a size like 268435456, 512MiB or 2GiB.');
   return BigInt(bytes);
+}
+
+function parseCpu(value: string): number {
+  const cores = Number(value);
+  if (!(cores > 0)) throw new InvalidArgumentError('Write a number of processors like 2 or 0.5.');
+  return cores;
+}
+
+function parseNetwork(value: string): Network {
+  const network = NETWORKS[value];
+  if (network === undefined) throw new InvalidArgumentError(`Write one of ${NETWORK_NAMES.join(', ')}.`);
+  return network;
+}
+
+function parseHost(value: string, before: string[] = []): string[] {
+  return [...before, value];
 }
 
 export function parseInteger(value: string): number {

@@ -7,6 +7,7 @@ import { byPosition, type FileProblem } from './problem.ts';
 import type { FileModule } from './read-module.ts';
 
 export { byPosition, type FileProblem, formatProblem } from './problem.ts';
+export { requirementLines } from './read-environment.ts';
 export type { FileModule } from './read-module.ts';
 
 export interface ModulesFile {
