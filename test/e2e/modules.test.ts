@@ -160,6 +160,18 @@ describe('schemas', () => {
     });
   });
 
+  test('a pattern is matched in linear time, or refused with its place', async () => {
+    const word = (pattern: string) => ({ inputSchema: { properties: { word: { type: 'string', pattern } } } });
+    await register('word', '1.0.0', word('^(a+)+$'));
+    const evil = `${'a'.repeat(10_000)}!`;
+    expect(await codeOf(execute(executions, moduleCall('word', { word: evil })))).toBe(Code.InvalidArgument);
+    expect(await execute(executions, moduleCall('word', { word: 'aaa' }))).toMatchObject({ state: State.SUCCEEDED });
+    const module = { name: 'word', version: '2.0.0', code: answering('2.0.0'), ...word('(a)\\1') };
+    const refused = await stack.clients.rest('POST', '/modules', module);
+    expect(refused.status).toBe(400);
+    expect(refused.text).toContain('module.input_schema.properties.word.pattern');
+  });
+
   test('2020-12 is what they are written in', async () => {
     const inputSchema = {
       $schema: 'https://json-schema.org/draft/2020-12/schema',
