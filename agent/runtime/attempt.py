@@ -48,6 +48,7 @@ class Attempt:
         "in_spool",
         "killed",
         "killing",
+        "network",
         "number",
         "pool",
         "progress",
@@ -77,6 +78,7 @@ class Attempt:
         self.streams = (self.stdout, self.stderr)
         self.state = PENDING
         self.tenant = ""
+        self.network = False  # it runs in a network namespace of its own
         self.pool = None  # what gives it its worker
         self.reuse_key: str | None = None
         self.header: dict = {}

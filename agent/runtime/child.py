@@ -16,10 +16,16 @@ import frames
 import handler_host
 import limits
 import namespaces
+import network_maker
 import seccomp
 
 SANDBOX = "sandbox"
 WORK_DIR = b"/tmp"
+
+_PROXY = f"http://127.0.0.1:{network_maker.PROXY_PORT}"
+_PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_PROXY_VARIABLES = {name: _PROXY for upper in _PROXY_NAMES for name in (upper, upper.lower())}
+_PROXY_VARIABLES.update({"NO_PROXY": "", "no_proxy": ""})
 
 
 class StdStream(io.FileIO):
@@ -44,7 +50,7 @@ class Shared:
     """
 
     def __init__(self, isolation: str) -> None:
-        self._isolation = isolation
+        self.isolation = isolation
         self._memory = namespaces.Memory()
         self._calls: dict[int, list[namespaces.Call]] = {}
         self._program = seccomp.build() if isolation == SANDBOX else b""
@@ -67,7 +73,7 @@ class Shared:
             call("close_range", channel.FD + 1, 0xFFFFFFFF),
             call("setsid"),  # a signal to "my process group" must not reach the zygote or another call
         ]
-        if self._isolation == SANDBOX:
+        if self.isolation == SANDBOX:
             calls += [
                 call("unshare", namespaces.CLONE_NEWNS | namespaces.CLONE_NEWIPC),
                 namespaces.mount_tmpfs(memory, b"/tmp", tmp_bytes),
@@ -141,6 +147,8 @@ def _serve(shared: Shared) -> None:
             wanted = header["limits"]
             limits.set_for_call(wanted["memory_bytes"], wanted["processes"], shared.baseline)
             first = False
+        if header.get("network") and shared.isolation == SANDBOX:
+            os.environ.update(_PROXY_VARIABLES)
         if header.get("env"):
             os.environ.update(header["env"])
         try:

@@ -19,6 +19,7 @@ sys.path.insert(0, RUNTIME_DIR)
 import preflight
 import spool_recovery
 from agent_link import AgentLink
+from egress import Egress, upstream_of
 from log import Logger
 from loop import READABLE, Loop
 from options import VERSION, parse
@@ -121,6 +122,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     settings = PoolSettings(options.fork_ahead, options.reuse_workers, options.kept_workers, options.tmp_bytes)
     tenants = Tenants(loop, log, spec, settings, options.max_zygotes, options.zygote_idle_s)
     tenants.keep_spare(zygote)
+    egress = Egress(loop, log, spec, upstream_of(dict(os.environ)))
     about = {
         "version": VERSION,
         "pid": os.getpid(),
@@ -133,6 +135,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         loop.stop()
         supervisor.on_turn_end()
         tenants.close()
+        egress.end()
         spool.close()
         link.close(options.socket)
         os.close(lock)
@@ -144,7 +147,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         lambda: supervisor.on_link_drained(),
         lambda: supervisor.on_link_gone(),
     )
-    supervisor = Supervisor(loop, log, spool, link, tenants, about, exit_now)
+    supervisor = Supervisor(loop, log, spool, link, tenants, egress, about, exit_now)
     tenants.callbacks = (supervisor.on_assigned, supervisor.on_worker_ended, supervisor.on_assign_failed)
     supervisor.adopt(attempts)
     spool.commit()

@@ -13,6 +13,8 @@ import os
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CAP_SYS_ADMIN = 21
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 
@@ -104,6 +106,14 @@ def drop_capabilities(memory: Memory) -> Call:
     """Gives up every effective, permitted and inheritable capability; ambient ones go with them."""
     header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)  # pid 0: the caller
     return call("capset", memory.address(header), memory.address(bytes(24)))
+
+
+def keep_capabilities(memory: Memory, *kept: int) -> Call:
+    """Gives up every capability but these, whose numbers are below 32."""
+    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
+    mask = sum(1 << number for number in kept).to_bytes(4, "little")
+    data = mask + mask + bytes(4 + 12)  # effective, permitted, inheritable; then the same for the upper 32
+    return call("capset", memory.address(header), memory.address(data))
 
 
 def install_filter(memory: Memory, program: bytes) -> Call:

@@ -105,7 +105,8 @@ class Pool:
             if len(self._parked) * 2 < self._ahead:
                 self._refill()
         else:
-            self._ahead = min(_FORK_AHEAD_MAX, max(self._ahead, self._settings.fork_ahead) + 1)
+            if not attempt.network:
+                self._ahead = min(_FORK_AHEAD_MAX, max(self._ahead, self._settings.fork_ahead) + 1)
             self._refill()
 
     def warm(self) -> None:
@@ -151,9 +152,11 @@ class Pool:
 
     def on_forked(self, worker: Worker) -> None:
         self._forking -= 1
-        attempt = self._next_waiting(worker.tmp_bytes)
+        attempt = self._next_waiting(worker)
         if attempt:
             self._assign(attempt, worker)
+        elif worker.network:
+            self._give_up(worker)  # its call was withdrawn
         else:
             self._parked.append(worker)
         self._refill()
@@ -222,8 +225,11 @@ class Pool:
             self._give_up(self._parked.popleft())
         wanted = self._ahead + len(self._waiting)
         while self._forking < _FORKING_AT_ONCE and len(self._parked) + self._forking < wanted:
-            tmp_bytes = self._tmp_of(self._waiting[0]) if self._waiting else self._tmp_bytes
-            if self.zygote.fork(tmp_bytes, not self._waiting) is None:
+            tmp_bytes, network = self._tmp_bytes, False
+            if self._waiting:
+                attempt = self._waiting[min(self._forking, len(self._waiting) - 1)]
+                tmp_bytes, network = self._tmp_of(attempt), attempt.network
+            if self.zygote.fork(tmp_bytes, network, not self._waiting) is None:
                 break
             self._forking += 1
 
@@ -232,7 +238,7 @@ class Pool:
 
     def _begin(self, attempt: Attempt) -> bool:
         """Gives the attempt a parked worker, or lets it wait for a new one; True when it has one."""
-        worker = self._take_parked(self._tmp_of(attempt))
+        worker = None if attempt.network else self._take_parked(self._tmp_of(attempt))
         if worker:
             self._assign(attempt, worker)
         else:
@@ -245,9 +251,12 @@ class Pool:
             return self._parked.popleft()
         return None
 
-    def _next_waiting(self, tmp_bytes: int) -> Attempt | None:
-        if self._waiting and self._tmp_of(self._waiting[0]) == tmp_bytes:
-            return self._waiting.popleft()
+    def _next_waiting(self, worker: Worker) -> Attempt | None:
+        """The first waiting call that the worker suits."""
+        for attempt in self._waiting:
+            if attempt.network == worker.network and self._tmp_of(attempt) == worker.tmp_bytes:
+                self._waiting.remove(attempt)
+                return attempt
         return None
 
     def _assign(self, attempt: Attempt, worker: Worker) -> None:

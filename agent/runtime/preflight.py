@@ -8,8 +8,9 @@ import frames
 import interpreter
 from loop import Loop
 from sandbox import find_bwrap
+from spawn import Spec
 from worker import Worker
-from zygote_process import Spec, ZygoteProcess
+from zygote_process import ZygoteProcess
 
 _TIMEOUT_S = 30.0
 _TMP_BYTES = 1 << 20
@@ -31,7 +32,7 @@ class _Check:
         self.zygote = ZygoteProcess(loop, log, spec, self)
 
     def on_ready(self, zygote: ZygoteProcess) -> None:
-        if zygote.fork(_TMP_BYTES, rehearse=True) is None:
+        if zygote.fork(_TMP_BYTES, False, rehearse=True) is None:
             self._end("no worker could be asked for")
 
     def on_forked(self, worker: Worker) -> None:

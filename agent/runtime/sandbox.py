@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import seccomp
 from environment import Environment
 from interpreter import Interpreter
 
@@ -20,12 +21,14 @@ RUNTIME_FILES = (
     "handler_host.py",
     "limits.py",
     "namespaces.py",
+    "network_maker.py",
     "own_signals.py",
     "result_json.py",
     "seccomp.py",
     "tracebacks.py",
     "zygote.py",
 )
+PROXY_FILES = ("egress_dial.py", "egress_handshake.py", "egress_proxy.py", "network_policy.py")
 RUNTIME_MOUNT = "/harrier"
 
 # Outside the ranges that distributions, systemd and subuid tables hand out (systemd.io/UIDS-GIDS).
@@ -33,6 +36,12 @@ DEFAULT_UID = 70621
 # What jobs see as their own user.
 JOB_UID = 1000
 
+# What every sandbox has, with no capability unless it is added.
+_APART = (
+    *("--unshare-user", "--uid", str(JOB_UID), "--gid", str(JOB_UID)),
+    *("--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup", "--hostname", "sandbox"),
+    *("--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
+)
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
@@ -51,7 +60,8 @@ _ETC_COPIED = ("ld.so.cache", "localtime")
 # Not all of /etc/ssl: its `private` may be readable for the launcher's user.
 _ETC_BOUND = ("ssl/certs", "ssl/openssl.cnf", "alternatives")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-_ZYGOTE_CAPS = ("CAP_SYS_ADMIN", "CAP_SETPCAP")
+# CAP_NET_ADMIN is for the process that makes network namespaces; a zygote that loads packages gives it up before.
+_ZYGOTE_CAPS = ("CAP_SYS_ADMIN", "CAP_SETPCAP", "CAP_NET_ADMIN")
 
 
 def find_bwrap() -> str | None:
@@ -63,9 +73,9 @@ def find_bwrap() -> str | None:
     return None
 
 
-def load_runtime(runtime_dir: str) -> dict[str, bytes]:
-    """The files that zygotes run, read once: an upgrade on disk must not mix with a launcher that goes on running."""
-    return {name: _read(os.path.join(runtime_dir, name)) for name in RUNTIME_FILES}
+def load_files(runtime_dir: str, names: tuple[str, ...]) -> dict[str, bytes]:
+    """What zygotes or the proxy run, read once: an upgrade on disk must not mix with a launcher that runs on."""
+    return {name: _read(os.path.join(runtime_dir, name)) for name in names}
 
 
 def bare_command(
@@ -85,9 +95,7 @@ def sandbox_command(
     ``sources``: where the sources of the environment's binds are found.
     """
     files: list[int] = []
-    argv = [bwrap, "--unshare-user", "--uid", str(JOB_UID), "--gid", str(JOB_UID)]
-    argv += ["--unshare-pid", "--as-pid-1", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
-    argv += ["--hostname", "sandbox", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    argv = [bwrap, *_APART, "--unshare-net"]
     for capability in _ZYGOTE_CAPS:
         argv += ["--cap-add", capability]
     variables = {**_ENVIRONMENT, **(environment.variables if environment else {})}
@@ -95,18 +103,39 @@ def sandbox_command(
     argv += _system(python)
     for name, text in runtime.items():
         argv += _file(files, text, f"{RUNTIME_MOUNT}/{name}")
-    argv += _etc(files)
-    argv += ["--proc", "/proc", "--dir", "/tmp", "--dir", "/var/tmp", "--dir", "/dev/shm"]
-    for name in _DEVICES:
-        argv += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        argv += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
+    argv += [*_etc(files), *_devices(), "--dir", "/tmp", "--dir", "/var/tmp", "--dir", "/dev/shm"]
     for bind, source in zip(environment.binds if environment else (), sources):
         argv += ["--bind" if bind.writable else "--ro-bind", source, bind.target]
     argv += ["--remount-ro", "/", "--chdir", "/"]
     executable = environment.python if environment and environment.python else python.executable
     argv += [executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/zygote.py", "sandbox"]
     return argv, {}, files
+
+
+def proxy_command(
+    bwrap: str, python: Interpreter, proxy: dict[str, bytes]
+) -> tuple[list[str], dict[str, str], list[int]]:
+    """(argv, variables, descriptors to inherit and then close) of the egress proxy: the host's network, little else."""
+    files: list[int] = []
+    argv = [bwrap, *_APART, *_variables(files, _ENVIRONMENT), *_system(python)]
+    for name, text in proxy.items():
+        argv += _file(files, text, f"{RUNTIME_MOUNT}/{name}")
+    argv += ["--ro-bind", "/etc", "/etc"]
+    resolver = os.path.dirname(os.path.realpath("/etc/resolv.conf"))  # systemd-resolved keeps it below /run
+    if not _is_below(resolver, "/etc") and os.path.isdir(resolver):
+        argv += ["--ro-bind", resolver, resolver]
+    argv += [*_devices(), "--seccomp", str(_memory_file(files, seccomp.build())), "--remount-ro", "/", "--chdir", "/"]
+    argv += [python.executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/egress_proxy.py"]
+    return argv, {}, files
+
+
+def _devices() -> list[str]:
+    argv = ["--proc", "/proc"]
+    for name in _DEVICES:
+        argv += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        argv += ["--symlink", f"/proc/self/fd{target}", f"/dev/{name}"]
+    return argv
 
 
 def _variables(files: list[int], variables: dict[str, str]) -> list[str]:

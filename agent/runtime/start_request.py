@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import environment
+import network_policy
 
 _KINDS = ("python", "command")
 _LIMITS = ("memory_bytes", "stdout_bytes", "stderr_bytes", "result_bytes", "tmp_bytes", "processes")
@@ -41,6 +42,7 @@ def check(header: dict, body_bytes: int) -> None:
     _limits(header)
     if header.get("env") is not None:
         environment.check_variables(header["env"], "start: env")
+    network_policy.check(header.get("network"))
     if header.get("reuse_key") is not None and not isinstance(header["reuse_key"], str):
         raise ValueError("start: reuse_key must be null or a text")
     if not isinstance(header.get("context", {}), dict):

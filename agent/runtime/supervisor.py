@@ -17,6 +17,7 @@ import start_request
 from agent_link import AgentLink
 from attempt import FINISHED, PENDING, RUNNING, Attempt
 from delivery import Delivery, unacknowledged_bytes
+from egress import Egress
 from loop import Loop
 from outcome import Outcome
 from output_reader import OutputReader
@@ -48,10 +49,12 @@ class Supervisor:
         spool: Spool,
         link: AgentLink,
         tenants: Tenants,
+        egress: Egress,
         about: dict,
         on_stopped: Callable,
     ) -> None:
         self._loop, self._log, self._spool, self._link, self._tenants = loop, log, spool, link, tenants
+        self._egress = egress
         self._about = about  # the constant fields of `welcome`
         self._on_stopped = on_stopped
         self._delivery = Delivery(link, spool)
@@ -151,8 +154,10 @@ class Supervisor:
     def _submit(self, attempt: Attempt, wanted: environment.Environment | None, frame: memoryview) -> None:
         header = attempt.header
         attempt.tenant = header["tenant"]
-        if header["kind"] == "python":
-            attempt.reuse_key = header.get("reuse_key")
+        attempt.network = header.get("network") is not None and self._about["isolation"] == "sandbox"
+        if header["kind"] == "python" and header.get("reuse_key") is not None:
+            # A kept worker has a network namespace of its own, or has none.
+            attempt.reuse_key = header["reuse_key"] + ("\0network" if attempt.network else "")
         attempt.frame = frame
         attempt.pool = self._tenants.pool(attempt.tenant, wanted)
         attempt.pool.submit(attempt)
@@ -237,6 +242,8 @@ class Supervisor:
         frame, attempt.frame = attempt.frame, None
         attempt.state, attempt.worker, attempt.started_at = RUNNING, worker, time.monotonic()
         bound = max(_SMALLEST_BODY_BOUND, header["limits"]["result_bytes"])
+        if attempt.network:
+            self._egress.open(attempt.number, worker.listener, header["network"])
         worker.give(attempt, frame, bound, self._on_reply)
         if worker.zygote.faults:
             self._output.keep(attempt, attempt.stderr, worker.zygote.take_faults())
@@ -333,6 +340,8 @@ class Supervisor:
             run_ms = (time.monotonic() - attempt.started_at) * 1000
             self._output.drain(attempt, worker)
             self._output.unwatch(attempt, worker)
+            if attempt.network:
+                self._egress.close(attempt.number)
         attempt.frame = None
         self._active -= 1
         self._record_end(attempt, outcome, run_ms)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from environment import Environment
 from loop import Loop
 from pool import Pool, PoolSettings
+from spawn import Spec
 from worker import Worker
-from zygote_process import Spec, ZygoteProcess
+from zygote_process import ZygoteProcess
 
 _CHECK_S = 60.0
 # A tenant's pool is cut to one parked worker after the first time without a call, and ended after the second.

@@ -31,6 +31,8 @@ class Worker:
         "dead",
         "frames_bound",
         "idle_timer",
+        "listener",
+        "network",
         "number",
         "on_frame",
         "outputs",
@@ -40,11 +42,15 @@ class Worker:
         "zygote",
     )
 
-    def __init__(self, loop: event_loop.Loop, zygote: object, number: int, tmp_bytes: int) -> None:
+    def __init__(
+        self, loop: event_loop.Loop, zygote: object, number: int, tmp_bytes: int, network: bool = False
+    ) -> None:
         self._loop = loop
         self.zygote = zygote
         self.number = number
         self.tmp_bytes = tmp_bytes
+        self.network = network  # it has a network namespace of its own
+        self.listener = -1  # the socket in that namespace at which the egress proxy accepts
         self.channel = -1
         self.outputs = [-1, -1]
         self.pidfd = -1
@@ -171,9 +177,9 @@ class Worker:
             self.idle_timer.cancel()
             self.idle_timer = None
         self.signal(signal.SIGKILL)
-        for fd in (self.channel, *self.outputs, self.pidfd):
+        for fd in (self.channel, *self.outputs, self.pidfd, self.listener):
             if fd >= 0:
                 self._loop.forget(fd)
                 os.close(fd)
-        self.channel = self.pidfd = -1
+        self.channel = self.pidfd = self.listener = -1
         self.outputs = [-1, -1]

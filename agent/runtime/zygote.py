@@ -1,7 +1,8 @@
 """The fork server inside a tenant's sandbox: warm, never running job code, one child per request of the launcher.
 
 Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
-launcher → zygote  C json: first, what to load;  F worker tmp_bytes rehearse (+ channel, stdout, stderr): fork a worker;
+launcher → zygote  C json (+ the maker's socket): first, what to load;  M (+ the maker's socket): start it;
+                   F worker tmp_bytes rehearse (+ channel, stdout, stderr, network namespace): fork a worker;
                    A: preload asyncio
 zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
 """
@@ -27,6 +28,7 @@ import child
 import handler_host
 import limits
 import namespaces
+import network_maker
 import own_signals
 import seccomp
 
@@ -37,6 +39,7 @@ ENDED = struct.Struct("=cIi")
 FAILED = struct.Struct("=cI")
 
 _CONFIGURATION_BYTES = 64 * 1024
+_FDS_OF_EACH = 3
 # A message to the launcher has at most 16 KiB, and JSON may need six bytes for a character.
 _MAX_FAULT_CHARS = 2000
 
@@ -84,19 +87,26 @@ class Zygote:
 
     def _load_environment(self) -> None:
         """What the environment's packages do at start: behind a filter, and when all of the runtime is loaded."""
-        message = self._control.recv(_CONFIGURATION_BYTES)
+        message, fds = self._receive(_CONFIGURATION_BYTES)
         if not message:
             sys.exit(0)
         wanted = json.loads(message[1:])
-        if not wanted["site"] and not wanted["preload"]:
-            return
-        if self._sandboxed:
+        if self._sandboxed and fds:
+            network_maker.start(fds[0])
             memory = namespaces.Memory()
-            namespaces.run([namespaces.install_filter(memory, seccomp.build(seccomp.ZYGOTE))])
+            only = namespaces.keep_capabilities(memory, namespaces.CAP_SYS_ADMIN)
+            namespaces.run([only, namespaces.install_filter(memory, seccomp.build(seccomp.ZYGOTE))])
         if wanted["site"]:
             self._attempt("site-packages", _add_site_packages)
         for name in wanted["preload"]:
             self._attempt(f"preload of {name}", lambda name=name: __import__(name))
+
+    def _receive(self, size: int) -> tuple[bytes, array.array]:
+        message, ancillary, _, _ = self._control.recvmsg(size, 64, socket.MSG_CMSG_CLOEXEC)
+        fds = array.array("i")
+        for _, _, data in ancillary:
+            fds.frombytes(data)
+        return message, fds
 
     def _attempt(self, what: str, action: Callable[[], object]) -> None:
         """A package that fails is told, and the calls that need it fail by themselves."""
@@ -118,18 +128,21 @@ class Zygote:
                     self._reap(fd)
 
     def _serve(self) -> bool:
-        message, ancillary, _, _ = self._control.recvmsg(64, 64, socket.MSG_CMSG_CLOEXEC)
+        message, fds = self._receive(64)
         if not message:
             return False
         if message[:1] == b"A":
             self._preload_asyncio()
             return True
-        fds = array.array("i")
-        for _, _, data in ancillary:
-            fds.frombytes(data)
+        if message[:1] == b"M":
+            network_maker.start(fds[0])
+            return True
         _, worker, tmp_bytes, rehearse = FORK.unpack(message)
         try:
-            self._fork(worker, self._shared.calls(tmp_bytes), rehearse, fds)
+            calls = self._shared.calls(tmp_bytes)
+            if len(fds) > _FDS_OF_EACH:
+                calls = [namespaces.call("setns", fds[_FDS_OF_EACH], namespaces.CLONE_NEWNET), *calls]
+            self._fork(worker, calls, rehearse, fds)
         except OSError as error:
             self._control.send(FAILED.pack(b"E", worker) + str(error).encode()[:200])
         for fd in fds:

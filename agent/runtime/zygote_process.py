@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import array
-import ctypes
 import json
 import os
 import signal
 import socket
 import struct
 
-import gather
 import loop as event_loop
-from environment import Bind, Environment
-from sandbox import bare_command, load_runtime, sandbox_command
+from environment import Environment
+from sandbox import bare_command, sandbox_command
+from spawn import Spec, bind_sources, spawn
 from worker import Worker
 
 _FORK = struct.Struct("=cIQ?")
 _FORKED = struct.Struct("=cII")
 _ENDED = struct.Struct("=cIi")
 _FAILED = struct.Struct("=cI")
-_CONTROL_FD = 3
+_NUMBER = struct.Struct("=I")
 _STDERR_TAIL_BYTES = 4096
 _MESSAGE_BYTES = 16 * 1024
 # Some packages take this long to import from a cold disk; one that hangs must not hold its calls for ever.
 _START_TIMEOUT_S = 300.0
-
-
-class Spec:
-    """How zygotes are started: the same for all of them."""
-
-    __slots__ = ("bwrap", "gid", "python", "runtime", "runtime_dir", "uid")
-
-    def __init__(self, bwrap: str | None, python: object, runtime_dir: str, uid: int, gid: int) -> None:
-        self.bwrap, self.python, self.runtime_dir, self.uid, self.gid = bwrap, python, runtime_dir, uid, gid
-        self.runtime = load_runtime(runtime_dir) if bwrap else {}
-
-    @property
-    def isolation(self) -> str:
-        return "sandbox" if self.bwrap else "none"
 
 
 class ZygoteProcess:
@@ -61,37 +46,86 @@ class ZygoteProcess:
         self.workers: dict[int, Worker] = {}
         self._numbers = 0
         self._stderr_tail = b""
-        self._pid, self._control, self._stderr = _spawn(spec, environment)
-        self._job_owner = (spec.uid, spec.gid) if _changes_user(spec) else None
+        self._pid, self._control, self._stderr = _start(spec, environment)
+        self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None
+        self._maker: socket.socket | None = None
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
         loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
         self._start_timer = loop.call_later(_START_TIMEOUT_S, self._on_overdue)
         try:
-            self._control.send(_configuration(environment))
+            if environment:
+                self._start_maker(_configuration(environment))  # now: later it might be the packages' process
+            else:
+                self._control.send(_configuration(environment))
         except OSError:
             pass  # it has ended already, which is about to be seen
 
-    def fork(self, tmp_bytes: int, rehearse: bool) -> Worker | None:
+    def fork(self, tmp_bytes: int, network: bool, rehearse: bool) -> Worker | None:
         """Asks for a worker; on_forked or on_fork_failed follows. None when descriptors or the zygote are used up.
 
-        ``rehearse``: nobody waits for it, so it may warm itself up.
+        ``network``: with a network namespace of its own. ``rehearse``: nobody waits for it, so it may warm itself up.
         """
         self._numbers = (self._numbers + 1) & 0xFFFFFFFF
-        worker = Worker(self._loop, self, self._numbers, tmp_bytes)
-        ends: list[int] = []
+        worker = Worker(self._loop, self, self._numbers, tmp_bytes, network)
         try:
-            ends = worker.open_channels(self._job_owner)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", ends))]
-            self._control.sendmsg([_FORK.pack(b"F", worker.number, tmp_bytes, rehearse)], rights)
+            if network:
+                if self._maker is None:
+                    self._start_maker(b"M")
+                self._maker.send(_NUMBER.pack(worker.number))
+            else:
+                self._ask_for(worker, rehearse)
         except OSError as error:
             self._log.warn("a worker cannot be asked for", error=str(error))
             worker.close()
             return None
+        self.workers[worker.number] = worker
+        return worker
+
+    def _ask_for(self, worker: Worker, rehearse: bool, namespace: tuple[int, ...] = ()) -> None:
+        """Raises OSError."""
+        ends: list[int] = []
+        try:
+            ends = worker.open_channels(self._job_owner)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*ends, *namespace]))]
+            self._control.sendmsg([_FORK.pack(b"F", worker.number, worker.tmp_bytes, rehearse)], rights)
         finally:
             for fd in ends:
                 os.close(fd)
-        self.workers[worker.number] = worker
-        return worker
+
+    def _start_maker(self, message: bytes) -> None:
+        """Sends the message with the socket of the process that makes network namespaces. Raises OSError."""
+        self._maker, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._maker.setblocking(False)
+        self._loop.register(self._maker.fileno(), event_loop.READABLE, self._on_maker)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+        with theirs:
+            self._control.sendmsg([message], rights)
+
+    def _on_maker(self, events: int) -> None:
+        """A network namespace has been made, or could not be."""
+        try:
+            message, ancillary, _, _ = self._maker.recvmsg(512, 64, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if len(message) < _NUMBER.size:
+            self._log.error("the process that makes network namespaces has ended")
+            self.kill()
+            return
+        fds = _descriptors(ancillary)
+        worker = self.workers[_NUMBER.unpack_from(message)[0]]
+        try:
+            if not fds:
+                raise OSError(f"no network namespace: {message[_NUMBER.size :].decode(errors='replace')}")
+            worker.listener = fds.pop()
+            self._ask_for(worker, False, (fds[0],))
+        except OSError as error:
+            del self.workers[worker.number]
+            self.owner.on_fork_failed(worker, str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def preload_asyncio(self) -> None:
         """From the next fork on, asynchronous handlers start at once."""
@@ -111,9 +145,7 @@ class ZygoteProcess:
             if not message:
                 self._died()
                 return
-            fds = array.array("i")
-            for _, _, data in ancillary:
-                fds.frombytes(data)
+            fds = _descriptors(ancillary)
             try:
                 self._on_message(message, fds)
             except (struct.error, LookupError, ValueError) as error:
@@ -202,6 +234,9 @@ class ZygoteProcess:
         self._on_stderr(0)
         self._loop.unregister(self._control.fileno())
         self._control.close()
+        if self._maker:
+            self._loop.unregister(self._maker.fileno())
+            self._maker.close()
         self._loop.unregister(self._stderr)
         os.close(self._stderr)
         told = self._stderr_tail.decode(errors="replace").strip()
@@ -210,6 +245,21 @@ class ZygoteProcess:
         for worker in workers:
             self.owner.on_ended(worker, None)
         self.owner.on_dead(self, reason)
+
+
+def _start(spec: Spec, environment: Environment | None) -> tuple[int, socket.socket, int]:
+    if not spec.bwrap:
+        return spawn(spec, *bare_command(spec.python, spec.runtime_dir, environment), [])
+    binds = environment.binds if environment else ()
+    gathered, sources = bind_sources(spec, binds)
+    return spawn(spec, *sandbox_command(spec.bwrap, spec.python, spec.runtime, environment, sources), gathered, binds)
+
+
+def _descriptors(ancillary: list) -> array.array:
+    fds = array.array("i")
+    for _, _, data in ancillary:
+        fds.frombytes(data)
+    return fds
 
 
 def _configuration(environment: Environment | None) -> bytes:
@@ -228,58 +278,3 @@ def _is_pidfd(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _spawn(spec: Spec, environment: Environment | None) -> tuple[int, socket.socket, int]:
-    """Starts the process as the sandbox's user. Returns (pid, control socket, stderr), both non-blocking."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    stderr, stderr_end = os.pipe()
-    files: list[int] = []
-    binds = environment.binds if environment else ()
-    gathered = gather.directory() if binds and _changes_user(spec) else None
-    if spec.bwrap:
-        sources = [f"{gathered}/{number}" if gathered else bind.source for number, bind in enumerate(binds)]
-        argv, variables, files = sandbox_command(spec.bwrap, spec.python, spec.runtime, environment, sources)
-    else:
-        argv, variables = bare_command(spec.python, spec.runtime_dir, environment)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _become(spec, theirs.fileno(), stderr_end, files, gathered, binds)
-            os.execve(argv[0], argv, variables)
-        except BaseException as error:
-            os.write(2, f"cannot start {argv[0]}: {error}\n".encode())
-            os._exit(127)
-    for fd in (*files, stderr_end):
-        os.close(fd)
-    theirs.close()
-    ours.setblocking(False)
-    os.set_blocking(stderr, False)
-    return pid, ours, stderr
-
-
-def _changes_user(spec: Spec) -> bool:
-    return spec.bwrap is not None and os.geteuid() == 0
-
-
-def _become(
-    spec: Spec, control: int, stderr: int, files: list[int], gathered: str | None, binds: tuple[Bind, ...]
-) -> None:
-    """In the new process: descriptors 0 to 3, what is to be bound, then the sandbox's user if this is root."""
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(stderr, 2)
-    os.dup2(null, 0)
-    os.dup2(stderr, 1)
-    for fd in files:
-        os.set_inheritable(fd, True)
-    if _CONTROL_FD in files:
-        raise OSError(f"descriptor {_CONTROL_FD} is taken")
-    os.dup2(control, _CONTROL_FD)
-    if gathered:
-        gather.mount(gathered, binds, (spec.uid, spec.gid))
-    if _changes_user(spec):
-        os.setgroups([])
-        os.setresgid(spec.gid, spec.gid, spec.gid)
-        os.setresuid(spec.uid, spec.uid, spec.uid)
-    if not spec.bwrap:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: bubblewrap does the same

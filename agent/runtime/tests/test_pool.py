@@ -34,8 +34,8 @@ class Zygote:
         self.asked: list[Process] = []
         self.workers: dict[int, Process] = {}
 
-    def fork(self, tmp_bytes: int, rehearse: bool) -> Process:
-        worker = Process(self._loop, self, len(self.workers), tmp_bytes)
+    def fork(self, tmp_bytes: int, network: bool, rehearse: bool) -> Process:
+        worker = Process(self._loop, self, len(self.workers), tmp_bytes, network)
         self.workers[worker.number] = worker
         self.asked.append(worker)
         return worker
