@@ -11,8 +11,9 @@ const CONTROL_PLANE = {
 
 const AGENT = {
   job: ['executor', 'environment', 'launcher'],
-  executor: ['environment', 'launcher'],
+  executor: ['environment', 'docker', 'launcher'],
   environment: ['docker', 'launcher'],
+  docker: [],
   launcher: [],
   link: [],
   hardware: [],

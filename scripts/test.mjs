@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runCommand, SetupError } from './lib/run-command.mjs';
 import {
-  ensureGrpcurl,
+  ensureGoTools,
   ensureNodeModules,
   ensurePythonTools,
   ensureSystemPackages,
@@ -25,7 +25,7 @@ async function main() {
     await ensureNodeModules();
     await ensureSystemPackages(Object.keys(SYSTEM_PACKAGES));
     await ensurePythonTools();
-    await ensureGrpcurl();
+    await ensureGoTools();
   } catch (error) {
     if (error instanceof SetupError) return fail(error.message);
     throw error;

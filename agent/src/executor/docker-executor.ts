@@ -1,0 +1,419 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Logger, messageOf } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type { Assignment } from '@harrier/shared/gen/link';
+import { Limits_Network as Network } from '@harrier/shared/gen/module';
+import type { ContainerBudget } from '../docker/container-budget.ts';
+import { LABEL, listContainers } from '../docker/container-list.ts';
+import { type ContainerSpec, containerOptions } from '../docker/container-policy.ts';
+import { ContainerRun, LogOverrunError } from '../docker/container-run.ts';
+import { type DockerEngine, EngineUnavailableError, engineMessage, engineStatus } from '../docker/engine.ts';
+import { ImageError, type Images } from '../docker/images.ts';
+import type { OutputStream } from '../docker/stream-frames.ts';
+import { containerOutcome, type Ending, type Outcome } from './container-outcome.ts';
+import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
+import { type AttemptFacts, DockerAttempt } from './docker-attempt.ts';
+import type { AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
+import { durationMs } from './start-message.ts';
+
+export interface DockerExecutorOptions {
+  engine: DockerEngine;
+  images: Images;
+  budget: ContainerBudget;
+  /** Directory of the agent: what its containers are told apart by, and where attempts are kept. */
+  dataDir: string;
+  /** How source text is run, by language. */
+  runners: Readonly<Record<string, ScriptRunner>>;
+  events: ExecutorEvents;
+  logger: Logger;
+}
+
+/** Between asking a container to stop and killing it, when its timeout is reached. */
+const TIMEOUT_GRACE_MS = 2_000;
+/** An engine that has just ended is not missed at once. */
+const RETRY_MS = 500;
+const MAX_FAILURES = 10;
+/** Processes and threads of a container whose assignment does not say. */
+const DEFAULT_PROCESSES = 512;
+/** What the engine keeps beyond the streams' limits: each line takes some bytes more. */
+const LOG_SLACK_BYTES = 16 * 1024 * 1024;
+
+/**
+ * Images that follow the container protocol, source text in runner images, and commands in an image: one container for
+ * each call. Output and result are kept in files, so that attempts outlive the agent: containers run on, and an agent
+ * that is started again takes them up.
+ */
+export class DockerExecutor implements Executor {
+  readonly kind = 'docker';
+  readonly #options: DockerExecutorOptions;
+  readonly #directory: string;
+  readonly #attempts = new Map<string, DockerAttempt>();
+  #closed = false;
+
+  constructor(options: DockerExecutorOptions) {
+    this.#options = options;
+    this.#directory = join(options.dataDir, 'containers');
+  }
+
+  /** Takes up what a former agent has left: to be called once, before anything is started. */
+  open(): void {
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+    for (const name of readdirSync(this.#directory)) this.#recover(join(this.#directory, name));
+    this.#options.engine.onChange(() => this.#engineChanged());
+    this.#engineChanged();
+  }
+
+  /** Leaves everything to a later agent. */
+  close(): void {
+    this.#closed = true;
+    for (const attempt of this.#attempts.values()) attempt.close();
+  }
+
+  /** @param prelude what the preparation wrote; the control plane has it as the beginning of standard error */
+  start(assignment: Assignment, prelude: Uint8Array = new Uint8Array(0)): StartRefusal | undefined {
+    const { engine, runners } = this.#options;
+    const key = { executionId: assignment.ref?.executionId ?? '', attempt: assignment.ref?.attempt ?? 0 };
+    if (this.#attempts.has(keyOf(key))) return undefined;
+    const gone = engine.unavailable();
+    if (gone !== undefined) return { error: { code: Code.SUBMIT_FAILED, message: gone }, requeue: true };
+    const network = assignment.limits?.network ?? Network.NONE;
+    if (network !== Network.NONE && network !== Network.NETWORK_UNSPECIFIED) {
+      return denied('limits.network: containers have no network');
+    }
+    const program = programInContainer(assignment, runners);
+    if (program === undefined) return denied('this agent does not run this kind of program in a container');
+    const facts = factsOf(key, assignment, program);
+    const attempt = new DockerAttempt(join(this.#directory, keyOf(key)), facts, this.#run(key), this.#emit(key));
+    if (prelude.length > 0) {
+      attempt.files.append('stderr', prelude);
+      attempt.sender.skip('stderr', prelude.length);
+    }
+    this.#attempts.set(keyOf(key), attempt);
+    void this.#execute(attempt, program, assignment);
+    return undefined;
+  }
+
+  cancel(key: AttemptKey, _reason: CancelReason, graceMs: number): void {
+    const attempt = this.#attempts.get(keyOf(key));
+    if (attempt !== undefined) this.#stop(attempt, 'cancel', graceMs);
+  }
+
+  acknowledgeOutput(key: AttemptKey, stdoutOffset: number, stderrOffset: number): void {
+    const attempt = this.#attempts.get(keyOf(key));
+    if (attempt === undefined) return;
+    const before = attempt.sender.drained;
+    attempt.sender.acknowledge(stdoutOffset, stderrOffset);
+    if (!before) this.#tellEnd(attempt);
+  }
+
+  forget(key: AttemptKey): void {
+    const attempt = this.#attempts.get(keyOf(key));
+    if (attempt === undefined) return;
+    this.#attempts.delete(keyOf(key));
+    attempt.remove();
+  }
+
+  replay(): void {
+    queueMicrotask(() => {
+      if (this.#closed) return;
+      const { events } = this.#options;
+      const all = [...this.#attempts.values()];
+      const held = all.map(({ facts: { executionId, attempt }, ended }) => ({ executionId, attempt, finished: ended }));
+      events.onRecovered(this, held);
+      for (const attempt of all) {
+        attempt.sender.rewind();
+        attempt.sender.send();
+        this.#tellEnd(attempt);
+      }
+    });
+  }
+
+  // From nothing to a running container.
+
+  async #execute(attempt: DockerAttempt, program: ProgramInContainer, assignment: Assignment): Promise<void> {
+    try {
+      const { budget, images, engine } = this.#options;
+      const { signal } = attempt.abort;
+      attempt.release = await budget.take(signal);
+      const onOutput = (text: string): void => this.#append(attempt, 'stderr', Buffer.from(text));
+      const pulling = { onOutput, onProgress: () => {} };
+      const image = images.held(program.image) ?? (await images.ensure(program.image, program.pull, pulling, signal));
+      const spec = this.#spec(attempt.facts, program, assignment, image);
+      const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
+      attempt.setBefore();
+      const running = await attempt.run.start(containerOptions(spec, engine.facts), program.stdin, sink, signal);
+      attempt.started = true;
+      attempt.followed = true;
+      this.#options.events.onStarted(attempt.facts);
+      attempt.sender.send();
+      this.#startTimeout(attempt, Date.now());
+      // A cancel that came while the container was being started.
+      if (attempt.ending !== undefined) void this.#kill(attempt, 'SIGKILL');
+      void running.handedOver.then(() => this.#handedOver(attempt));
+      await running.ended;
+      await this.#settle(attempt);
+    } catch (error) {
+      if (attempt.started) this.#broken(attempt, error);
+      else this.#finish(attempt, attempt.abort.signal.aborted ? CANCELLED : refusal(error), 0);
+    }
+  }
+
+  #spec(
+    facts: AttemptFacts,
+    { command, entrypoint, mounts }: ProgramInContainer,
+    { limits, env, tenant }: Assignment,
+    image: { id: string; volumes: readonly string[] },
+  ): ContainerSpec {
+    return {
+      imageId: image.id,
+      command,
+      ...(entrypoint === undefined ? {} : { entrypoint }),
+      env,
+      labels: {
+        [LABEL.agent]: this.#options.dataDir,
+        [LABEL.role]: 'run',
+        [LABEL.execution]: facts.executionId,
+        [LABEL.attempt]: String(facts.attempt),
+        [LABEL.tenant]: tenant,
+      },
+      limits: {
+        memoryBytes: facts.memoryBytes,
+        cpu: limits?.cpu ?? 0,
+        processes: limits?.processes || DEFAULT_PROCESSES,
+        tmpBytes: Number(limits?.tmpBytes ?? 0),
+        logBytes: facts.logBytes,
+      },
+      volumes: image.volumes,
+      mounts,
+      profile: 'call',
+      stdin: true,
+    };
+  }
+
+  #handedOver(attempt: DockerAttempt): void {
+    if (!this.#closed && !attempt.ended) attempt.setHandedOver();
+  }
+
+  // From a running container to its end.
+
+  #append(attempt: DockerAttempt, stream: OutputStream, data: Buffer): void {
+    if (this.#closed || attempt.ended) return;
+    attempt.files.append(stream, data);
+    // Output follows the news of the start.
+    if (attempt.started) attempt.sender.send();
+  }
+
+  /** Both streams are at their end: what the engine says of the container says how the attempt ended. */
+  async #settle(attempt: DockerAttempt): Promise<void> {
+    const exit = await attempt.run.exit();
+    if (this.#closed || attempt.ended) return;
+    const { facts, files, ending, engineLost } = attempt;
+    const isLog = facts.program === 'command';
+    const outcome = containerOutcome({
+      ...facts,
+      exit,
+      ending,
+      engineLost,
+      stdout: isLog ? new Uint8Array(0) : files.read('stdout', 0, files.length('stdout')),
+      stdoutTruncated: files.truncated('stdout'),
+    });
+    this.#finish(attempt, outcome, exit.runMs);
+  }
+
+  #finish(attempt: DockerAttempt, outcome: Outcome, runMs: number): void {
+    if (this.#closed || attempt.ended) return;
+    attempt.finish(outcome, runMs);
+    attempt.followed = false;
+    attempt.sender.send();
+    void this.#removeContainer(attempt);
+    this.#tellEnd(attempt);
+  }
+
+  async #removeContainer(attempt: DockerAttempt): Promise<void> {
+    try {
+      await attempt.run.remove();
+    } catch (error) {
+      // It is removed when the engine is back; see #sweep.
+      this.#options.logger.warn({ container: attempt.run.name, reason: engineMessage(error) }, 'container not removed');
+    } finally {
+      attempt.release();
+    }
+  }
+
+  #tellEnd(attempt: DockerAttempt): void {
+    const { end, sender, facts } = attempt;
+    if (end !== undefined && sender.drained) this.#options.events.onFinished(facts, end);
+  }
+
+  #stop(attempt: DockerAttempt, ending: Ending, graceMs: number): void {
+    if (attempt.ended) return;
+    attempt.ending = ending;
+    if (!attempt.started) {
+      attempt.abort.abort(new Error(ending));
+      return;
+    }
+    clearTimeout(attempt.timer);
+    attempt.timer = setTimeout(() => void this.#kill(attempt, 'SIGKILL'), graceMs);
+    if (graceMs > 0) void this.#kill(attempt, 'SIGTERM');
+  }
+
+  async #kill(attempt: DockerAttempt, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    try {
+      await attempt.run.signal(signal);
+    } catch (error) {
+      // The container is killed when it is followed again.
+      this.#options.logger.warn(
+        { container: attempt.run.name, signal, reason: engineMessage(error) },
+        'no signal sent',
+      );
+    }
+  }
+
+  #startTimeout(attempt: DockerAttempt, startedAtMs: number): void {
+    const { timeoutMs } = attempt.facts;
+    if (timeoutMs === 0 || attempt.ending !== undefined) return;
+    clearTimeout(attempt.timer);
+    const leftMs = Math.max(0, startedAtMs + timeoutMs - Date.now());
+    attempt.timer = setTimeout(() => this.#stop(attempt, 'timeout', TIMEOUT_GRACE_MS), leftMs);
+  }
+
+  // Containers that nobody follows: after a restart of the agent, and when the engine was lost.
+
+  #recover(directory: string): void {
+    const facts = DockerAttempt.factsIn(directory);
+    if (facts === undefined) {
+      rmSync(directory, { recursive: true, force: true });
+      return;
+    }
+    const attempt = new DockerAttempt(directory, facts, this.#run(facts), this.#emit(facts));
+    if (!attempt.ended) attempt.release = this.#options.budget.adopt();
+    this.#attempts.set(keyOf(facts), attempt);
+  }
+
+  #engineChanged(): void {
+    if (this.#closed) return;
+    const gone = this.#options.engine.unavailable() !== undefined;
+    for (const attempt of this.#attempts.values()) {
+      if (attempt.ended || !attempt.started) continue;
+      if (gone) attempt.engineLost = true;
+      else if (!attempt.followed) void this.#resume(attempt);
+    }
+    if (!gone) void this.#sweep();
+  }
+
+  #broken(attempt: DockerAttempt, error: unknown): void {
+    attempt.followed = false;
+    if (this.#closed || attempt.ended) return;
+    const { engine, logger } = this.#options;
+    if (engine.unavailable() !== undefined) return;
+    const isLost = error instanceof LogOverrunError || ++attempt.failures > MAX_FAILURES;
+    logger.warn({ container: attempt.run.name, reason: messageOf(error) }, 'container not followed');
+    if (isLost) this.#finish(attempt, failed(Code.INTERNAL, messageOf(error)), 0);
+    else setTimeout(() => this.#retry(attempt), RETRY_MS).unref();
+  }
+
+  #retry(attempt: DockerAttempt): void {
+    if (this.#closed || attempt.ended || attempt.followed) return;
+    if (this.#options.engine.unavailable() === undefined) void this.#resume(attempt);
+  }
+
+  async #resume(attempt: DockerAttempt): Promise<void> {
+    attempt.followed = true;
+    try {
+      const state = await attempt.run.state();
+      if (this.#closed || attempt.ended) return;
+      if (state.kind === 'missing' || state.kind === 'created') {
+        this.#finish(attempt, failed(Code.AGENT_LOST, 'the container is gone'), 0);
+        return;
+      }
+      if (!attempt.handedOver) {
+        this.#finish(attempt, failed(Code.AGENT_LOST, 'the agent was lost before it had handed the input over'), 0);
+        return;
+      }
+      if (attempt.ending !== undefined) await attempt.run.signal('SIGKILL');
+      else if (state.kind === 'running') this.#startTimeout(attempt, state.startedAtMs);
+      const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
+      await attempt.run.follow(attempt.known, attempt.facts.logBytes, sink);
+      await this.#settle(attempt);
+    } catch (error) {
+      this.#broken(attempt, error);
+    }
+  }
+
+  /** Removes containers of this agent whose attempts have ended or are not known. */
+  async #sweep(): Promise<void> {
+    const { engine, dataDir, logger } = this.#options;
+    try {
+      const listed = await listContainers(engine, { [LABEL.agent]: dataDir, [LABEL.role]: 'run' });
+      const wanted = new Set([...this.#attempts.values()].filter(({ ended }) => !ended).map(({ run }) => run.name));
+      for (const { name } of listed) {
+        if (!wanted.has(name)) await new ContainerRun(engine, name).remove();
+      }
+    } catch (error) {
+      logger.warn({ reason: engineMessage(error) }, 'containers not looked through');
+    }
+  }
+
+  #run(key: AttemptKey): ContainerRun {
+    const agent = createHash('sha256').update(this.#options.dataDir).digest('hex').slice(0, 8);
+    return new ContainerRun(this.#options.engine, `harrier-${agent}-${key.executionId}-${key.attempt}`);
+  }
+
+  #emit({ executionId, attempt }: AttemptKey): (stream: OutputStream, offset: number, data: Uint8Array) => void {
+    return (stream, offset, data) => this.#options.events.onOutput({ executionId, attempt }, stream, offset, data);
+  }
+}
+
+const NOTHING_RAN = { exitCode: undefined, output: new Uint8Array(0) };
+const CANCELLED: Outcome = {
+  ...NOTHING_RAN,
+  outcome: 'cancelled',
+  error: { code: Code.CANCELLED, message: 'cancelled before it ran' },
+};
+
+function keyOf({ executionId, attempt }: AttemptKey): string {
+  return `${executionId}.${attempt}`;
+}
+
+function denied(message: string): StartRefusal {
+  return { error: { code: Code.POLICY_DENIED, message }, requeue: false };
+}
+
+function failed(code: Code, message: string): Outcome {
+  return { ...NOTHING_RAN, outcome: 'failed', error: { code, message } };
+}
+
+/** Why no container runs. */
+function refusal(error: unknown): Outcome {
+  if (error instanceof ImageError) {
+    return failed(error.denied ? Code.POLICY_DENIED : Code.ENVIRONMENT_FAILED, error.message);
+  }
+  const why = `the container cannot be started: ${engineMessage(error)}`;
+  // The engine has answered, and would answer the same again.
+  if (engineStatus(error) !== undefined) return failed(Code.ENVIRONMENT_FAILED, why);
+  const isGone = error instanceof EngineUnavailableError || (error as NodeJS.ErrnoException).syscall !== undefined;
+  return failed(isGone ? Code.SUBMIT_FAILED : Code.INTERNAL, why);
+}
+
+function factsOf(
+  key: AttemptKey,
+  { limits, timeout }: Assignment,
+  { kind, entrypoint }: ProgramInContainer,
+): AttemptFacts {
+  const stdoutBytes = Number(limits?.stdoutBytes ?? 0);
+  const stderrBytes = Number(limits?.stderrBytes ?? 0);
+  const outputBytes = Number(limits?.outputBytes ?? 0);
+  return {
+    ...key,
+    program: kind,
+    file: entrypoint?.[0] ?? '',
+    timeoutMs: Math.ceil(durationMs(timeout)),
+    memoryBytes: Number(limits?.memoryBytes ?? 0),
+    outputBytes,
+    stdoutBytes,
+    stderrBytes,
+    logBytes: stderrBytes + (kind === 'command' ? stdoutBytes : outputBytes) + LOG_SLACK_BYTES,
+  };
+}

@@ -1,0 +1,116 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { killProcessesWith, listProcesses } from './processes.ts';
+import { until } from './wait.ts';
+
+/** Images and their trees are made once and stay: below the user's cache, not in the repository. */
+const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'harrier', 'test-docker');
+/** Short, so that the sockets in it have short paths. */
+const RUNTIME = '/run/harrier-test-docker';
+const LOG = join(RUNTIME, 'dockerd.log');
+
+/** A Docker engine of the tests' own: no network, no bridge, no part in an engine that the host may have. */
+export const DOCKER_SOCKET = join(RUNTIME, 'docker.sock');
+
+/** Debian with Python, made from Debian's packages, because no registry can be reached from everywhere. */
+export const PYTHON_IMAGE = 'harrier-test/python:3';
+
+const INSTALL = 'apt-get install -y --no-install-recommends docker.io debootstrap';
+
+/** Starts the engine, unless it runs, with the image of Python in it. */
+export async function startDockerEngine(): Promise<void> {
+  for (const program of ['dockerd', 'debootstrap']) {
+    if (spawnSync('which', [program]).status !== 0) throw new Error(`${program} is missing; install with: ${INSTALL}`);
+  }
+  if (process.getuid?.() !== 0) throw new Error('the tests of Docker start an engine of their own, which takes root');
+  mkdirSync(CACHE, { recursive: true });
+  mkdirSync(RUNTIME, { recursive: true });
+  if (!answers()) await launch();
+  if (docker('image', 'ls', '--quiet', PYTHON_IMAGE) === '') docker('import', pythonTree(), PYTHON_IMAGE);
+}
+
+/** Ends the engine: politely, or as a crash would. Containers that run end with it. */
+export async function stopDockerEngine(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+  const pid = enginePid();
+  if (pid === undefined) return;
+  process.kill(pid, signal);
+  await until('the Docker engine to end', () => enginePid() === undefined);
+}
+
+/** Runs the command `docker` on the engine. @returns its standard output, without the end of the line */
+export function docker(...args: string[]): string {
+  return execFileSync('docker', args, {
+    encoding: 'utf8',
+    env: dockerEnvironment(),
+    maxBuffer: 64 * 1024 * 1024,
+  }).trim();
+}
+
+/** Builds an image without a network. @param dockerfile its text */
+export function buildImage(name: string, dockerfile: string, context?: string): void {
+  const args = [
+    'build',
+    '--quiet',
+    '--network',
+    'none',
+    '--tag',
+    name,
+    ...(context === undefined ? ['-'] : ['-f', '-', context]),
+  ];
+  execFileSync('docker', args, { input: dockerfile, env: dockerEnvironment(), stdio: ['pipe', 'ignore', 'pipe'] });
+}
+
+export function dockerEnvironment(): Record<string, string> {
+  return {
+    PATH: process.env.PATH ?? '/usr/bin:/bin',
+    HOME: RUNTIME,
+    DOCKER_HOST: `unix://${DOCKER_SOCKET}`,
+    DOCKER_BUILDKIT: '0',
+  };
+}
+
+function answers(): boolean {
+  return spawnSync('docker', ['version'], { env: dockerEnvironment(), timeout: 10_000 }).status === 0;
+}
+
+/** Started as a daemon: it is shared by the files of a run, and stays for the next one. */
+async function launch(): Promise<void> {
+  const options = [
+    ...['--host', `unix://${DOCKER_SOCKET}`, '--pidfile', join(RUNTIME, 'dockerd.pid')],
+    ...['--data-root', join(CACHE, 'data'), '--exec-root', join(RUNTIME, 'exec')],
+    ...['--bridge', 'none', '--iptables=false', '--ip6tables=false'],
+  ];
+  const log = openSync(LOG, 'w');
+  // An engine that was killed leaves these, and their numbers may be somebody else's by now.
+  for (const file of ['dockerd.pid', 'exec/containerd/containerd.pid']) rmSync(join(RUNTIME, file), { force: true });
+  killProcessesWith(`${RUNTIME}/exec/containerd/containerd.toml`);
+  // The shell ends at once, so that the engine is nobody's child.
+  const script = 'setsid dockerd "$@" <&- &';
+  spawnSync('sh', ['-c', script, 'dockerd', ...options], { stdio: ['ignore', log, log], env: dockerEnvironment() });
+  closeSync(log);
+  await until('the Docker engine to answer', () => {
+    if (enginePid() === undefined && readFileSync(LOG, 'utf8').includes('failed to start')) {
+      throw new Error(`dockerd ended:\n${readFileSync(LOG, 'utf8').slice(-4000)}`);
+    }
+    return answers();
+  });
+}
+
+function enginePid(): number | undefined {
+  return listProcesses().find(({ command }) => command.startsWith('dockerd ') && command.includes(DOCKER_SOCKET))?.pid;
+}
+
+function pythonTree(): string {
+  const archive = join(CACHE, 'bookworm-python3.tar');
+  if (existsSync(archive)) return archive;
+  const tree = join(CACHE, 'tree');
+  execFileSync('rm', ['-rf', tree]);
+  execFileSync('debootstrap', ['--variant=minbase', '--include=python3', 'bookworm', tree], { stdio: 'ignore' });
+  execFileSync('rm', ['-rf', join(tree, 'var/cache/apt'), join(tree, 'var/lib/apt/lists')]);
+  execFileSync('tar', ['--numeric-owner', '-C', tree, '-cf', `${archive}.new`, '.']);
+  renameSync(`${archive}.new`, archive);
+  execFileSync('rm', ['-rf', tree]);
+  return archive;
+}
