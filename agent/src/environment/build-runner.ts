@@ -1,0 +1,96 @@
+import { stripVTControlCharacters } from 'node:util';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type { Bind, StartNetwork } from '../launcher/messages.ts';
+import type { PrivateRuns } from '../launcher/private-runs.ts';
+import { EnvironmentError } from './environment.ts';
+import type { BuildDirectories } from './environment-store.ts';
+import type { TaskEvents } from './shared-tasks.ts';
+
+/** Where a prepared environment is in the sandbox, also while it is built: so its paths never change. */
+export const ENVIRONMENT_PATH = '/environment';
+export const TOOLS_PATH = '/opt/harrier';
+const CACHE_PATH = '/cache';
+/** Builds of large packages are slow; one that does not end must not hold its slot for ever. */
+const BUILD_TIMEOUT_MS = 30 * 60_000;
+const MIB = 1024 * 1024;
+/** Compilers need room; the caller's own limits are for the code that runs later. */
+const LIMITS = {
+  memory_bytes: 8192 * MIB,
+  cpu: 0,
+  stdout_bytes: 16 * MIB,
+  stderr_bytes: 16 * MIB,
+  result_bytes: MIB,
+  tmp_bytes: 1024 * MIB,
+  processes: 1024,
+};
+/** Of the end of its output, what is told as the reason of a failure. */
+const REASON_BYTES = 4_000;
+
+export interface BuildCommand {
+  tenant: string;
+  argv: readonly string[];
+  input: string;
+  variables?: Readonly<Record<string, string>>;
+  directories: BuildDirectories;
+  /** Tools and interpreters beside what the sandbox has. */
+  binds: readonly Bind[];
+  hosts: readonly string[];
+}
+
+/**
+ * Runs a step of a build in a sandbox, without anything of the agent: it can write to the environment that it builds and
+ * to the packages that this tenant's builds keep, and reach the package index.
+ * @returns what it wrote to standard output; standard error goes to the events
+ * @throws EnvironmentError with the end of its standard error
+ */
+export async function runBuild(
+  runs: PrivateRuns,
+  { tenant, argv, input, variables, directories, binds, hosts }: BuildCommand,
+  events: TaskEvents,
+  signal: AbortSignal,
+): Promise<string> {
+  const stdout: Uint8Array[] = [];
+  let reason = Buffer.alloc(0);
+  const network: StartNetwork | undefined = hosts.length === 0 ? undefined : { mode: 'hosts', hosts };
+  const end = await runs.run(
+    {
+      tenant,
+      argv,
+      input: Buffer.from(input),
+      variables: {
+        PATH: `${TOOLS_PATH}:/usr/local/bin:/usr/bin:/bin`,
+        HOME: `${CACHE_PATH}/home`,
+        TMPDIR: `${CACHE_PATH}/tmp`,
+        SSL_CERT_FILE: '/etc/ssl/certs/ca-certificates.crt',
+        ...variables,
+      },
+      environment: {
+        // One sandbox for the steps of a build, and for no other build.
+        key: `build ${directories.tree}`,
+        binds: [
+          { source: directories.tree, target: ENVIRONMENT_PATH, writable: true },
+          { source: directories.cache, target: CACHE_PATH, writable: true },
+          ...binds,
+        ],
+      },
+      network,
+      limits: LIMITS,
+      timeoutMs: BUILD_TIMEOUT_MS,
+      onOutput: (stream, data) => {
+        // The bytes are a part of the launcher's frame, which is used again.
+        const copy = Buffer.from(data);
+        if (stream === 'stdout') {
+          stdout.push(copy);
+          return;
+        }
+        reason = Buffer.concat([reason, copy]).subarray(-REASON_BYTES);
+        events.onOutput(copy);
+      },
+    },
+    signal,
+  );
+  if (end.outcome === 'succeeded') return Buffer.concat(stdout).toString('utf8');
+  const told = stripVTControlCharacters(reason.toString('utf8')).trim();
+  const ended = end.error?.message ?? end.outcome;
+  throw new EnvironmentError(Code.ENVIRONMENT_FAILED, told === '' ? ended : told);
+}

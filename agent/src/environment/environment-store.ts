@@ -1,0 +1,351 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { chown, lstat, mkdir, open, readdir, readFile, rename, rm, statfs, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Logger, messageOf } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { directorySize } from './directory-size.ts';
+import { EnvironmentError } from './environment.ts';
+import { SharedTasks, type TaskEvents } from './shared-tasks.ts';
+
+const MANIFEST = 'manifest.json';
+const TREE = 'tree';
+const CACHE = '.cache';
+const BUILD_PREFIX = '.build-';
+const GONE_PREFIX = '.gone-';
+/** How often a build is looked at for what it takes on the disk. */
+const WATCH_MS = 2_000;
+/** What is used often need not be written down each time: it only orders the evictions after a restart. */
+const TOUCH_MS = 60_000;
+const FORMAT = 1;
+
+/** What is known of a stored environment. */
+export interface Manifest {
+  format: number;
+  kind: string;
+  /** What was installed, as text; see `Environment` of the schema. */
+  lock: string;
+  /** Digests of unresolved requests that led to it. */
+  requests: string[];
+  sizeBytes: number;
+  /** What the provider needs to run it. */
+  facts: Record<string, string>;
+}
+
+/** An environment in the store, held: it is not evicted before `release`. */
+export interface HeldEnvironment {
+  readonly key: string;
+  /** What is mounted at /environment. */
+  readonly tree: string;
+  readonly manifest: Manifest;
+  release(): void;
+}
+
+interface Entry {
+  tenant: string;
+  key: string;
+  manifest: Manifest;
+  holders: number;
+  usedMs: number;
+  touchedMs: number;
+}
+
+export interface EnvironmentStoreOptions {
+  /** Of this store alone. */
+  directory: string;
+  /** Bytes of all environments together, at most; the least recently used ones make room. */
+  maxBytes: number;
+  /** Bytes that stay free on the disk. */
+  minFreeBytes: number;
+  /** Who writes into directories that are being built; undefined: this process's own user. */
+  builder: { uid: number; gid: number } | undefined;
+  logger: Logger;
+}
+
+/** Where a build writes. */
+export interface BuildDirectories {
+  /** Becomes the environment. */
+  tree: string;
+  /** Packages that this tenant's builds keep; never seen by running code. */
+  cache: string;
+}
+
+/**
+ * Prepared environments on disk: `TENANT/KEY/tree`, beside it a manifest that is written last. The key tells everything
+ * that shapes an environment, so one that is there never changes. What a build leaves when it is torn is removed at the next
+ * start. What lies in a tree was written by code of callers: it is counted and removed without following links.
+ */
+export class EnvironmentStore {
+  readonly #options: EnvironmentStoreOptions;
+  readonly #entries = new Map<string, Entry>();
+  readonly #builds = new SharedTasks<Entry>();
+  #building = 0;
+
+  private constructor(options: EnvironmentStoreOptions) {
+    this.#options = options;
+  }
+
+  /** Opens the store and removes what torn builds have left. */
+  static async open(options: EnvironmentStoreOptions): Promise<EnvironmentStore> {
+    const store = new EnvironmentStore(options);
+    await mkdir(options.directory, { recursive: true, mode: 0o711 });
+    for (const tenant of await readdir(options.directory)) {
+      const directory = join(options.directory, tenant);
+      if (!(await lstat(directory)).isDirectory()) continue;
+      for (const name of await readdir(directory)) if (name !== CACHE) await store.#recover(tenant, name);
+    }
+    await store.#makeRoom(0);
+    return store;
+  }
+
+  /** Key of an environment: SHA-256 of everything that shapes it. */
+  static keyOf(parts: readonly unknown[]): string {
+    return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+  }
+
+  /** Bytes of all environments. */
+  get sizeBytes(): number {
+    let bytes = 0;
+    for (const { manifest } of this.#entries.values()) bytes += manifest.sizeBytes;
+    return bytes;
+  }
+
+  /** From memory: no file is touched. */
+  hold(tenant: string, key: string): HeldEnvironment | undefined {
+    const entry = this.#entries.get(idOf(tenant, key));
+    return entry === undefined ? undefined : this.#held(entry);
+  }
+
+  /** The environment that an unresolved request has led to before. */
+  holdByRequest(tenant: string, request: string): HeldEnvironment | undefined {
+    for (const entry of this.#entries.values()) {
+      if (entry.tenant === tenant && entry.manifest.requests.includes(request)) return this.#held(entry);
+    }
+    return undefined;
+  }
+
+  /** Why nothing can be built now; undefined when it can. */
+  async whyFull(): Promise<string | undefined> {
+    const { directory, minFreeBytes } = this.#options;
+    const free = await freeBytes(directory);
+    if (free >= minFreeBytes) return undefined;
+    return `the disk of ${directory} has ${mib(free)} MiB left, and ${mib(minFreeBytes)} MiB stay free`;
+  }
+
+  /**
+   * Builds an environment, or waits for the build that goes on.
+   * @param build fills the tree; the environment is there when it resolves, and nothing of it when it rejects
+   * @throws EnvironmentError when the disk has no room; what `build` throws; the signal's reason when it is aborted
+   */
+  async build(
+    tenant: string,
+    key: string,
+    about: Pick<Manifest, 'kind' | 'lock' | 'facts'> & { request: string | undefined },
+    events: TaskEvents,
+    signal: AbortSignal,
+    build: (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<void>,
+  ): Promise<HeldEnvironment> {
+    const id = idOf(tenant, key);
+    while (true) {
+      const known = this.#entries.get(id);
+      if (known !== undefined) {
+        await this.#addRequest(known, about.request);
+        return this.#held(known);
+      }
+      const entry = await this.#builds.run(id, events, signal, async (told, stop) => {
+        return await this.#build(tenant, key, about, told, stop, build);
+      });
+      // It may have been evicted before this turn came.
+      if (this.#entries.get(id) === entry) return this.#held(entry);
+    }
+  }
+
+  /** Directories for work that does not become an environment: resolving. Removed when the work is over. */
+  async scratch<Result>(tenant: string, work: (directories: BuildDirectories) => Promise<Result>): Promise<Result> {
+    const { directory, directories } = await this.#buildDirectory(tenant);
+    try {
+      return await work(directories);
+    } finally {
+      await this.#remove(tenant, directory);
+    }
+  }
+
+  async #build(
+    tenant: string,
+    key: string,
+    about: Pick<Manifest, 'kind' | 'lock' | 'facts'> & { request: string | undefined },
+    events: TaskEvents,
+    signal: AbortSignal,
+    build: (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<void>,
+  ): Promise<Entry> {
+    await this.#makeRoom(0);
+    const full = await this.whyFull();
+    if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
+    const { directory, directories } = await this.#buildDirectory(tenant);
+    this.#building++;
+    const watch = this.#watch(directories.tree, signal);
+    try {
+      await build(directories, events, watch.signal);
+      watch.signal.throwIfAborted();
+      const sizeBytes = await directorySize(directories.tree);
+      const { request, ...shape } = about;
+      const manifest = { format: FORMAT, ...shape, requests: request === undefined ? [] : [request], sizeBytes };
+      await writeDurably(join(directory, MANIFEST), JSON.stringify(manifest));
+      await rename(directory, join(this.#options.directory, tenant, key));
+      const entry = { tenant, key, manifest, holders: 0, usedMs: Date.now(), touchedMs: Date.now() };
+      this.#entries.set(idOf(tenant, key), entry);
+      await this.#makeRoom(0, entry);
+      return entry;
+    } catch (error) {
+      await this.#remove(tenant, directory);
+      throw watch.fault ?? error;
+    } finally {
+      watch.stop();
+      this.#building--;
+    }
+  }
+
+  /** Stops a build that takes the disk. */
+  #watch(tree: string, signal: AbortSignal): { signal: AbortSignal; stop: () => void; fault?: Error } {
+    const own = new AbortController();
+    const watch: { signal: AbortSignal; stop: () => void; fault?: Error } = {
+      signal: AbortSignal.any([signal, own.signal]),
+      stop: () => clearInterval(timer),
+    };
+    const look = async () => {
+      const full = await this.whyFull();
+      const bytes = await directorySize(tree);
+      const tooLarge =
+        bytes > this.#options.maxBytes
+          ? `it takes more than the ${mib(this.#options.maxBytes)} MiB of all environments`
+          : undefined;
+      const reason = full ?? tooLarge;
+      if (reason === undefined || own.signal.aborted) return;
+      watch.fault = new EnvironmentError(Code.ENVIRONMENT_FAILED, `the build was stopped: ${reason}`);
+      own.abort(watch.fault);
+    };
+    const timer = setInterval(() => void look().catch(() => undefined), WATCH_MS);
+    timer.unref();
+    return watch;
+  }
+
+  async #buildDirectory(tenant: string): Promise<{ directory: string; directories: BuildDirectories }> {
+    const parent = join(this.#options.directory, tenant);
+    const directory = join(parent, `${BUILD_PREFIX}${randomUUID()}`);
+    const directories = { tree: join(directory, TREE), cache: join(parent, CACHE) };
+    await mkdir(parent, { recursive: true, mode: 0o711 });
+    await mkdir(directory, { mode: 0o711 });
+    const { builder } = this.#options;
+    for (const path of [directories.tree, directories.cache]) {
+      await mkdir(path, { recursive: true, mode: 0o755 });
+      if (builder !== undefined) await chown(path, builder.uid, builder.gid);
+    }
+    return { directory, directories };
+  }
+
+  async #recover(tenant: string, key: string): Promise<void> {
+    const directory = join(this.#options.directory, tenant, key);
+    try {
+      const manifest = JSON.parse(await readFile(join(directory, MANIFEST), 'utf8')) as Manifest;
+      if (manifest.format !== FORMAT || key.startsWith('.')) throw new Error('it is not complete');
+      const usedMs = (await lstat(join(directory, MANIFEST))).mtimeMs;
+      this.#entries.set(idOf(tenant, key), { tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs });
+    } catch (error) {
+      this.#options.logger.info({ directory, reason: messageOf(error) }, 'removing what a build has left');
+      await rm(directory, { recursive: true, force: true });
+    }
+  }
+
+  #held(entry: Entry): HeldEnvironment {
+    entry.holders++;
+    this.#touch(entry);
+    let released = false;
+    return {
+      key: entry.key,
+      tree: join(this.#options.directory, entry.tenant, entry.key, TREE),
+      manifest: entry.manifest,
+      release: () => {
+        if (released) return;
+        released = true;
+        entry.holders--;
+        this.#touch(entry);
+      },
+    };
+  }
+
+  #touch(entry: Entry): void {
+    entry.usedMs = Date.now();
+    if (entry.usedMs - entry.touchedMs < TOUCH_MS) return;
+    entry.touchedMs = entry.usedMs;
+    const path = join(this.#options.directory, entry.tenant, entry.key, MANIFEST);
+    const now = new Date(entry.usedMs);
+    utimes(path, now, now).catch(() => undefined);
+  }
+
+  async #addRequest(entry: Entry, request: string | undefined): Promise<void> {
+    const { manifest, tenant, key } = entry;
+    if (request === undefined || manifest.requests.includes(request)) return;
+    manifest.requests.push(request);
+    await writeDurably(join(this.#options.directory, tenant, key, MANIFEST), JSON.stringify(manifest));
+  }
+
+  /** Evicts what was not used for longest, until the rest fits. */
+  async #makeRoom(neededBytes: number, keep?: Entry): Promise<void> {
+    const { maxBytes, minFreeBytes, directory } = this.#options;
+    const oldest = [...this.#entries.values()].toSorted((a, b) => a.usedMs - b.usedMs);
+    for (const entry of oldest) {
+      const fits =
+        this.sizeBytes + neededBytes <= maxBytes && (await freeBytes(directory)) >= minFreeBytes + neededBytes;
+      if (fits) return;
+      if (entry.holders > 0 || entry === keep) continue;
+      this.#entries.delete(idOf(entry.tenant, entry.key));
+      this.#options.logger.info({ key: entry.key, tenant: entry.tenant }, 'an environment makes room');
+      await this.#remove(entry.tenant, join(directory, entry.tenant, entry.key));
+    }
+    if (this.#building === 0 && (await freeBytes(directory)) < minFreeBytes) await this.#dropCaches();
+  }
+
+  /** What builds keep of downloads only saves time. */
+  async #dropCaches(): Promise<void> {
+    for (const tenant of await readdir(this.#options.directory)) {
+      await this.#remove(tenant, join(this.#options.directory, tenant, CACHE));
+    }
+  }
+
+  /** Out of sight at once, then from the disk. */
+  async #remove(tenant: string, path: string): Promise<void> {
+    const gone = join(this.#options.directory, tenant, `${GONE_PREFIX}${randomUUID()}`);
+    try {
+      await rename(path, gone);
+      await rm(gone, { recursive: true, force: true });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+      this.#options.logger.warn({ path, reason: messageOf(error) }, 'a directory could not be removed');
+    }
+  }
+}
+
+function idOf(tenant: string, key: string): string {
+  return `${tenant} ${key}`;
+}
+
+async function freeBytes(directory: string): Promise<number> {
+  const { bavail, bsize } = await statfs(directory);
+  return bavail * bsize;
+}
+
+function mib(bytes: number): number {
+  return Math.floor(bytes / (1024 * 1024));
+}
+
+/** The whole text or none of it, also after a crash. */
+async function writeDurably(path: string, text: string): Promise<void> {
+  const temporary = `${path}.${randomUUID()}`;
+  const file = await open(temporary, 'wx', 0o600);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(temporary, path);
+}

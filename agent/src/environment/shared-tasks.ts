@@ -1,0 +1,90 @@
+import type { PreparationEvents } from './environment.ts';
+
+/** What a shared task tells to everybody who waits for it. */
+export type TaskEvents = Omit<PreparationEvents, 'decideLock'>;
+
+/** Bytes of a task's output that are kept for those who come late. */
+const MAX_KEPT_BYTES = 4 * 1024 * 1024;
+
+interface Task<Result> {
+  promise: Promise<Result>;
+  output: Uint8Array[];
+  outputBytes: number;
+  progress: { percent: number; step: string } | undefined;
+  followers: Set<TaskEvents>;
+  stop: AbortController;
+}
+
+/**
+ * Tasks of which one runs for each key, however many ask for it. Who comes late is told from the start; the task is stopped
+ * when nobody waits for it any more.
+ */
+export class SharedTasks<Result> {
+  readonly #tasks = new Map<string, Task<Result>>();
+
+  /**
+   * Waits for the task of the key, and starts it when there is none.
+   * @throws what the task throws; the signal's reason when it is aborted
+   */
+  async run(
+    key: string,
+    events: TaskEvents,
+    signal: AbortSignal,
+    start: (events: TaskEvents, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    signal.throwIfAborted();
+    let task = this.#tasks.get(key);
+    if (task === undefined) task = this.#start(key, start);
+    else {
+      for (const data of task.output) events.onOutput(data);
+      if (task.progress !== undefined) events.onProgress(task.progress.percent, task.progress.step);
+    }
+    const { followers, promise, stop } = task;
+    followers.add(events);
+    const { promise: aborted, reject } = Promise.withResolvers<never>();
+    const abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      return await Promise.race([promise, aborted]);
+    } finally {
+      signal.removeEventListener('abort', abort);
+      followers.delete(events);
+      if (followers.size === 0) {
+        // The next one starts anew instead of joining a task that is being stopped.
+        if (this.#tasks.get(key) === task) this.#tasks.delete(key);
+        stop.abort(new Error('nobody waits for it any more'));
+      }
+    }
+  }
+
+  #start(key: string, start: (events: TaskEvents, signal: AbortSignal) => Promise<Result>): Task<Result> {
+    const task: Task<Result> = {
+      promise: undefined as never,
+      output: [],
+      outputBytes: 0,
+      progress: undefined,
+      followers: new Set(),
+      stop: new AbortController(),
+    };
+    const events: TaskEvents = {
+      onOutput: (data) => {
+        if (task.outputBytes + data.length <= MAX_KEPT_BYTES) {
+          task.output.push(data);
+          task.outputBytes += data.length;
+        }
+        for (const follower of task.followers) follower.onOutput(data);
+      },
+      onProgress: (percent, step) => {
+        task.progress = { percent, step };
+        for (const follower of task.followers) follower.onProgress(percent, step);
+      },
+    };
+    this.#tasks.set(key, task);
+    task.promise = start(events, task.stop.signal).finally(() => {
+      if (this.#tasks.get(key) === task) this.#tasks.delete(key);
+    });
+    // Whoever waits sees it; when nobody does any more there is nobody to tell.
+    task.promise.catch(() => undefined);
+    return task;
+  }
+}

@@ -1,0 +1,170 @@
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type { Environment_Venv as Venv } from '@harrier/shared/gen/module';
+import type { StartEnvironment } from '../../launcher/messages.ts';
+import type { PrivateRuns } from '../../launcher/private-runs.ts';
+import { ENVIRONMENT_PATH, runBuild } from '../build-runner.ts';
+import {
+  EnvironmentError,
+  type EnvironmentProvider,
+  type EnvironmentRequest,
+  type PreparationEvents,
+  type PreparedEnvironment,
+  type ResolvedEnvironment,
+} from '../environment.ts';
+import { type BuildDirectories, EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
+import { type ChosenIndexes, chooseIndexes, type IndexPolicy } from '../index-policy.ts';
+import type { Interpreter, Interpreters } from '../interpreters.ts';
+import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
+import type { Installer } from './installer.ts';
+import { checkLock, hasHashes, requirementsOf } from './requirements.ts';
+
+export interface VenvProviderOptions {
+  store: EnvironmentStore;
+  runs: PrivateRuns;
+  interpreters: Interpreters;
+  installer: Installer;
+  indexes: IndexPolicy;
+  /** Why no sandbox can be had now. */
+  unavailable: () => string | undefined;
+}
+
+/** What a request comes to, before anything is installed. */
+interface Plan {
+  venv: Venv;
+  requirements: string[];
+  python: Interpreter;
+  indexes: ChosenIndexes;
+}
+
+const SILENT: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
+
+/** Virtual environments with packages from a Python package index. */
+export class VenvProvider implements EnvironmentProvider {
+  readonly kind = 'venv';
+  readonly #options: VenvProviderOptions;
+  readonly #resolving = new SharedTasks<string>();
+
+  constructor(options: VenvProviderOptions) {
+    this.#options = options;
+  }
+
+  unavailable(): string | undefined {
+    return this.#options.unavailable();
+  }
+
+  prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
+    const held = this.#options.store.holdByRequest(request.tenant, requestKey(venvOf(request)));
+    return held === undefined ? undefined : prepared(held, request.preload);
+  }
+
+  async prepare(
+    request: EnvironmentRequest,
+    events: PreparationEvents,
+    signal: AbortSignal,
+  ): Promise<PreparedEnvironment> {
+    const plan = await this.#plan(venvOf(request));
+    const { tenant, preload } = request;
+    const lock = plan.venv.lock || (await events.decideLock(await this.#lockOf(tenant, plan, events, signal)));
+    checkLock(lock);
+    const { store } = this.#options;
+    const facts = { python: `${ENVIRONMENT_PATH}/bin/python`, binds: JSON.stringify(plan.python.binds) };
+    const about = { kind: this.kind, lock, facts, request: requestKey(plan.venv) };
+    const held = await store.build(
+      tenant,
+      this.#keyOf(plan, lock),
+      about,
+      events,
+      signal,
+      async (directories, told, stop) => {
+        told.onProgress(30, 'installing packages');
+        await this.#install(tenant, plan, lock, directories, told, stop);
+      },
+    );
+    return prepared(held, preload);
+  }
+
+  async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
+    const plan = await this.#plan(venvOf(request));
+    const lock = plan.venv.lock || (await this.#lockOf(request.tenant, plan, SILENT, signal));
+    checkLock(lock);
+    const held = this.#options.store.hold(request.tenant, this.#keyOf(plan, lock));
+    held?.release();
+    return { lock, sizeBytes: held?.manifest.sizeBytes ?? 0, held: held !== undefined };
+  }
+
+  async #plan(venv: Venv): Promise<Plan> {
+    const { interpreters, indexes } = this.#options;
+    const requirements = requirementsOf(venv);
+    const chosen = chooseIndexes(indexes, venv.indexUrl, venv.extraIndexUrls);
+    return { venv, requirements, indexes: chosen, python: await interpreters.find(venv.python) };
+  }
+
+  #keyOf({ python, indexes }: Plan, lock: string): string {
+    const { installer } = this.#options;
+    return EnvironmentStore.keyOf([this.kind, installer.name, process.arch, python.build, indexes.urls, lock]);
+  }
+
+  /** What every package resolves to now. Nothing to install needs no resolver. */
+  async #lockOf(tenant: string, plan: Plan, events: TaskEvents, signal: AbortSignal): Promise<string> {
+    const { requirements, python, indexes } = plan;
+    if (requirements.length === 0) return '';
+    const { installer, runs, store } = this.#options;
+    const key = EnvironmentStore.keyOf([tenant, python.build, indexes.urls, requirements]);
+    return await this.#resolving.run(key, events, signal, async (told, stop) => {
+      told.onProgress(0, 'resolving packages');
+      const { script, variables } = installer.resolve(python.path, indexes.urls);
+      const lock = await store.scratch(tenant, async (directories) => {
+        const command = {
+          ...{ tenant, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n`, variables, directories },
+          ...{ binds: [...installer.binds, ...python.binds], hosts: indexes.hosts },
+        };
+        return await runBuild(runs, command, told, stop);
+      });
+      if (lock.trim() === '') throw new EnvironmentError(Code.ENVIRONMENT_FAILED, 'the resolver found no package');
+      return lock;
+    });
+  }
+
+  async #install(
+    tenant: string,
+    { python, indexes }: Plan,
+    lock: string,
+    directories: BuildDirectories,
+    events: TaskEvents,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { installer, runs } = this.#options;
+    const shape = { empty: lock.trim() === '', hashes: hasHashes(lock) };
+    const { script, variables } = installer.install(python.path, indexes.urls, shape);
+    const command = {
+      ...{ tenant, argv: ['sh', '-c', script], input: lock, variables, directories },
+      ...{ binds: [...installer.binds, ...python.binds], hosts: shape.empty ? [] : indexes.hosts },
+    };
+    await runBuild(runs, command, events, signal);
+  }
+}
+
+function venvOf({ environment }: EnvironmentRequest): Venv {
+  if (environment.kind.case === 'venv') return environment.kind.value;
+  throw new Error(`a request for "${environment.kind.case}" came to venv`);
+}
+
+/** Of what a caller wrote: the same request finds the same environment without resolving it again. */
+function requestKey({ requirements, lock, python, indexUrl, extraIndexUrls, pyproject }: Venv): string {
+  return EnvironmentStore.keyOf(['venv', requirements, lock, python, indexUrl, extraIndexUrls, pyproject]);
+}
+
+function prepared(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
+  const { facts } = held.manifest;
+  const start: StartEnvironment = {
+    key: preload.length === 0 ? held.key : `${held.key} ${EnvironmentStore.keyOf(preload).slice(0, 16)}`,
+    python: facts.python ?? '',
+    binds: [{ source: held.tree, target: ENVIRONMENT_PATH, writable: false }, ...JSON.parse(facts.binds ?? '[]')],
+    variables: {
+      VIRTUAL_ENV: ENVIRONMENT_PATH,
+      PATH: `${ENVIRONMENT_PATH}/bin:/usr/local/bin:/usr/bin:/bin`,
+    },
+    preload,
+  };
+  return { start, release: () => held.release() };
+}

@@ -1,0 +1,138 @@
+import { randomUUID } from 'node:crypto';
+import { HarrierError } from '@harrier/shared';
+import type { Launcher, LauncherEvents } from './launcher.ts';
+import type { FinishedMessage, StartEnvironment, StartLimits, StartNetwork } from './messages.ts';
+
+/** Names of private runs start with it; executions of callers are UUIDs. */
+const PREFIX = 'private:';
+const CANCEL_GRACE_MS = 1_000;
+
+/** A command that the agent runs for itself, in a sandbox. */
+export interface PrivateCommand {
+  tenant: string;
+  argv: readonly string[];
+  /** Goes to standard input. */
+  input: Uint8Array;
+  variables: Readonly<Record<string, string>>;
+  environment: StartEnvironment;
+  /** Absent: none. */
+  network: StartNetwork | undefined;
+  limits: StartLimits;
+  timeoutMs: number;
+  /** What it writes, in order within each stream. */
+  onOutput: (stream: 'stdout' | 'stderr', data: Uint8Array) => void;
+}
+
+interface Run {
+  command: PrivateCommand;
+  read: { stdout: number; stderr: number };
+  resolve: (end: FinishedMessage) => void;
+  reject: (error: Error) => void;
+}
+
+/**
+ * Commands that the agent runs for itself through the launcher, beside the attempts of callers. They end with this process:
+ * those of an earlier one are stopped and forgotten.
+ */
+export class PrivateRuns {
+  readonly #runs = new Map<string, Run>();
+  readonly #launcher: () => Launcher;
+
+  constructor(launcher: () => Launcher) {
+    this.#launcher = launcher;
+  }
+
+  /**
+   * Runs a command to its end, however it ends.
+   * @throws HarrierError unavailable when the launcher is gone; the signal's reason when it is aborted
+   */
+  async run(command: PrivateCommand, signal: AbortSignal): Promise<FinishedMessage> {
+    signal.throwIfAborted();
+    const execution = `${PREFIX}${randomUUID()}`;
+    const { promise, resolve, reject } = Promise.withResolvers<FinishedMessage>();
+    const launcher = this.#launcher();
+    const stop = () => launcher.cancelAttempt(execution, 1, 'cancel', CANCEL_GRACE_MS);
+    this.#runs.set(execution, { command, read: { stdout: 0, stderr: 0 }, resolve, reject });
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      const started = launcher.startAttempt(
+        {
+          type: 'start',
+          kind: 'command',
+          execution,
+          attempt: 1,
+          tenant: command.tenant,
+          argv: command.argv,
+          input_bytes: command.input.length,
+          env: command.variables,
+          timeout_ms: command.timeoutMs,
+          grace_ms: CANCEL_GRACE_MS,
+          reuse_key: null,
+          limits: command.limits,
+          context: { execution_id: execution, attempt: 1, tenant: command.tenant, deadline: null },
+          environment: command.environment,
+          ...(command.network === undefined ? {} : { network: command.network }),
+        },
+        command.input,
+      );
+      if (!started) throw lost();
+      const end = await promise;
+      signal.throwIfAborted();
+      return end;
+    } finally {
+      this.#runs.delete(execution);
+      signal.removeEventListener('abort', stop);
+    }
+  }
+
+  /** The events of the launcher without those of private runs. */
+  intercept(events: LauncherEvents): LauncherEvents {
+    return {
+      ...events,
+      onWelcome: (welcome) => {
+        const own = welcome.attempts.filter(({ execution }) => execution.startsWith(PREFIX));
+        this.#recover(new Set(own.map(({ execution }) => execution)));
+        const attempts = welcome.attempts.filter(({ execution }) => !execution.startsWith(PREFIX));
+        events.onWelcome({ ...welcome, attempts });
+      },
+      onStarted: (execution, attempt) => {
+        if (!execution.startsWith(PREFIX)) events.onStarted(execution, attempt);
+      },
+      onOutput: (execution, attempt, stream, offset, data) => {
+        if (execution.startsWith(PREFIX)) this.#output(execution, stream, offset, data);
+        else events.onOutput(execution, attempt, stream, offset, data);
+      },
+      onProgress: (execution, attempt, percent, step) => {
+        if (!execution.startsWith(PREFIX)) events.onProgress(execution, attempt, percent, step);
+      },
+      onFinished: (message, result) => {
+        if (!message.execution.startsWith(PREFIX)) return events.onFinished(message, result);
+        this.#launcher().acknowledge(message.execution, message.attempt, message.stdout, message.stderr, true);
+        this.#runs.get(message.execution)?.resolve(message);
+      },
+    };
+  }
+
+  #output(execution: string, stream: 'stdout' | 'stderr', offset: number, data: Uint8Array): void {
+    const run = this.#runs.get(execution);
+    const end = offset + data.length;
+    if (run === undefined) return;
+    // What was on its way when the connection was lost comes again.
+    if (offset <= run.read[stream] && end > run.read[stream]) {
+      run.command.onOutput(stream, data.subarray(run.read[stream] - offset));
+      run.read[stream] = end;
+    }
+    this.#launcher().acknowledge(execution, 1, run.read.stdout, run.read.stderr, false);
+  }
+
+  #recover(listed: ReadonlySet<string>): void {
+    for (const execution of listed) {
+      if (!this.#runs.has(execution)) this.#launcher().cancelAttempt(execution, 1, 'cancel', 0);
+    }
+    for (const [execution, run] of this.#runs) if (!listed.has(execution)) run.reject(lost());
+  }
+}
+
+function lost(): HarrierError {
+  return new HarrierError('unavailable', "the agent's launcher is not running");
+}
