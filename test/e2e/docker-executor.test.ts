@@ -1,6 +1,6 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type Limits, Limits_Network as Network, Environment_Docker_Pull as Pull } from '@harrier/shared/gen/module';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { assignment, DockerAgent, pythonProgram } from '../support/docker-agent.ts';
 import { buildImage, docker, PYTHON_IMAGE, startDockerEngine, stopDockerEngine } from '../support/docker-engine.ts';
 import { until } from '../support/wait.ts';
@@ -291,6 +291,7 @@ test('an engine that dies ends what it ran, and is used again when it is back', 
   const agent = await DockerAgent.start();
   agent.executor.start(assignment('e1', pythonProgram(FOREVER)));
   await agent.untilLogged('e1', 'up');
+  onTestFinished(() => startDockerEngine());
   await stopDockerEngine('SIGKILL');
   await until('the end to be noticed', () => agent.engine.unavailable() !== undefined);
   expect(agent.executor.start(assignment('e2', pythonProgram('pass')))).toMatchObject({ requeue: true });

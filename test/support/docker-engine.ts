@@ -43,6 +43,7 @@ export async function stopDockerEngine(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'
 export function docker(...args: string[]): string {
   return execFileSync('docker', args, {
     encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: dockerEnvironment(),
     maxBuffer: 64 * 1024 * 1024,
   }).trim();

@@ -47,18 +47,18 @@ export class ContainerRun {
   }
 
   /**
-   * Creates and starts the container; resolves when its program runs. Output is passed on as it comes: while it is not
+   * Creates and starts the container; resolves when its program runs. Without `stdin` its standard input is empty. Output is passed on as it comes: while it is not
    * taken, the container's writes block, as those to a pipe do.
    */
   async start(
     options: Docker.ContainerCreateOptions,
-    stdin: Uint8Array,
+    stdin: Uint8Array | undefined,
     onOutput: OnOutput,
     signal: AbortSignal,
   ): Promise<RunningContainer> {
     const container = await this.#whileUp(this.#engine.docker.createContainer({ ...options, name: this.name }));
     signal.throwIfAborted();
-    const attach = { stream: true, stdin: true, stdout: true, stderr: true, hijack: true };
+    const attach = { stream: true, stdin: stdin !== undefined, stdout: true, stderr: true, hijack: true };
     const stream = (await this.#whileUp(container.attach(attach))) as Duplex;
     const ended = this.#read(stream, new StreamFrames(onOutput));
     // Whoever starts a container may fail before anybody waits for its end.
@@ -70,7 +70,10 @@ export class ContainerRun {
       stream.destroy();
       throw error;
     }
-    const handedOver = new Promise<void>((resolve) => stream.end(stdin, () => resolve()));
+    const handedOver = new Promise<void>((resolve) => {
+      if (stdin === undefined) resolve();
+      else stream.end(stdin, () => resolve());
+    });
     return { handedOver, ended };
   }
 

@@ -197,10 +197,20 @@ export class DockerEngine {
 /** What the client puts before them. */
 const HTTP_PREFIX = /^\(HTTP code \d+\) [^-]* - /;
 
+/** The connection to the engine broke: it has ended, and it is only not known yet. */
+const BROKEN = ['EPIPE', 'ECONNRESET', 'ECONNREFUSED', 'ENOENT', 'ERR_STREAM_PREMATURE_CLOSE'];
+
 /** The engine's own words about a request that failed. */
 export function engineMessage(error: unknown): string {
+  if (error instanceof EngineUnavailableError) return error.message;
+  if (isConnectionError(error)) return `the Docker engine does not answer: ${messageOf(error)}`;
   const told = (error as { json?: { message?: unknown } } | undefined)?.json?.message;
   return typeof told === 'string' ? told : messageOf(error).replace(HTTP_PREFIX, '');
+}
+
+/** Whether the engine was not there for the request. */
+export function isConnectionError(error: unknown): boolean {
+  return error instanceof EngineUnavailableError || BROKEN.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
 /** The HTTP status with which the engine refused a request; undefined when it did not answer at all. */

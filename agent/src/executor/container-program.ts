@@ -1,9 +1,9 @@
 import { fileURLToPath } from 'node:url';
 import type { Assignment } from '@harrier/shared/gen/link';
-import { Environment_Docker_Pull as Pull } from '@harrier/shared/gen/module';
 import type { ReadOnlyMount } from '../docker/container-policy.ts';
 import { requestDocument } from '../docker/container-protocol.ts';
 import type { PullRule } from '../docker/images.ts';
+import { pullRule } from '../environment/docker-environment.ts';
 import type { ContainerProgram } from './container-outcome.ts';
 
 /** What a container is to run, as its assignment says. */
@@ -26,11 +26,6 @@ export interface ScriptRunner {
   entrypoint: readonly string[];
 }
 
-const PULL_RULES: Readonly<Partial<Record<Pull, PullRule>>> = {
-  [Pull.ALWAYS]: 'always',
-  [Pull.NEVER]: 'never',
-};
-
 /** Runners of this installation; Python has a warm interpreter instead. */
 export const SCRIPT_RUNNERS: Readonly<Record<string, ScriptRunner>> = {
   nodejs: scriptRunner('nodejs', 'node', 'runner.mjs'),
@@ -45,10 +40,6 @@ function scriptRunner(language: string, ...command: string[]): ScriptRunner {
     target,
     entrypoint: [...command, `${target}/${file}`],
   };
-}
-
-export function pullRule(pull: Pull | undefined): PullRule {
-  return PULL_RULES[pull ?? Pull.IF_MISSING] ?? 'if_missing';
 }
 
 /**

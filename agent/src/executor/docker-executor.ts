@@ -9,7 +9,7 @@ import type { ContainerBudget } from '../docker/container-budget.ts';
 import { LABEL, listContainers } from '../docker/container-list.ts';
 import { type ContainerSpec, containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun, LogOverrunError } from '../docker/container-run.ts';
-import { type DockerEngine, EngineUnavailableError, engineMessage, engineStatus } from '../docker/engine.ts';
+import { type DockerEngine, engineMessage, engineStatus, isConnectionError } from '../docker/engine.ts';
 import { ImageError, type Images } from '../docker/images.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import { containerOutcome, type Ending, type Outcome } from './container-outcome.ts';
@@ -393,8 +393,7 @@ function refusal(error: unknown): Outcome {
   const why = `the container cannot be started: ${engineMessage(error)}`;
   // The engine has answered, and would answer the same again.
   if (engineStatus(error) !== undefined) return failed(Code.ENVIRONMENT_FAILED, why);
-  const isGone = error instanceof EngineUnavailableError || (error as NodeJS.ErrnoException).syscall !== undefined;
-  return failed(isGone ? Code.SUBMIT_FAILED : Code.INTERNAL, why);
+  return failed(isConnectionError(error) ? Code.SUBMIT_FAILED : Code.INTERNAL, why);
 }
 
 function factsOf(

@@ -1,0 +1,341 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Logger } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type { ContainerBudget, ReleasePlace } from '../docker/container-budget.ts';
+import { LABEL, listContainers } from '../docker/container-list.ts';
+import { containerOptions } from '../docker/container-policy.ts';
+import { ContainerRun } from '../docker/container-run.ts';
+import { type DockerEngine, engineMessage } from '../docker/engine.ts';
+import type { HeldImage } from '../docker/images.ts';
+import type { StartEnvironment } from '../launcher/messages.ts';
+import { EnvironmentError, type EnvironmentRequest, type PreparedEnvironment } from './environment.ts';
+
+/** What the launcher does for a container's interpreter. */
+export interface ZygoteHost {
+  /** Listens on a socket for one interpreter. @returns false when no launcher is connected */
+  expectZygote(expected: ExpectedZygote): boolean;
+  /** Ends an interpreter as soon as no call runs in it. */
+  retire(tenant: string, key: string): void;
+}
+
+export interface ExpectedZygote {
+  tenant: string;
+  key: string;
+  socket: string;
+  variables: Readonly<Record<string, string>>;
+  preload: readonly string[];
+}
+
+export interface ContainerPoolOptions {
+  engine: DockerEngine;
+  budget: ContainerBudget;
+  host: ZygoteHost;
+  /** Directory of the agent. */
+  dataDir: string;
+  /** A container that nobody uses leaves after this long. */
+  idleMs: number;
+  /** Memory of a container: of all calls in it together. */
+  memoryBytes: number;
+  /** `/tmp` of a container; each call has one of its own besides. */
+  tmpBytes: number;
+  logger: Logger;
+}
+
+/** From the start of a container to an interpreter that has imported everything. */
+const ATTACH_TIMEOUT_MS = 120_000;
+/** For all calls of the container together; each call has its own bound. */
+const PROCESSES = 8192;
+const LOG_BYTES = 1024 * 1024;
+/** Shown of what a container wrote that did not come up. */
+const SHOWN_CHARS = 2000;
+const RUNTIME = fileURLToPath(new URL('../../runtime', import.meta.url)).replace(/\/$/, '');
+const RUNTIME_TARGET = '/harrier';
+const SOCKET_TARGET = '/harrier-socket';
+const SOCKET = 'zygote.sock';
+
+/**
+ * A warm container:
+ *
+ *   starting ──attached──▶ ready ──idle too long, or its place is needed──▶ leaving ──removed──▶ (gone)
+ *      └────────────failed, detached────────────────────────────────────────▲
+ */
+type WarmState = 'starting' | 'ready' | 'leaving';
+
+interface Warm {
+  readonly tenant: string;
+  /** Tells this container from every other one, also of the same image. */
+  readonly key: string;
+  readonly run: ContainerRun;
+  readonly directory: string;
+  readonly preload: readonly string[];
+  readonly attached: PromiseWithResolvers<void>;
+  state: WarmState;
+  users: number;
+  idleTimer: NodeJS.Timeout | undefined;
+  release: ReleasePlace;
+}
+
+/**
+ * Containers with a warm interpreter, one for each tenant, image and list of modules to import. Calls are forked in them
+ * by the launcher like anywhere else; a container is never used for two tenants.
+ */
+export class ContainerPool {
+  readonly #options: ContainerPoolOptions;
+  readonly #directory: string;
+  /** By tenant, image and modules: the one that takes calls. */
+  readonly #current = new Map<string, Warm>();
+  /** By key: all that have not left. */
+  readonly #all = new Map<string, Warm>();
+  readonly #starts = new Map<string, Promise<Warm>>();
+  #closed = false;
+
+  constructor(options: ContainerPoolOptions) {
+    this.#options = options;
+    // Short: the path of a unix socket has 107 bytes at most.
+    this.#directory = join(options.dataDir, 'zygotes');
+    options.budget.onFull(() => this.#evictOne());
+    options.engine.onChange(() => this.#engineChanged());
+  }
+
+  /** The container, held, when there is one that is ready. */
+  find(request: EnvironmentRequest, image: HeldImage): PreparedEnvironment | undefined {
+    const warm = this.#current.get(poolKey(request, image));
+    return warm?.state === 'ready' ? this.#hold(warm) : undefined;
+  }
+
+  /**
+   * The container, held; started when there is none.
+   * @throws EnvironmentError, EngineUnavailableError, the signal's reason when aborted
+   */
+  async get(request: EnvironmentRequest, image: HeldImage, signal: AbortSignal): Promise<PreparedEnvironment> {
+    const pooled = poolKey(request, image);
+    for (;;) {
+      const found = this.find(request, image);
+      if (found !== undefined) return found;
+      let start = this.#starts.get(pooled);
+      if (start === undefined) {
+        start = this.#start(pooled, request, image).finally(() => this.#starts.delete(pooled));
+        this.#starts.set(pooled, start);
+      }
+      start.catch(() => {});
+      await orAborted(start, signal);
+    }
+  }
+
+  /** The launcher has the interpreter of a container. */
+  onAttached(key: string): void {
+    this.#all.get(key)?.attached.resolve();
+  }
+
+  /** The interpreter of a container has ended, or cannot be reached. */
+  onDetached(key: string, reason: string): void {
+    const warm = this.#all.get(key);
+    if (warm === undefined) return;
+    warm.attached.reject(new Error(reason));
+    this.#leave(warm);
+  }
+
+  /** A launcher that was started anew knows none of the interpreters. */
+  onLauncherLost(): void {
+    for (const warm of [...this.#all.values()]) this.onDetached(warm.key, 'the launcher was lost');
+  }
+
+  /** Leaves the containers with running calls to the launcher and a later agent. */
+  close(): void {
+    this.#closed = true;
+    for (const { idleTimer } of this.#all.values()) clearTimeout(idleTimer);
+  }
+
+  async #start(pooled: string, request: EnvironmentRequest, image: HeldImage): Promise<Warm> {
+    const { budget, engine, logger } = this.#options;
+    // Nobody's signal: whoever comes meanwhile waits for the same container.
+    const release = await budget.take(engine.lost);
+    const id = randomUUID().slice(0, 8);
+    const warm: Warm = {
+      tenant: request.tenant,
+      key: `docker-${id}`,
+      run: new ContainerRun(engine, `harrier-pool-${id}`),
+      directory: join(this.#directory, id),
+      preload: request.preload,
+      attached: Promise.withResolvers(),
+      state: 'starting',
+      users: 0,
+      idleTimer: undefined,
+      release,
+    };
+    warm.attached.promise.catch(() => {});
+    this.#all.set(warm.key, warm);
+    try {
+      await this.#launch(warm, image);
+    } catch (error) {
+      this.#leave(warm);
+      throw error;
+    }
+    warm.state = 'ready';
+    this.#current.set(pooled, warm);
+    this.#watchIdle(warm);
+    logger.info({ container: warm.run.name, tenant: warm.tenant, image: image.lock }, 'container ready');
+    return warm;
+  }
+
+  async #launch(warm: Warm, image: HeldImage): Promise<void> {
+    const { host, engine, dataDir, memoryBytes, tmpBytes } = this.#options;
+    mkdirSync(warm.directory, { recursive: true });
+    // Above it only the agent may enter; in the container another user must.
+    chmodSync(this.#directory, 0o700);
+    chmodSync(warm.directory, 0o755);
+    const { tenant, key, preload } = warm;
+    const socket = join(warm.directory, SOCKET);
+    if (!host.expectZygote({ tenant, key, socket, variables: {}, preload })) {
+      throw new EnvironmentError(Code.ENVIRONMENT_FAILED, "the agent's launcher is not running");
+    }
+    const options = containerOptions(
+      {
+        imageId: image.id,
+        entrypoint: ['python3', '-I', '-B', `${RUNTIME_TARGET}/zygote.py`],
+        command: ['container', `${SOCKET_TARGET}/${SOCKET}`],
+        env: {},
+        labels: { [LABEL.agent]: dataDir, [LABEL.role]: 'pool', [LABEL.tenant]: tenant, [LABEL.key]: key },
+        limits: { memoryBytes, cpu: 0, processes: PROCESSES, tmpBytes, logBytes: LOG_BYTES },
+        volumes: image.volumes,
+        mounts: [
+          { source: RUNTIME, target: RUNTIME_TARGET },
+          { source: warm.directory, target: SOCKET_TARGET },
+        ],
+        profile: 'zygote',
+        stdin: false,
+      },
+      engine.facts,
+    );
+    let written = '';
+    const onOutput = (_: string, data: Buffer): void => {
+      written = (written + data.toString('utf8')).slice(-SHOWN_CHARS);
+    };
+    const running = await warm.run.start(options, undefined, onOutput, engine.lost);
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => late.reject(new Error('it took too long')), ATTACH_TIMEOUT_MS);
+    try {
+      const ended = running.ended
+        .then(() => warm.run.exit())
+        .then(({ exitCode }) => {
+          throw new Error(`it ended with exit code ${exitCode}`);
+        });
+      await Promise.race([warm.attached.promise, ended, late.promise]);
+    } catch (error) {
+      engine.lost.throwIfAborted();
+      const said = written.trim() === '' ? '' : `:\n${written.trim()}`;
+      const message = `no Python 3.9 or newer comes up in the image ${image.lock}: ${engineMessage(error)}${said}`;
+      throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message, { cause: error });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #hold(warm: Warm): PreparedEnvironment {
+    warm.users++;
+    clearTimeout(warm.idleTimer);
+    let held = true;
+    const start: StartEnvironment = { key: warm.key, attached: true, preload: warm.preload };
+    return {
+      start,
+      release: () => {
+        if (!held) return;
+        held = false;
+        warm.users--;
+        this.#watchIdle(warm);
+      },
+    };
+  }
+
+  #watchIdle(warm: Warm): void {
+    if (warm.users > 0 || warm.state !== 'ready' || this.#closed) return;
+    clearTimeout(warm.idleTimer);
+    warm.idleTimer = setTimeout(() => this.#leave(warm), this.#options.idleMs);
+    // The last one that became idle is the last to make room.
+    this.#all.delete(warm.key);
+    this.#all.set(warm.key, warm);
+  }
+
+  #evictOne(): boolean {
+    const idle = [...this.#all.values()].find(({ users, state }) => users === 0 && state === 'ready');
+    if (idle !== undefined) this.#leave(idle);
+    return idle !== undefined;
+  }
+
+  /** Takes no more calls; nothing that counts runs in it. */
+  #leave(warm: Warm): void {
+    if (warm.state === 'leaving' || this.#closed) return;
+    warm.state = 'leaving';
+    clearTimeout(warm.idleTimer);
+    this.#all.delete(warm.key);
+    for (const [pooled, current] of this.#current) if (current === warm) this.#current.delete(pooled);
+    this.#options.host.retire(warm.tenant, warm.key);
+    void this.#remove(warm);
+  }
+
+  async #remove(warm: Warm): Promise<void> {
+    try {
+      await warm.run.remove();
+    } catch (error) {
+      // It is removed when the engine is back.
+      this.#options.logger.warn({ container: warm.run.name, reason: engineMessage(error) }, 'container not removed');
+    } finally {
+      rmSync(warm.directory, { recursive: true, force: true });
+      warm.release();
+    }
+  }
+
+  #engineChanged(): void {
+    if (this.#closed) return;
+    const { engine } = this.#options;
+    if (engine.unavailable() !== undefined) return;
+    void this.#sweep();
+  }
+
+  /**
+   * Containers that this agent does not know: those of a former one may still run calls, so that they are retired, and
+   * removed when they have ended; what has ended is removed at once.
+   */
+  async #sweep(): Promise<void> {
+    const { engine, dataDir, host, logger } = this.#options;
+    try {
+      for (const { name, labels } of await listContainers(engine, { [LABEL.agent]: dataDir, [LABEL.role]: 'pool' })) {
+        const key = labels[LABEL.key] ?? '';
+        const tenant = labels[LABEL.tenant] ?? '';
+        if (this.#closed || this.#all.has(key)) continue;
+        const run = new ContainerRun(engine, name);
+        host.retire(tenant, key);
+        void run
+          .exit()
+          .then(
+            () => run.remove(),
+            () => {},
+          )
+          .catch(() => {});
+      }
+    } catch (error) {
+      logger.warn({ reason: engineMessage(error) }, 'containers not looked through');
+    }
+  }
+}
+
+function poolKey({ tenant, preload }: EnvironmentRequest, image: HeldImage): string {
+  return createHash('sha256')
+    .update(JSON.stringify([tenant, image.id, [...preload].sort()]))
+    .digest('hex');
+}
+
+async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

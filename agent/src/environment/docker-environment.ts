@@ -1,0 +1,149 @@
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { Environment_Docker_Pull as Pull } from '@harrier/shared/gen/module';
+import { type DockerEngine, EngineUnavailableError } from '../docker/engine.ts';
+import { ALLOWED_IMAGES_SETTING, type ImagePolicy } from '../docker/image-policy.ts';
+import { type HeldImage, ImageError, type Images, type PullRule } from '../docker/images.ts';
+import type { ContainerPool } from './container-pool.ts';
+import {
+  EnvironmentError,
+  type EnvironmentProvider,
+  type EnvironmentRequest,
+  type PreparationEvents,
+  type PreparedEnvironment,
+  type ResolvedEnvironment,
+} from './environment.ts';
+
+/** The setting that messages name. */
+const RUNNER_IMAGES_SETTING = 'HARRIER_AGENT_RUNNER_IMAGES';
+/** What modules are written in when they do not say. */
+const DEFAULT_LANGUAGE = 'python';
+const UNSPECIFIED: readonly Pull[] = [Pull.PULL_UNSPECIFIED, Pull.IF_MISSING];
+
+export interface DockerEnvironmentOptions {
+  engine: DockerEngine;
+  images: Images;
+  policy: ImagePolicy;
+  pool: ContainerPool;
+  /** Images for code that names none, by language. */
+  runnerImages: Readonly<Record<string, string>>;
+}
+
+/** An image that is there, for programs that have a container of their own. */
+export class PreparedImage implements PreparedEnvironment {
+  readonly start = undefined;
+  readonly image: HeldImage;
+
+  constructor(image: HeldImage) {
+    this.image = image;
+  }
+
+  release(): void {}
+}
+
+/**
+ * The environment `docker`: images, and for Python a container in which an interpreter is warm. Other programs get a
+ * container of their own for each call, so that for them only the image is prepared.
+ */
+export class DockerEnvironment implements EnvironmentProvider {
+  readonly kind = 'docker';
+  readonly #options: DockerEnvironmentOptions;
+
+  constructor(options: DockerEnvironmentOptions) {
+    this.#options = options;
+  }
+
+  unavailable(): string | undefined {
+    const { engine, policy } = this.#options;
+    if (policy.closed) return `no image is allowed here (${ALLOWED_IMAGES_SETTING})`;
+    return engine.unavailable();
+  }
+
+  prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
+    const image = this.#known(request);
+    if (image === undefined) return undefined;
+    return isPython(request) ? this.#options.pool.find(request, image) : new PreparedImage(image);
+  }
+
+  async prepare(
+    request: EnvironmentRequest,
+    events: PreparationEvents,
+    signal: AbortSignal,
+  ): Promise<PreparedEnvironment> {
+    try {
+      const image = await this.#image(request, events, signal);
+      if (!isPython(request)) return new PreparedImage(image);
+      events.onProgress(100, 'starting the container');
+      return await this.#options.pool.get(request, image, signal);
+    } catch (error) {
+      throw environmentError(error, signal);
+    }
+  }
+
+  async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
+    try {
+      const { name, rule } = this.#wanted(request);
+      return await this.#options.images.resolve(name, rule, signal);
+    } catch (error) {
+      throw environmentError(error, signal);
+    }
+  }
+
+  /** The image, when nothing is to be asked of anybody: neither a registry nor, for the lock, the control plane. */
+  #known(request: EnvironmentRequest): HeldImage | undefined {
+    if (this.unavailable() !== undefined) return undefined;
+    const { environment } = request;
+    if (environment.kind.case !== 'docker' || environment.kind.value.image === '') return undefined;
+    const { image: name, pull } = environment.kind.value;
+    const image = this.#options.images.held(name);
+    if (image === undefined || pull === Pull.ALWAYS) return undefined;
+    return isLocked(name, image) ? image : undefined;
+  }
+
+  async #image(request: EnvironmentRequest, events: PreparationEvents, signal: AbortSignal): Promise<HeldImage> {
+    const { images } = this.#options;
+    const { name, rule } = this.#wanted(request);
+    const pulling = {
+      onOutput: (text: string) => events.onOutput(Buffer.from(text)),
+      onProgress: (percent: number, step: string) => events.onProgress(percent, step),
+    };
+    const image = await images.ensure(name, rule, pulling, signal);
+    if (isLocked(name, image)) return image;
+    const lock = await events.decideLock(image.lock);
+    return lock === image.lock ? image : await images.ensure(lock, rule, pulling, signal);
+  }
+
+  #wanted({ environment, language }: EnvironmentRequest): { name: string; rule: PullRule } {
+    const docker = environment.kind.case === 'docker' ? environment.kind.value : undefined;
+    const rule = pullRule(docker?.pull);
+    const name = docker?.image || this.#options.runnerImages[language || DEFAULT_LANGUAGE];
+    if (name !== undefined) return { name, rule };
+    const message = `no image is named, and this agent has none for ${language || DEFAULT_LANGUAGE} (${RUNNER_IMAGES_SETTING})`;
+    throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message);
+  }
+}
+
+export function pullRule(pull: Pull | undefined): PullRule {
+  if (pull === undefined || UNSPECIFIED.includes(pull)) return 'if_missing';
+  return pull === Pull.ALWAYS ? 'always' : 'never';
+}
+
+function isPython({ language }: EnvironmentRequest): boolean {
+  return language === 'python';
+}
+
+/** The name says for good which image it is; or the image is known to no registry, and to this engine only. */
+function isLocked(name: string, image: HeldImage): boolean {
+  return name.includes('@') || !image.lock.includes('@');
+}
+
+function environmentError(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  if (error instanceof ImageError) {
+    const code = error.denied ? Code.POLICY_DENIED : Code.ENVIRONMENT_FAILED;
+    return new EnvironmentError(code, error.message, { cause: error });
+  }
+  if (error instanceof EngineUnavailableError) {
+    return new EnvironmentError(Code.ENVIRONMENT_FAILED, error.message, { cause: error });
+  }
+  return error;
+}
