@@ -101,8 +101,8 @@ describe('a container that follows the protocol', () => {
 
   test('is cancelled: while it waits for a place, and while it runs', async () => {
     const agent = await DockerAgent.start({ places: 1 });
-    agent.executor.start(assignment('e1', pythonProgram(STUBBORN)));
-    agent.executor.start(assignment('e2', pythonProgram(FOREVER)));
+    agent.start('e1', pythonProgram(STUBBORN));
+    agent.start('e2', pythonProgram(FOREVER));
     await agent.untilLogged('e1', 'up');
     agent.executor.cancel({ executionId: 'e2', attempt: 1 }, 'cancel', 1000);
     expect(await agent.end('e2')).toMatchObject({ outcome: 'cancelled', code: 'CANCELLED', exitCode: undefined });
@@ -138,9 +138,7 @@ describe('a command', () => {
     const agent = await DockerAgent.start();
     agent.record.acknowledging = false;
     const script = 'import sys; sys.stderr.write("x" * 3_000_000)';
-    agent.executor.start(
-      assignment('e1', { program: { case: 'command', value: { argv: ['python3', '-c', script] } } }),
-    );
+    agent.start('e1', { program: { case: 'command', value: { argv: ['python3', '-c', script] } } });
     const received = () => agent.record.logs.get('e1 stderr')?.length ?? 0;
     await agent.record.until(() => received() >= 1024 * 1024);
     expect(received()).toBeLessThanOrEqual(1024 * 1024 + 64 * 1024);
@@ -232,7 +230,7 @@ describe('an image that cannot be had', () => {
 test('network is refused', async () => {
   const agent = await DockerAgent.start();
   const limits = { ...LIMITS, network: Network.FULL };
-  expect(agent.executor.start(assignment('e1', { ...pythonProgram('pass'), limits }))).toMatchObject({
+  expect(agent.start('e1', { ...pythonProgram('pass'), limits })).toMatchObject({
     error: { code: Code.POLICY_DENIED },
   });
 });
@@ -250,8 +248,8 @@ while not os.path.exists("/tmp/go"):
     print(n, file=sys.stderr, flush=True)
     time.sleep(0.001)
 print(json.dumps({"ok": True, "output": {"n": n}}))`;
-    first.executor.start(assignment('e1', pythonProgram(script)));
-    first.executor.start(assignment('e2', pythonProgram(`${ANSWER}{"e2": 2}}))`)));
+    first.start('e1', pythonProgram(script));
+    first.start('e2', pythonProgram(`${ANSWER}{"e2": 2}}))`));
     await first.untilLogged('e1', '\n100\n');
     await first.end('e2');
     const stored = first.record.logs.get('e1 stderr')?.length ?? 0;
@@ -289,12 +287,12 @@ print(json.dumps({"ok": True, "output": {"n": n}}))`;
 
 test('an engine that dies ends what it ran, and is used again when it is back', async () => {
   const agent = await DockerAgent.start();
-  agent.executor.start(assignment('e1', pythonProgram(FOREVER)));
+  agent.start('e1', pythonProgram(FOREVER));
   await agent.untilLogged('e1', 'up');
   onTestFinished(() => startDockerEngine());
   await stopDockerEngine('SIGKILL');
   await until('the end to be noticed', () => agent.engine.unavailable() !== undefined);
-  expect(agent.executor.start(assignment('e2', pythonProgram('pass')))).toMatchObject({ requeue: true });
+  expect(agent.start('e2', pythonProgram('pass'))).toMatchObject({ requeue: true });
   await startDockerEngine();
   expect(await agent.end('e1')).toMatchObject({ outcome: 'failed', code: 'AGENT_LOST' });
   expect(await agent.run('e3', pythonProgram(`${ANSWER}{}}))`))).toMatchObject({ outcome: 'succeeded' });

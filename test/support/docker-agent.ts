@@ -9,11 +9,14 @@ import { ImagePolicy } from '../../agent/src/docker/image-policy.ts';
 import { Images } from '../../agent/src/docker/images.ts';
 import { SCRIPT_RUNNERS } from '../../agent/src/executor/container-program.ts';
 import { DockerExecutor } from '../../agent/src/executor/docker-executor.ts';
-import type { AttemptEnd, AttemptKey, ExecutorEvents, HeldByExecutor } from '../../agent/src/executor/executor.ts';
+import type { AttemptEnd, AttemptKey, ExecutorEvents, StartRefusal } from '../../agent/src/executor/executor.ts';
 import { DOCKER_SOCKET, PYTHON_IMAGE } from './docker-engine.ts';
 import { directory } from './workspace.ts';
 
 type AssignmentFields = Omit<MessageInitShape<typeof AssignmentSchema>, '$typeName' | '$unknown'>;
+
+const UNPREPARED = { start: undefined, release: () => {} };
+type Held = AttemptKey & { finished: boolean };
 
 const MIB = 1024n * 1024n;
 
@@ -22,7 +25,7 @@ class Record implements ExecutorEvents {
   readonly started = new Set<string>();
   readonly logs = new Map<string, Buffer>();
   readonly ends = new Map<string, AttemptEnd>();
-  readonly recovered: (readonly HeldByExecutor[])[] = [];
+  readonly recovered: (readonly Held[])[] = [];
   /** Acknowledge what comes at once. */
   acknowledging = true;
   executor: DockerExecutor | undefined;
@@ -55,7 +58,7 @@ class Record implements ExecutorEvents {
     this.#tell();
   }
 
-  onRecovered(_: unknown, held: readonly HeldByExecutor[]): void {
+  onRecovered(_: unknown, held: readonly Held[]): void {
     this.recovered.push(held);
     this.#tell();
   }
@@ -121,9 +124,14 @@ export class DockerAgent {
     this.engine.close();
   }
 
+  /** Starts an attempt whose image nobody has prepared. */
+  start(executionId: string, fields: AssignmentFields): StartRefusal | undefined {
+    return this.executor.start(assignment(executionId, fields), UNPREPARED, new Uint8Array(0));
+  }
+
   /** Runs to the end and forgets it. */
   async run(executionId: string, fields: AssignmentFields): Promise<RunResult> {
-    const refused = this.executor.start(assignment(executionId, fields));
+    const refused = this.start(executionId, fields);
     if (refused !== undefined) throw new Error(`refused: ${refused.error.message}`);
     const result = await this.end(executionId);
     this.executor.forget({ executionId, attempt: 1 });

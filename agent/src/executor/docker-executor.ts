@@ -10,8 +10,10 @@ import { LABEL, listContainers } from '../docker/container-list.ts';
 import { type ContainerSpec, containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun, LogOverrunError } from '../docker/container-run.ts';
 import { type DockerEngine, engineMessage, engineStatus, isConnectionError } from '../docker/engine.ts';
-import { ImageError, type Images } from '../docker/images.ts';
+import { type HeldImage, ImageError, type Images } from '../docker/images.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
+import { PreparedImage } from '../environment/docker-environment.ts';
+import type { PreparedEnvironment } from '../environment/environment.ts';
 import { containerOutcome, type Ending, type Outcome } from './container-outcome.ts';
 import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
 import { type AttemptFacts, DockerAttempt } from './docker-attempt.ts';
@@ -71,8 +73,7 @@ export class DockerExecutor implements Executor {
     for (const attempt of this.#attempts.values()) attempt.close();
   }
 
-  /** @param prelude what the preparation wrote; the control plane has it as the beginning of standard error */
-  start(assignment: Assignment, prelude: Uint8Array = new Uint8Array(0)): StartRefusal | undefined {
+  start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined {
     const { engine, runners } = this.#options;
     const key = { executionId: assignment.ref?.executionId ?? '', attempt: assignment.ref?.attempt ?? 0 };
     if (this.#attempts.has(keyOf(key))) return undefined;
@@ -84,14 +85,15 @@ export class DockerExecutor implements Executor {
     }
     const program = programInContainer(assignment, runners);
     if (program === undefined) return denied('this agent does not run this kind of program in a container');
-    const facts = factsOf(key, assignment, program);
+    const facts = factsOf(key, assignment, program, prelude.length);
     const attempt = new DockerAttempt(join(this.#directory, keyOf(key)), facts, this.#run(key), this.#emit(key));
     if (prelude.length > 0) {
       attempt.files.append('stderr', prelude);
       attempt.sender.skip('stderr', prelude.length);
     }
     this.#attempts.set(keyOf(key), attempt);
-    void this.#execute(attempt, program, assignment);
+    const image = prepared instanceof PreparedImage ? prepared.image : undefined;
+    void this.#execute(attempt, program, assignment, image);
     return undefined;
   }
 
@@ -132,14 +134,19 @@ export class DockerExecutor implements Executor {
 
   // From nothing to a running container.
 
-  async #execute(attempt: DockerAttempt, program: ProgramInContainer, assignment: Assignment): Promise<void> {
+  async #execute(
+    attempt: DockerAttempt,
+    program: ProgramInContainer,
+    assignment: Assignment,
+    prepared: HeldImage | undefined,
+  ): Promise<void> {
     try {
       const { budget, images, engine } = this.#options;
       const { signal } = attempt.abort;
       attempt.release = await budget.take(signal);
       const onOutput = (text: string): void => this.#append(attempt, 'stderr', Buffer.from(text));
       const pulling = { onOutput, onProgress: () => {} };
-      const image = images.held(program.image) ?? (await images.ensure(program.image, program.pull, pulling, signal));
+      const image = prepared ?? (await images.ensure(program.image, program.pull, pulling, signal));
       const spec = this.#spec(attempt.facts, program, assignment, image);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
       attempt.setBefore();
@@ -164,7 +171,7 @@ export class DockerExecutor implements Executor {
     facts: AttemptFacts,
     { command, entrypoint, mounts }: ProgramInContainer,
     { limits, env, tenant }: Assignment,
-    image: { id: string; volumes: readonly string[] },
+    image: HeldImage,
   ): ContainerSpec {
     return {
       imageId: image.id,
@@ -400,9 +407,11 @@ function factsOf(
   key: AttemptKey,
   { limits, timeout }: Assignment,
   { kind, entrypoint }: ProgramInContainer,
+  preludeBytes: number,
 ): AttemptFacts {
   const stdoutBytes = Number(limits?.stdoutBytes ?? 0);
-  const stderrBytes = Number(limits?.stderrBytes ?? 0);
+  // The preparation does not count against the limit.
+  const stderrBytes = Number(limits?.stderrBytes ?? 0) + preludeBytes;
   const outputBytes = Number(limits?.outputBytes ?? 0);
   return {
     ...key,
