@@ -49,8 +49,9 @@ class Shared:
     handler, which are those of its children.
     """
 
-    def __init__(self, isolation: str) -> None:
+    def __init__(self, isolation: str, cgroup_limits: list[str]) -> None:
         self.isolation = isolation
+        self.cgroup_limits = cgroup_limits  # what holds for a call as a whole, when its worker joins control groups
         self._memory = namespaces.Memory()
         self._calls: dict[int, list[namespaces.Call]] = {}
         self._program = seccomp.build() if isolation == SANDBOX else b""
@@ -87,10 +88,11 @@ class Shared:
         return [*calls, call("chdir", memory.address(WORK_DIR))]
 
 
-def main(shared: Shared, calls: list[namespaces.Call], with_rehearsal: bool, fds: array) -> None:
+def main(shared: Shared, calls: list[namespaces.Call], with_rehearsal: bool, fds: array, joins: array) -> None:
     """Never returns. The process is PID 1 of a PID namespace that was made for it.
 
-    Of its descriptors it keeps /dev/null, the channel and the two output pipes: ``fds``, in this order. A rehearsal
+    Of its descriptors it keeps /dev/null, the channel and the two output pipes: ``fds``, in this order. ``joins``: the
+    control groups that it joins. A rehearsal
     costs time now and saves more of it when a call comes; it is for workers that nobody waits for.
     """
     try:
@@ -98,13 +100,15 @@ def main(shared: Shared, calls: list[namespaces.Call], with_rehearsal: bool, fds
         os.dup2(fds[2], 2)
         os.dup2(fds[0], channel.FD, False)
         try:
+            for fd in joins:
+                os.write(fd, b"0")
             namespaces.run(calls)
         except OSError as error:
             channel.send({"type": "setup_failed", "message": str(error)})
             os._exit(70)
         if with_rehearsal:
             rehearse(shared)
-        _serve(shared)
+        _serve(shared, shared.cgroup_limits if joins else [])
     except handler_host.Stopped:
         os._exit(0)  # told to stop while it was between a job's code and its report
     except BaseException:
@@ -138,14 +142,14 @@ def rehearse(shared: Shared) -> None:
     shared.host.forget()
 
 
-def _serve(shared: Shared) -> None:
+def _serve(shared: Shared, cgroup_limits: list[str]) -> None:
     first, own = True, os.getpid()
     while True:
         header, code, input_bytes = channel.receive()
         used_s = process_time()
         if first:
             wanted = header["limits"]
-            limits.set_for_call(wanted["memory_bytes"], wanted["processes"], shared.baseline)
+            limits.set_for_call(wanted["memory_bytes"], wanted["processes"], shared.baseline, cgroup_limits)
             first = False
         if header.get("network") and shared.isolation == SANDBOX:
             os.environ.update(_PROXY_VARIABLES)

@@ -16,6 +16,7 @@ import sys
 RUNTIME_DIR = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, RUNTIME_DIR)
 
+import cgroups
 import preflight
 import spool_recovery
 from agent_link import AgentLink
@@ -107,6 +108,7 @@ def _open_log(options: object, detached: bool) -> int:
 def _build(options: object, log: Logger) -> tuple[Loop, object]:
     """Wires everything. Returns the loop and what stops the launcher (grace in ms)."""
     lock = _lock_spool(options.spool)
+    groups = cgroups.find(log)
     spec, zygote, loop = preflight.choose(
         log,
         RUNTIME_DIR,
@@ -114,6 +116,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         options.sandbox_uid,
         options.sandbox_gid,
         options.allow_unsandboxed,
+        groups,
         lambda: Loop(log),
     )
     spool = Spool(options.spool, options.spool_bytes, log)
@@ -129,6 +132,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         "isolation": spec.isolation,
         "python": zygote.python,
         "python_path": spec.python.executable,
+        "cgroup_limits": groups.limits,
     }
 
     def exit_now() -> None:
@@ -136,6 +140,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         supervisor.on_turn_end()
         tenants.close()
         egress.end()
+        groups.close()
         spool.close()
         link.close(options.socket)
         os.close(lock)

@@ -1,6 +1,7 @@
 """Resource limits that a job's process sets on itself before any of the job's code runs.
 
-They hold for each process; a limit on the sum over all processes of a call needs a cgroup.
+They hold for each process; a limit on the sum over all processes of a call needs a cgroup (``cgroups``). Where there is
+one, those of these that only stand in for it are not set.
 """
 
 from __future__ import annotations
@@ -39,13 +40,18 @@ def set_fixed() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
 
 
-def set_for_call(memory_bytes: int, processes: int, baseline: tuple[int, int]) -> None:
-    """Limits of one call, on top of what the interpreter itself uses. 0 is no limit."""
+def set_for_call(memory_bytes: int, processes: int, baseline: tuple[int, int], cgroup_limits: list[str]) -> None:
+    """Limits of one call, on top of what the interpreter itself uses. 0 is no limit.
+
+    ``cgroup_limits``: what a cgroup limits. Private data stays limited all the same: Python then raises MemoryError,
+    which says more than a killed process.
+    """
     if memory_bytes:
         size, data = baseline
         _lower(resource.RLIMIT_DATA, data + memory_bytes)
-        _lower(resource.RLIMIT_AS, size + 2 * memory_bytes + _ADDRESS_SPACE_SLACK_BYTES)
-    if processes:
+        if "memory" not in cgroup_limits:
+            _lower(resource.RLIMIT_AS, size + 2 * memory_bytes + _ADDRESS_SPACE_SLACK_BYTES)
+    if processes and "processes" not in cgroup_limits:
         _lower(resource.RLIMIT_NPROC, processes + PROCESS_SLACK, 0)
 
 

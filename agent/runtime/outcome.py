@@ -48,7 +48,10 @@ def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
         if code not in ("HANDLER_ERROR", "HANDLER_NOT_FOUND", "OUTPUT_INVALID", "OUTPUT_TOO_LARGE", "INPUT_INVALID"):
             code = "OUT_OF_MEMORY" if code == "OUT_OF_MEMORY" else "INTERNAL"
         healthy = code not in ("OUT_OF_MEMORY", "INTERNAL")
-        return failed(code, str(reply.get("message"))[:_MAX_MESSAGE_CHARS], _details(reply), healthy)
+        message = str(reply.get("message"))[:_MAX_MESSAGE_CHARS]
+        if code == "OUT_OF_MEMORY" and attempt.header["limits"]["memory_bytes"]:
+            message += f" ({attempt.header['limits']['memory_bytes']} bytes)"
+        return failed(code, message, _details(reply), healthy)
     if kind == "exit":
         number, code = reply.get("signal"), reply.get("exit_code")
         return from_exit(number if _is_small(number) else None, code if _is_small(code) else None, reply)
@@ -98,6 +101,18 @@ def from_status(attempt: Attempt, status: int | None) -> Outcome:
         outcome.signal = os.WTERMSIG(status)
     elif status is not None:
         outcome.exit_code = os.WEXITSTATUS(status)
+    return outcome
+
+
+def with_oom_kill(attempt: Attempt, outcome: Outcome) -> Outcome:
+    """The outcome of an attempt of which the kernel has killed a process for want of memory."""
+    error = outcome.error
+    if outcome.kind != FAILED or error["code"] not in ("HANDLER_ERROR", "EXIT_NONZERO", "KILLED"):
+        return outcome
+    limit = attempt.header["limits"]["memory_bytes"]
+    why = f"More memory was needed than the limit of {limit} bytes" if limit else "The host ran out of memory"
+    outcome.error = {**error, "code": "OUT_OF_MEMORY", "message": f"{why}: {error['message']}"}
+    outcome.healthy = False
     return outcome
 
 

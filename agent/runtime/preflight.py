@@ -6,6 +6,7 @@ import os
 
 import frames
 import interpreter
+from cgroups import Cgroups
 from loop import Loop
 from sandbox import find_bwrap
 from spawn import Spec
@@ -66,7 +67,14 @@ class _Check:
 
 
 def choose(
-    log: object, runtime_dir: str, wanted: str | None, uid: int, gid: int, allow_bare: bool, new_loop: object
+    log: object,
+    runtime_dir: str,
+    wanted: str | None,
+    uid: int,
+    gid: int,
+    allow_bare: bool,
+    cgroups: Cgroups,
+    new_loop: object,
 ) -> tuple[Spec, ZygoteProcess, Loop]:
     """The first way of running calls that works, with its zygote and the loop that it is registered in.
 
@@ -80,7 +88,7 @@ def choose(
             faults.append(f"{path}: the sandbox's user {uid} may not enter {blocked}")
             continue
         try:
-            return _try(log, Spec(bwrap, interpreter.describe(path), runtime_dir, uid, gid), new_loop)
+            return _try(log, Spec(bwrap, interpreter.describe(path), runtime_dir, uid, gid, cgroups), new_loop)
         except (OSError, ValueError, Unusable) as error:
             faults.append(f"{path}: {error}")
     if not allow_bare:
@@ -88,7 +96,7 @@ def choose(
     log.warn("jobs run without a sandbox", reasons=faults)
     path = wanted or interpreter.candidates(None)[0]
     try:
-        return _try(log, Spec(None, interpreter.describe(path), runtime_dir, uid, gid), new_loop)
+        return _try(log, Spec(None, interpreter.describe(path), runtime_dir, uid, gid, cgroups), new_loop)
     except (OSError, ValueError) as error:
         raise Unusable(f"{path}: {error}") from None
 

@@ -8,6 +8,7 @@ import signal
 import socket
 
 import gather
+from cgroups import Cgroups, Slot
 from environment import Bind
 from interpreter import Interpreter
 from sandbox import PROXY_FILES, RUNTIME_FILES, load_files
@@ -18,10 +19,13 @@ _CONTROL_FD = 3
 class Spec:
     """How processes are started: the same for all of them."""
 
-    __slots__ = ("bwrap", "gid", "proxy", "python", "runtime", "runtime_dir", "uid")
+    __slots__ = ("bwrap", "cgroups", "gid", "proxy", "python", "runtime", "runtime_dir", "uid")
 
-    def __init__(self, bwrap: str | None, python: Interpreter, runtime_dir: str, uid: int, gid: int) -> None:
+    def __init__(
+        self, bwrap: str | None, python: Interpreter, runtime_dir: str, uid: int, gid: int, cgroups: Cgroups
+    ) -> None:
         self.bwrap, self.python, self.runtime_dir, self.uid, self.gid = bwrap, python, runtime_dir, uid, gid
+        self.cgroups = cgroups
         self.runtime = load_files(runtime_dir, RUNTIME_FILES) if bwrap else {}
         self.proxy = load_files(runtime_dir, PROXY_FILES) if bwrap else {}
 
@@ -49,13 +53,19 @@ def spawn(
     files: list[int],
     gathered: str | None = None,
     binds: tuple[Bind, ...] = (),
+    slot: Slot | None = None,
 ) -> tuple[int, socket.socket, int]:
-    """Starts the process; closes ``files``, which it inherits. Returns (pid, control socket, stderr), non-blocking."""
+    """Starts the process, in that slot; closes ``files``, which it inherits.
+
+    Returns (pid, control socket, stderr), both non-blocking.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stderr, stderr_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
+            for fd in slot.joins if slot else ():
+                os.write(fd, b"0")
             _take_descriptors(theirs.fileno(), stderr_end, files)
             if gathered:
                 gather.mount(gathered, binds, (spec.uid, spec.gid))

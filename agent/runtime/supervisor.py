@@ -242,6 +242,8 @@ class Supervisor:
         frame, attempt.frame = attempt.frame, None
         attempt.state, attempt.worker, attempt.started_at = RUNNING, worker, time.monotonic()
         bound = max(_SMALLEST_BODY_BOUND, header["limits"]["result_bytes"])
+        if worker.slot:
+            self._limit(worker, attempt)
         if attempt.network:
             self._egress.open(attempt.number, worker.listener, header["network"])
         worker.give(attempt, frame, bound, self._on_reply)
@@ -256,6 +258,13 @@ class Supervisor:
         if self._started_timer is None:
             self._started_timer = self._loop.call_later(_STARTED_DELAY_S, self._tell_started)
         self._note_load()
+
+    def _limit(self, worker: Worker, attempt: Attempt) -> None:
+        limits = attempt.header["limits"]
+        try:
+            worker.slot.limit(limits["memory_bytes"], limits.get("cpu", 0), limits["processes"], worker.pidfd)
+        except OSError as error:
+            self._log.error("a limit cannot be set", execution=attempt.execution, error=str(error))
 
     def _tell_started(self) -> None:
         """Tells of attempts that still run; a short call's `started` goes with its end, in one write."""
@@ -338,6 +347,8 @@ class Supervisor:
             attempt.timer = None
         if worker:
             run_ms = (time.monotonic() - attempt.started_at) * 1000
+            if worker.slot and worker.slot.take_oom_kills():
+                outcome = outcomes.with_oom_kill(attempt, outcome)
             self._output.drain(attempt, worker)
             self._output.unwatch(attempt, worker)
             if attempt.network:

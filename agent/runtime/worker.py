@@ -9,6 +9,7 @@ import signal
 
 import frames
 import loop as event_loop
+from cgroups import Slot
 
 # The plain function: the one in ``socket`` wraps both ends in objects that would be taken apart at once.
 _socketpair = _socket.socketpair
@@ -38,6 +39,7 @@ class Worker:
         "outputs",
         "pidfd",
         "reuse_key",
+        "slot",
         "tmp_bytes",
         "zygote",
     )
@@ -54,6 +56,7 @@ class Worker:
         self.channel = -1
         self.outputs = [-1, -1]
         self.pidfd = -1
+        self.slot: Slot | None = None  # the control groups that its process has joined
         self.dead = False
         self.attempt = None
         self.reuse_key: tuple[str, str] | None = None

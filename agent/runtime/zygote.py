@@ -2,8 +2,8 @@
 
 Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
 launcher → zygote  C json (+ the maker's socket): first, what to load;  M (+ the maker's socket): start it;
-                   F worker tmp_bytes rehearse (+ channel, stdout, stderr, network namespace): fork a worker;
-                   A: preload asyncio
+                   F worker tmp_bytes rehearse network (+ channel, stdout, stderr, network namespace, then
+                   control groups to join): fork a worker;  A: preload asyncio
 zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
 """
 
@@ -33,7 +33,7 @@ import own_signals
 import seccomp
 
 CONTROL_FD = 3
-FORK = struct.Struct("=cIQ?")
+FORK = struct.Struct("=cIQ??")
 FORKED = struct.Struct("=cII")
 ENDED = struct.Struct("=cIi")
 FAILED = struct.Struct("=cI")
@@ -55,6 +55,7 @@ class Zygote:
         self._isolation = isolation
         self._sandboxed = isolation == child.SANDBOX
         self._faults: list[str] = []
+        self._limits: list[str] = []
         self._epoll = select.epoll()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, worker)
         if self._sandboxed:
@@ -76,7 +77,7 @@ class Zygote:
         limits.set_fixed()
         _hide_runtime_modules()
         self._load_environment()
-        self._shared = child.Shared(self._isolation)
+        self._shared = child.Shared(self._isolation, self._limits)
         for _ in range(20):
             child.rehearse(self._shared)  # children inherit warm code and filled caches
         gc.collect()
@@ -91,6 +92,7 @@ class Zygote:
         if not message:
             sys.exit(0)
         wanted = json.loads(message[1:])
+        self._limits = wanted["limits"]
         if self._sandboxed and fds:
             network_maker.start(fds[0])
             memory = namespaces.Memory()
@@ -137,19 +139,19 @@ class Zygote:
         if message[:1] == b"M":
             network_maker.start(fds[0])
             return True
-        _, worker, tmp_bytes, rehearse = FORK.unpack(message)
+        _, worker, tmp_bytes, rehearse, network = FORK.unpack(message)
         try:
             calls = self._shared.calls(tmp_bytes)
-            if len(fds) > _FDS_OF_EACH:
+            if network:
                 calls = [namespaces.call("setns", fds[_FDS_OF_EACH], namespaces.CLONE_NEWNET), *calls]
-            self._fork(worker, calls, rehearse, fds)
+            self._fork(worker, calls, rehearse, fds, fds[_FDS_OF_EACH + network :])
         except OSError as error:
             self._control.send(FAILED.pack(b"E", worker) + str(error).encode()[:200])
         for fd in fds:
             os.close(fd)
         return True
 
-    def _fork(self, worker: int, calls: list, rehearse: bool, fds: array.array) -> None:
+    def _fork(self, worker: int, calls: list, rehearse: bool, fds: array.array, joins: array.array) -> None:
         """The next child becomes PID 1 of a new PID namespace, with one fork instead of two.
 
         A process may unshare its PID namespace again once ``setns`` has put its children's one back to its own.
@@ -158,7 +160,7 @@ class Zygote:
             namespaces.run(self._new_pid_namespace)
         pid = os.fork()
         if pid == 0:
-            child.main(self._shared, calls, rehearse, fds)
+            child.main(self._shared, calls, rehearse, fds, joins)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (pid, worker)
         self._epoll.register(pidfd, select.EPOLLIN)

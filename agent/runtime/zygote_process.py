@@ -10,12 +10,13 @@ import socket
 import struct
 
 import loop as event_loop
+from cgroups import Slot
 from environment import Environment
 from sandbox import bare_command, sandbox_command
 from spawn import Spec, bind_sources, spawn
 from worker import Worker
 
-_FORK = struct.Struct("=cIQ?")
+_FORK = struct.Struct("=cIQ??")
 _FORKED = struct.Struct("=cII")
 _ENDED = struct.Struct("=cIi")
 _FAILED = struct.Struct("=cI")
@@ -24,6 +25,9 @@ _STDERR_TAIL_BYTES = 4096
 _MESSAGE_BYTES = 16 * 1024
 # Some packages take this long to import from a cold disk; one that hangs must not hold its calls for ever.
 _START_TIMEOUT_S = 300.0
+# For what packages need while they are imported; the largest ones take a tenth of it.
+_ZYGOTE_MEMORY_BYTES = 8 << 30
+_ZYGOTE_PROCESSES = 1024
 
 
 class ZygoteProcess:
@@ -46,17 +50,23 @@ class ZygoteProcess:
         self.workers: dict[int, Worker] = {}
         self._numbers = 0
         self._stderr_tail = b""
-        self._pid, self._control, self._stderr = _start(spec, environment)
+        self._cgroups = spec.cgroups
+        # Packages run in the zygote itself, where no call's limits hold.
+        self._slot = self._cgroups.take() if environment else None
+        if self._slot:
+            self._slot.limit(_ZYGOTE_MEMORY_BYTES, 0, _ZYGOTE_PROCESSES)
+        self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
         self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None
         self._maker: socket.socket | None = None
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
         loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
         self._start_timer = loop.call_later(_START_TIMEOUT_S, self._on_overdue)
         try:
+            message = _configuration(environment, spec.cgroups.limits)
             if environment:
-                self._start_maker(_configuration(environment))  # now: later it might be the packages' process
+                self._start_maker(message)  # now: later it might be the packages' process
             else:
-                self._control.send(_configuration(environment))
+                self._control.send(message)
         except OSError:
             pass  # it has ended already, which is about to be seen
 
@@ -77,6 +87,7 @@ class ZygoteProcess:
         except OSError as error:
             self._log.warn("a worker cannot be asked for", error=str(error))
             worker.close()
+            self._leave(worker)
             return None
         self.workers[worker.number] = worker
         return worker
@@ -86,11 +97,19 @@ class ZygoteProcess:
         ends: list[int] = []
         try:
             ends = worker.open_channels(self._job_owner)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*ends, *namespace]))]
-            self._control.sendmsg([_FORK.pack(b"F", worker.number, worker.tmp_bytes, rehearse)], rights)
+            worker.slot = self._cgroups.take()
+            joins = worker.slot.joins if worker.slot else ()
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*ends, *namespace, *joins]))]
+            self._control.sendmsg([_FORK.pack(b"F", worker.number, worker.tmp_bytes, rehearse, worker.network)], rights)
         finally:
             for fd in ends:
                 os.close(fd)
+
+    def _leave(self, worker: Worker) -> None:
+        """Its process, and with it its PID namespace, has ended."""
+        if worker.slot:
+            slot, worker.slot = worker.slot, None
+            self._cgroups.give_back(slot)
 
     def _start_maker(self, message: bytes) -> None:
         """Sends the message with the socket of the process that makes network namespaces. Raises OSError."""
@@ -123,6 +142,7 @@ class ZygoteProcess:
         except OSError as error:
             del self.workers[worker.number]
             self.owner.on_fork_failed(worker, str(error))
+            self._leave(worker)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -165,11 +185,14 @@ class ZygoteProcess:
             self._on_forked(_FORKED.unpack(message)[1], fds)
         elif kind == b"X":
             _, number, status = _ENDED.unpack(message)
-            self.owner.on_ended(self.workers.pop(number), status)
+            worker = self.workers.pop(number)
+            self.owner.on_ended(worker, status)
+            self._leave(worker)
         elif kind == b"E":
             number = _FAILED.unpack_from(message)[1]
             worker = self.workers.pop(number)
             self.owner.on_fork_failed(worker, message[_FAILED.size :].decode(errors="replace"))
+            self._leave(worker)
         elif kind == b"R":
             self._on_ready(json.loads(message[1:]))
 
@@ -244,15 +267,19 @@ class ZygoteProcess:
         workers, self.workers = list(self.workers.values()), {}
         for worker in workers:
             self.owner.on_ended(worker, None)
+            self._leave(worker)
+        if self._slot:
+            self._cgroups.give_back(self._slot)
         self.owner.on_dead(self, reason)
 
 
-def _start(spec: Spec, environment: Environment | None) -> tuple[int, socket.socket, int]:
+def _start(spec: Spec, environment: Environment | None, slot: Slot | None) -> tuple[int, socket.socket, int]:
     if not spec.bwrap:
-        return spawn(spec, *bare_command(spec.python, spec.runtime_dir, environment), [])
+        return spawn(spec, *bare_command(spec.python, spec.runtime_dir, environment), [], slot=slot)
     binds = environment.binds if environment else ()
     gathered, sources = bind_sources(spec, binds)
-    return spawn(spec, *sandbox_command(spec.bwrap, spec.python, spec.runtime, environment, sources), gathered, binds)
+    command = sandbox_command(spec.bwrap, spec.python, spec.runtime, environment, sources)
+    return spawn(spec, *command, gathered, binds, slot)
 
 
 def _descriptors(ancillary: list) -> array.array:
@@ -262,11 +289,11 @@ def _descriptors(ancillary: list) -> array.array:
     return fds
 
 
-def _configuration(environment: Environment | None) -> bytes:
+def _configuration(environment: Environment | None, limits: list[str]) -> bytes:
     """The first message to a zygote: what it does before it is ready."""
-    fields = {"site": False, "preload": []}
+    fields = {"site": False, "preload": [], "limits": limits}
     if environment:
-        fields = {"site": environment.python is not None, "preload": environment.preload}
+        fields.update(site=environment.python is not None, preload=environment.preload)
     return b"C" + json.dumps(fields).encode()
 
 
