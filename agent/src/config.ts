@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type HostPort, isSecret, LINK_PATH, messageOf, SettingsReader, withoutCredentials } from '@harrier/shared';
+import { type DockerSettings, readDockerSettings } from './docker-settings.ts';
+import { NETWORK_CAPS, type NetworkCap } from './job/limit-caps.ts';
 
 export interface AgentConfig {
   /** `ws://host:port/agent/v1/link`. */
@@ -21,6 +23,10 @@ export interface AgentConfig {
   maxMemoryBytes: number;
   /** An assignment may ask for a `/tmp` of this size at most. */
   maxTmpBytes: number;
+  /** An assignment may ask for this much network access at most. */
+  maxNetwork: NetworkCap;
+  /** Package index of environments that name none, and what calls with network INDEX may reach. May hold credentials. */
+  indexUrl: string;
   allowUnsandboxed: boolean;
   logLevel: LogLevel;
   /** Interpreter of the launcher and of inline code; undefined takes `python3`, and lets the launcher look for another
@@ -32,6 +38,7 @@ export interface AgentConfig {
   stopGraceMs: number;
   /** The launcher and everything that it runs ends with the agent. */
   stopLauncher: boolean;
+  docker: DockerSettings;
   /** Where tools of the host are looked for, as in PATH. */
   searchPath: string;
   /** New for every start. */
@@ -45,6 +52,7 @@ type LogLevel = (typeof LOG_LEVELS)[number];
 const SLOTS_PER_CORE = 32;
 /** `sun_path` of sockaddr_un, with its end. */
 const MAX_SOCKET_PATH_BYTES = 107;
+const DEFAULT_INDEX_URL = 'https://pypi.org/simple';
 const GIB = 1024 ** 3;
 const BYTES = { min: 1, max: Number.MAX_SAFE_INTEGER };
 
@@ -91,12 +99,15 @@ export function readConfig(
     slots: settings.integer('HARRIER_AGENT_SLOTS', SLOTS_PER_CORE * availableParallelism(), { min: 1, max: 100_000 }),
     maxMemoryBytes: settings.integer('HARRIER_AGENT_MAX_MEMORY_BYTES', totalmem(), BYTES),
     maxTmpBytes: settings.integer('HARRIER_AGENT_MAX_TMP_BYTES', defaultMaxTmpBytes(totalmem()), BYTES),
+    maxNetwork: settings.oneOf('HARRIER_AGENT_MAX_NETWORK', 'egress', NETWORK_CAPS),
+    indexUrl: indexUrl(settings),
     allowUnsandboxed: settings.flag('HARRIER_ALLOW_UNSANDBOXED', false),
     logLevel: settings.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
     python: settings.text('HARRIER_AGENT_PYTHON'),
     spoolBytes: spoolBytes(settings),
     stopGraceMs: 1000 * settings.integer('HARRIER_AGENT_STOP_GRACE_S', 30, { min: 0, max: 86_400 }),
     stopLauncher: settings.flag('HARRIER_AGENT_STOP_LAUNCHER', false),
+    docker: readDockerSettings(settings),
     searchPath: settings.text('PATH', '/usr/local/bin:/usr/bin:/bin'),
     instanceId: randomUUID(),
   };
@@ -119,6 +130,13 @@ function linkUrl(settings: SettingsReader): string {
   }
   const scheme = url.protocol === 'https:' ? 'wss' : 'ws';
   return `${scheme}://${url.host}${url.pathname.replace(/\/+$/, '')}${LINK_PATH}`;
+}
+
+function indexUrl(settings: SettingsReader): string {
+  const text = settings.text('HARRIER_AGENT_INDEX_URL', DEFAULT_INDEX_URL);
+  if (/^https?:$/.test(URL.canParse(text) ? new URL(text).protocol : '')) return text;
+  settings.problems.push(`HARRIER_AGENT_INDEX_URL must be an http(s) URL, not "${withoutCredentials(text)}"`);
+  return DEFAULT_INDEX_URL;
 }
 
 function joinToken(settings: SettingsReader): string {

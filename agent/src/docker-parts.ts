@@ -1,0 +1,65 @@
+import type { Logger } from '@harrier/shared';
+import { ContainerBudget } from './docker/container-budget.ts';
+import { DockerEngine } from './docker/engine.ts';
+import { ImagePolicy } from './docker/image-policy.ts';
+import { Images } from './docker/images.ts';
+import type { DockerSettings } from './docker-settings.ts';
+import { ContainerPool, type ZygoteHost } from './environment/container-pool.ts';
+import { DockerEnvironment } from './environment/docker-environment.ts';
+import { SCRIPT_RUNNERS } from './executor/container-program.ts';
+import { DockerExecutor } from './executor/docker-executor.ts';
+import type { ExecutorEvents } from './executor/executor.ts';
+
+export interface DockerPartsOptions {
+  settings: DockerSettings;
+  dataDir: string;
+  /** The most that a container may use. */
+  memoryBytes: number;
+  tmpBytes: number;
+  host: ZygoteHost;
+  events: ExecutorEvents;
+  /** The engine has come or gone. */
+  onSupportChange: () => void;
+  logger: Logger;
+}
+
+/** Everything of an agent that has to do with Docker. */
+export interface DockerParts {
+  environment: DockerEnvironment;
+  executor: DockerExecutor;
+  pool: ContainerPool;
+  /** Containers that run now. */
+  containers(): number;
+  /** Resolves when it is known whether there is an engine, and what a former agent has left. */
+  open(): Promise<void>;
+  close(): void;
+}
+
+export function createDockerParts(options: DockerPartsOptions): DockerParts {
+  const { settings, dataDir, memoryBytes, tmpBytes, host, events, logger } = options;
+  const engine = new DockerEngine({ socketPath: settings.socketPath, logger });
+  const policy = new ImagePolicy(settings.allowedImages);
+  const images = new Images({ engine, policy, credentialsPath: settings.credentialsPath, logger });
+  const budget = new ContainerBudget(settings.maxContainers);
+  const idleMs = settings.containerIdleMs;
+  const pool = new ContainerPool({ engine, budget, host, dataDir, idleMs, memoryBytes, tmpBytes, logger });
+  const { runnerImages } = settings;
+  const environment = new DockerEnvironment({ engine, images, policy, pool, runnerImages });
+  const executor = new DockerExecutor({ engine, images, budget, dataDir, runners: SCRIPT_RUNNERS, events, logger });
+  engine.onChange(() => options.onSupportChange());
+  return {
+    environment,
+    executor,
+    pool,
+    containers: () => budget.used,
+    open: async () => {
+      await engine.open();
+      executor.open();
+    },
+    close: () => {
+      pool.close();
+      executor.close();
+      engine.close();
+    },
+  };
+}
