@@ -1,10 +1,13 @@
+import { create, equals } from '@bufbuild/protobuf';
 import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
-import { Isolation_Level as Isolation } from '@harrier/shared/gen/agent';
+import { type Isolation, IsolationSchema, Isolation_Level as Level } from '@harrier/shared/gen/agent';
 import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
 import { type AgentConfig, ConfigError } from './config.ts';
+import { EnvironmentRegistry } from './environment/environment-registry.ts';
+import { InlineEnvironment } from './environment/inline-environment.ts';
 import type { Executor } from './executor/executor.ts';
-import { InlineExecutor } from './executor/inline-executor.ts';
 import { launcherEvents } from './executor/launcher-events.ts';
+import { ProcessExecutor } from './executor/process-executor.ts';
 import { durationMs } from './executor/start-message.ts';
 import { HardwareMonitor } from './hardware/hardware-monitor.ts';
 import { createHostLoadReader } from './hardware/host-load.ts';
@@ -13,6 +16,7 @@ import { Heartbeat } from './heartbeat.ts';
 import { createHello } from './hello.ts';
 import { AgentIdentity } from './identity/agent-identity.ts';
 import { AttemptTable } from './job/attempt-table.ts';
+import { Resolutions } from './job/resolutions.ts';
 import { Launcher } from './launcher/launcher.ts';
 import { resolvePython } from './launcher/python.ts';
 import { startLauncher } from './launcher/start-launcher.ts';
@@ -57,14 +61,18 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   }
 
   /** What the launcher and the control plane have told last. */
-  const told = { isolation: Isolation.LEVEL_UNSPECIFIED as Isolation, spoolBytes: 0, draining: false };
+  const told = { isolation: create(IsolationSchema), spoolBytes: 0, draining: false };
   const ended = Promise.withResolvers<string | undefined>();
 
+  const environments = new EnvironmentRegistry(() => heartbeat.beat());
+  environments.add(new InlineEnvironment());
   const table = new AttemptTable({
+    environments,
     slots: config.slots,
-    caps: { memoryBytes: config.maxMemoryBytes, tmpBytes: config.maxTmpBytes },
+    caps: { memoryBytes: config.maxMemoryBytes, tmpBytes: config.maxTmpBytes, network: config.maxNetwork },
     send: (message) => link.send(message),
     onFinished: (finished) => metrics.observeFinished(finished),
+    onEnvironmentPrepared: (prepared) => metrics.observePrepared(prepared),
     onQuiet: () => stopper.notice(),
     logger,
   });
@@ -80,10 +88,10 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
         allowUnsandboxed: config.allowUnsandboxed,
         spoolBytes: config.spoolBytes,
       }),
-    events: launcherEvents(() => inline, table, {
-      onIsolation: (level) => {
-        const isolation = level === 'sandbox' ? Isolation.SANDBOX : Isolation.NONE;
-        if (isolation === told.isolation) return;
+    events: launcherEvents(() => processes, table, {
+      onIsolation: (level, cgroupLimits) => {
+        const isolation = isolationOf(level, cgroupLimits);
+        if (equals(IsolationSchema, isolation, told.isolation)) return;
         told.isolation = isolation;
         heartbeat.beat();
       },
@@ -93,8 +101,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     }),
     logger,
   });
-  const inline: Executor = new InlineExecutor(launcher);
-  table.addExecutor(inline);
+  const processes: Executor = new ProcessExecutor(launcher, config.indexUrl);
+  table.addExecutor(processes);
 
   const hardware = new HardwareMonitor({
     probes: createProbes(config.searchPath),
@@ -107,6 +115,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
       load: () => readLoad(told.spoolBytes),
       activeExecutions: () => table.active,
       changedHardware: () => hardware.tellChange(),
+      changedEnvironments: () => environments.tellChange(),
       isolation: () => told.isolation,
       stopping: () => stopper.state !== 'running',
     },
@@ -115,12 +124,14 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   const link = new AgentLink({
     url: config.linkUrl,
     timings: LINK_TIMINGS,
-    createHello: (challenge) => createHello(challenge, config, identity, table, hardware.tell(), told.isolation),
+    createHello: (challenge) =>
+      createHello(challenge, config, identity, table, hardware.tell(), told.isolation, environments.tell()),
     events: {
       onUp: (welcome) => linkUp(welcome),
       onDown: () => {
         heartbeat.stop();
         table.linkDown();
+        resolutions.linkDown();
         stopper.notice();
       },
       onMessage: (message) => dispatch(message),
@@ -129,6 +140,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     },
     logger,
   });
+  const resolutions = new Resolutions({ environments, send: (message) => link.send(message), logger });
   const metrics = new AgentMetrics({
     activeExecutions: () => table.active,
     linked: () => link.linked,
@@ -168,6 +180,12 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
       case 'drop':
         table.drop(message.value.ref, message.value.reason);
         return;
+      case 'lockDecided':
+        table.lockDecided(message.value);
+        return;
+      case 'resolve':
+        void resolutions.answer(message.value);
+        return;
       case 'drain':
         setDraining(message.value.draining);
         return;
@@ -200,6 +218,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
 
   async function finish(reason: string | undefined): Promise<void> {
     heartbeat.stop();
+    table.close();
     await link.close();
     await cleanup.disposeAsync();
     ended.resolve(reason);
@@ -211,7 +230,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   cleanup.defer(() => launcher.close());
   cleanup.defer(() => hardware.stop());
   await Promise.all([launcher.open(), hardware.start(HARDWARE_DEADLINE_MS)]);
-  if (told.isolation === Isolation.NONE) {
+  if (told.isolation.level === Level.NONE) {
     if (!config.allowUnsandboxed) {
       const message = `the launcher on ${config.launcherSocketPath} runs code without a sandbox; stop it, or allow it with --allow-unsandboxed`;
       throw new HarrierError('failed_precondition', message);
@@ -227,4 +246,11 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
       else stopper.hurry();
     },
   };
+}
+
+function isolationOf(level: 'sandbox' | 'none', cgroupLimits: readonly string[]): Isolation {
+  return create(IsolationSchema, {
+    level: level === 'sandbox' ? Level.SANDBOX : Level.NONE,
+    cgroupLimits: [...cgroupLimits],
+  });
 }

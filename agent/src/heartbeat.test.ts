@@ -1,7 +1,8 @@
 import { create } from '@bufbuild/protobuf';
-import { HardwareSchema, HostLoadSchema, Isolation_Level as Isolation } from '@harrier/shared/gen/agent';
+import { HardwareSchema, HostLoadSchema, IsolationSchema, Isolation_Level as Level } from '@harrier/shared/gen/agent';
 import type { AgentMessage } from '@harrier/shared/gen/link';
 import { expect, onTestFinished, test, vi } from 'vitest';
+import type { Support } from './environment/environment-registry.ts';
 import { Heartbeat } from './heartbeat.ts';
 
 function setUp() {
@@ -9,18 +10,20 @@ function setUp() {
   onTestFinished(() => void vi.useRealTimers());
   const send = vi.fn<(message: AgentMessage) => void>();
   const changedHardware = vi.fn(() => undefined as ReturnType<typeof create<typeof HardwareSchema>> | undefined);
+  const changedEnvironments = vi.fn(() => undefined as Support | undefined);
   const heartbeat = new Heartbeat(
     {
       load: () => create(HostLoadSchema, { spoolBytes: 1n }),
       activeExecutions: () => 2,
       changedHardware,
-      isolation: () => Isolation.SANDBOX,
+      changedEnvironments,
+      isolation: () => create(IsolationSchema, { level: Level.SANDBOX, cgroupLimits: ['cpu'] }),
       stopping: () => false,
     },
     send,
   );
   onTestFinished(() => heartbeat.stop());
-  return { heartbeat, send, changedHardware };
+  return { heartbeat, send, changedHardware, changedEnvironments };
 }
 
 test('beats come at once, at the interval, and on demand', () => {
@@ -39,10 +42,12 @@ test('beats come at once, at the interval, and on demand', () => {
   expect(send).toHaveBeenCalledTimes(4);
 });
 
-test('a beat carries the load and the isolation, and the hardware when it has changed', () => {
-  const { heartbeat, send, changedHardware } = setUp();
+test('a beat carries the load and the isolation, and the hardware and the environments when they have changed', () => {
+  const { heartbeat, send, changedHardware, changedEnvironments } = setUp();
   heartbeat.start(10_000);
   changedHardware.mockReturnValueOnce(create(HardwareSchema, { bootId: 'b' }));
+  const environments = { available: ['inline'], unavailable: { docker: 'no engine' } };
+  changedEnvironments.mockReturnValueOnce(environments);
   heartbeat.beat();
   const [first, second] = send.mock.calls.map(([{ message }]) =>
     message.case === 'heartbeat' ? message.value : undefined,
@@ -51,8 +56,8 @@ test('a beat carries the load and the isolation, and the hardware when it has ch
     activeExecutions: 2,
     stopping: false,
     load: { spoolBytes: 1n },
-    isolation: { level: Isolation.SANDBOX },
+    isolation: { level: Level.SANDBOX, cgroupLimits: ['cpu'] },
   });
-  expect(first?.hardware).toBeUndefined();
-  expect(second).toMatchObject({ hardware: { bootId: 'b' } });
+  expect([first?.hardware, first?.environments]).toEqual([undefined, undefined]);
+  expect(second).toMatchObject({ hardware: { bootId: 'b' }, environments });
 });

@@ -1,13 +1,16 @@
 import { create } from '@bufbuild/protobuf';
-import { type Hardware, type HostLoad, type Isolation_Level, IsolationSchema } from '@harrier/shared/gen/agent';
+import type { Hardware, HostLoad, Isolation } from '@harrier/shared/gen/agent';
 import { type AgentMessage, AgentMessageSchema } from '@harrier/shared/gen/link';
+import type { Support } from './environment/environment-registry.ts';
 
 export interface HeartbeatSources {
   load: () => HostLoad;
   activeExecutions: () => number;
   /** The hardware, when it differs from what was told last. */
   changedHardware: () => Hardware | undefined;
-  isolation: () => Isolation_Level;
+  /** What can be prepared, when it differs from what was told last. */
+  changedEnvironments: () => Support | undefined;
+  isolation: () => Isolation;
   stopping: () => boolean;
 }
 
@@ -32,14 +35,16 @@ export class Heartbeat {
   /** Beats now, when beating at all. */
   beat(): void {
     if (this.#timer === undefined) return;
-    const { load, activeExecutions, changedHardware, isolation, stopping } = this.#sources;
+    const { load, activeExecutions, changedHardware, changedEnvironments, isolation, stopping } = this.#sources;
     const hardware = changedHardware();
+    const environments = changedEnvironments();
     const value = {
       load: load(),
       activeExecutions: activeExecutions(),
-      isolation: create(IsolationSchema, { level: isolation() }),
+      isolation: isolation(),
       stopping: stopping(),
       ...(hardware === undefined ? {} : { hardware }),
+      ...(environments === undefined ? {} : { environments }),
     };
     this.#send(create(AgentMessageSchema, { message: { case: 'heartbeat', value } }));
   }

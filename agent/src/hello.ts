@@ -1,8 +1,9 @@
 import { create } from '@bufbuild/protobuf';
 import { signedBytes, VERSION } from '@harrier/shared';
-import { type Hardware, type Isolation_Level, IsolationSchema } from '@harrier/shared/gen/agent';
+import type { Hardware, Isolation } from '@harrier/shared/gen/agent';
 import { type Challenge, type Hello, HelloSchema } from '@harrier/shared/gen/link';
 import type { AgentConfig } from './config.ts';
+import type { Support } from './environment/environment-registry.ts';
 import type { AgentIdentity } from './identity/agent-identity.ts';
 import type { AttemptTable } from './job/attempt-table.ts';
 
@@ -13,7 +14,8 @@ export function createHello(
   identity: AgentIdentity,
   table: AttemptTable,
   hardware: Hardware,
-  isolation: Isolation_Level,
+  isolation: Isolation,
+  environments: Support,
 ): Hello {
   return create(HelloSchema, {
     agentId: identity.agentId,
@@ -24,10 +26,10 @@ export function createHello(
     version: VERSION,
     labels: config.labels,
     hardware,
-    isolation: create(IsolationSchema, { level: isolation }),
+    isolation,
     slots: config.slots,
     instanceId: config.instanceId,
     held: table.held(),
-    environments: { available: table.environments },
+    environments,
   });
 }

@@ -21,6 +21,8 @@ interface Flags {
   slots?: string;
   maxMemoryBytes?: string;
   maxTmpBytes?: string;
+  maxNetwork?: string;
+  indexUrl?: string;
   python?: string;
   spoolBytes?: string;
   stopGrace?: string;
@@ -85,6 +87,14 @@ function parseFlags(argv: readonly string[]): Flags {
       '--max-tmp-bytes <bytes>',
       "/tmp an execution may ask for, at most (HARRIER_AGENT_MAX_TMP_BYTES, default half the host's memory, up to 64 GiB)",
     )
+    .option(
+      '--max-network <none|index|egress|full>',
+      'network access an execution may ask for, at most (HARRIER_AGENT_MAX_NETWORK, default egress)',
+    )
+    .option(
+      '--index-url <url>',
+      'package index of environments that name none (HARRIER_AGENT_INDEX_URL, default https://pypi.org/simple)',
+    )
     .option('--python <command>', 'interpreter of inline code (HARRIER_AGENT_PYTHON, default python3)')
     .option('--spool-bytes <bytes>', 'output and results kept until they are stored, at most (HARRIER_SPOOL_BYTES)')
     .option(
@@ -116,6 +126,8 @@ function settingsOf(flags: Flags): Record<string, string | undefined> {
     HARRIER_AGENT_SLOTS: flags.slots,
     HARRIER_AGENT_MAX_MEMORY_BYTES: flags.maxMemoryBytes,
     HARRIER_AGENT_MAX_TMP_BYTES: flags.maxTmpBytes,
+    HARRIER_AGENT_MAX_NETWORK: flags.maxNetwork,
+    HARRIER_AGENT_INDEX_URL: flags.indexUrl,
     HARRIER_AGENT_PYTHON: flags.python,
     HARRIER_SPOOL_BYTES: flags.spoolBytes,
     HARRIER_AGENT_STOP_GRACE_S: flags.stopGrace,

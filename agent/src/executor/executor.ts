@@ -1,5 +1,6 @@
 import type { ExecutionError } from '@harrier/shared/gen/error';
 import type { Assignment } from '@harrier/shared/gen/link';
+import type { PreparedEnvironment } from '../environment/environment.ts';
 
 /** Names one attempt. */
 export interface AttemptKey {
@@ -28,23 +29,16 @@ export interface AttemptEnd {
   stderrTruncated: boolean;
 }
 
-/** An attempt that an executor still has. */
+/** An attempt that a keeper still has. */
 export interface HeldByExecutor extends AttemptKey {
   finished: boolean;
 }
 
 /**
- * Runs attempts of one environment. Output and results stay with the executor until they are acknowledged, so that
- * whoever asks for them may restart at any time.
+ * Has attempts. Their output and results stay with it until they are acknowledged, so that whoever asks for them may
+ * restart at any time.
  */
-export interface Executor {
-  /** The environment that it runs, as in `Hello.environments`. */
-  readonly kind: string;
-  /**
-   * Starts an attempt; `onStarted`, `onOutput` and `onFinished` follow in this order. A second start of a known attempt
-   * does nothing. Answers why it cannot be started, then no event follows.
-   */
-  start(assignment: Assignment): StartRefusal | undefined;
+export interface AttemptKeeper {
   /** Asks the attempt to stop, and kills it after the grace; `onFinished` follows. Does nothing when it has ended. */
   cancel(key: AttemptKey, reason: CancelReason, graceMs: number): void;
   /** Output before these offsets is stored elsewhere and not sent again. */
@@ -56,6 +50,26 @@ export interface Executor {
    * and is still under way arrives before `onRecovered`.
    */
   replay(): void;
+}
+
+/** Runs attempts of one kind. */
+export interface Executor extends AttemptKeeper {
+  /** `process`: what the launcher runs; `docker`: what has a container of its own. */
+  readonly kind: 'process' | 'docker';
+  /**
+   * Starts an attempt; `onStarted`, `onOutput` and `onFinished` follow in this order. A second start of a known attempt
+   * does nothing. Answers why it cannot be started, then no event follows.
+   * @param prepared held by the caller until the attempt has ended
+   * @param prelude what the preparation wrote: the first bytes of standard error, which were sent already. They count in
+   *   its offsets, not against its limit, and are sent again only after a `replay`
+   */
+  start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined;
+}
+
+/** The kind of executor that runs an assignment. */
+export function executorKind({ program, environment }: Assignment): Executor['kind'] {
+  if (program.case === 'image') return 'docker';
+  return environment?.kind.case === 'docker' && program.case !== 'python' ? 'docker' : 'process';
 }
 
 /** Why an attempt was not started. */
@@ -73,8 +87,8 @@ export interface ExecutorEvents {
   onProgress(key: AttemptKey, percent: number, step: string): void;
   /** Again after each `replay`, until the attempt is forgotten. */
   onFinished(key: AttemptKey, end: AttemptEnd): void;
-  /** The executor works, and has these attempts. */
-  onRecovered(executor: Executor, held: readonly HeldByExecutor[]): void;
-  /** The executor cannot be reached; `onRecovered` follows when it can. */
-  onLost(executor: Executor): void;
+  /** The keeper works, and has these attempts. */
+  onRecovered(keeper: AttemptKeeper, held: readonly HeldByExecutor[]): void;
+  /** The keeper cannot be reached; `onRecovered` follows when it can. */
+  onLost(keeper: AttemptKeeper): void;
 }

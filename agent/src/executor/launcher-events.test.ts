@@ -23,7 +23,7 @@ const FINISHED: FinishedMessage = {
 function setUp() {
   const events = { onFinished: vi.fn(), onRecovered: vi.fn(), onLost: vi.fn() };
   const facts = { onIsolation: vi.fn(), onLoad: vi.fn() };
-  const executor = { kind: 'inline' } as Executor;
+  const executor = { kind: 'process' } as Executor;
   return {
     events,
     facts,
@@ -63,8 +63,9 @@ test('a welcome tells the isolation and what is held', () => {
     pid: 1,
     isolation: 'none',
     python: '3.11.2',
+    cgroup_limits: ['memory'],
     attempts: [{ execution: 'e', attempt: 1, state: 'finished', stdout: 0, stderr: 0 }],
   });
-  expect(facts.onIsolation).toHaveBeenCalledWith('none');
+  expect(facts.onIsolation).toHaveBeenCalledWith('none', ['memory']);
   expect(events.onRecovered).toHaveBeenCalledWith(executor, [{ executionId: 'e', attempt: 1, finished: true }]);
 });

@@ -6,7 +6,8 @@ import type { AttemptEnd, Executor, ExecutorEvents } from './executor.ts';
 
 /** What the launcher tells beside its attempts. */
 export interface LauncherFacts {
-  onIsolation(isolation: WelcomeMessage['isolation']): void;
+  /** @param cgroupLimits limits that hold for an attempt as a whole */
+  onIsolation(isolation: WelcomeMessage['isolation'], cgroupLimits: readonly string[]): void;
   onLoad(load: LoadMessage): void;
 }
 
@@ -14,7 +15,7 @@ export interface LauncherFacts {
 export function launcherEvents(executor: () => Executor, events: ExecutorEvents, facts: LauncherFacts): LauncherEvents {
   return {
     onWelcome: (welcome) => {
-      facts.onIsolation(welcome.isolation);
+      facts.onIsolation(welcome.isolation, welcome.cgroup_limits ?? []);
       const held = welcome.attempts.map(({ execution, attempt, state }) => {
         return { executionId: execution, attempt, finished: state === 'finished' };
       });

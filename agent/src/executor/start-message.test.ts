@@ -1,7 +1,8 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { AssignmentSchema } from '@harrier/shared/gen/link';
+import { Limits_Network as Network } from '@harrier/shared/gen/module';
 import { expect, test } from 'vitest';
-import { durationMs, startMessage } from './start-message.ts';
+import { durationMs, type StartOptions, startMessage } from './start-message.ts';
 
 const COMMON = {
   ref: { executionId: 'e1', attempt: 2 },
@@ -12,9 +13,18 @@ const COMMON = {
   env: { A: 'b' },
 } as const;
 
-function startOf(program: MessageInitShape<typeof AssignmentSchema>['program']) {
-  return startMessage(create(AssignmentSchema, { ...COMMON, ...(program && { program }) } as never), 10_000);
+const OPTIONS: StartOptions = {
+  environment: undefined,
+  prelude: new Uint8Array(0),
+  indexUrl: 'https://pypi.org/simple',
+};
+
+function startOf(program: MessageInitShape<typeof AssignmentSchema>['program'], options: Partial<StartOptions> = {}) {
+  const assignment = create(AssignmentSchema, { ...COMMON, ...(program && { program }) } as never);
+  return startMessage(assignment, { ...OPTIONS, ...options }, 10_000);
 }
+
+const LS = { case: 'command', value: { argv: ['ls'] } } as never;
 
 test('Python becomes code and input, with limits and context', () => {
   const value = { source: 'ä', handler: 'handler', filename: 'm.py', reuseKey: '' };
@@ -51,6 +61,33 @@ test('a command gets the input alone', () => {
   const start = startOf({ case: 'command', value: { argv: ['ls', '-l'] } } as never);
   expect(start?.message).toMatchObject({ kind: 'command', argv: ['ls', '-l'], input_bytes: 7 });
   expect(Buffer.concat(start?.body ?? []).toString()).toBe('{"a":1}');
+});
+
+test('what was prepared goes with it, and what the preparation wrote stands before code and input', () => {
+  const environment = { key: 'venv-1', python: '/environment/bin/python' };
+  const prelude = Buffer.from('Installing…');
+  const start = startOf(LS, { environment, prelude });
+  expect(start?.message).toMatchObject({ environment, prelude_bytes: prelude.length });
+  expect(Buffer.concat(start?.body ?? []).toString()).toBe('Installing…{"a":1}');
+});
+
+test('limits of processors and processes are passed on', () => {
+  const assignment = create(AssignmentSchema, { program: LS, limits: { cpu: 0.5, processes: 7 } });
+  expect(startMessage(assignment, OPTIONS)?.message.limits).toMatchObject({ cpu: 0.5, processes: 7 });
+});
+
+test.each([
+  [Network.NETWORK_UNSPECIFIED, 'https://pypi.org/simple', undefined],
+  [Network.NONE, 'https://pypi.org/simple', undefined],
+  [Network.INDEX, 'https://pypi.org/simple', { mode: 'hosts', hosts: ['pypi.org:443', 'files.pythonhosted.org:443'] }],
+  [Network.INDEX, 'http://user:secret@mirror.example/simple/', { mode: 'hosts', hosts: ['mirror.example:80'] }],
+  [Network.INDEX, 'https://mirror.example:8443', { mode: 'hosts', hosts: ['mirror.example:8443'] }],
+  [Network.EGRESS, 'https://pypi.org/simple', { mode: 'hosts', hosts: ['*.example.org', 'example.com:443'] }],
+  [Network.FULL, 'https://pypi.org/simple', { mode: 'full' }],
+])('network %s with the index %s reaches %o', (network, indexUrl, expected) => {
+  const limits = { network, egressHosts: ['*.example.org', 'example.com:443'] };
+  const assignment = create(AssignmentSchema, { program: LS, limits });
+  expect(startMessage(assignment, { ...OPTIONS, indexUrl })?.message.network).toEqual(expected);
 });
 
 test('a program that this agent does not know is not started', () => {

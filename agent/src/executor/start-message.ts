@@ -1,21 +1,33 @@
 import type { Duration } from '@bufbuild/protobuf/wkt';
 import type { Assignment } from '@harrier/shared/gen/link';
 import type { Limits } from '@harrier/shared/gen/module';
-import type { StartLimits, StartMessage } from '../launcher/messages.ts';
+import type { StartEnvironment, StartLimits, StartMessage } from '../launcher/messages.ts';
+import { startNetwork } from './start-network.ts';
 
 /** Time between asking code to stop and killing it, when its timeout is reached. */
 const TIMEOUT_GRACE_MS = 2_000;
-/** Processes and threads of one attempt: more than any numeric library starts, fewer than hurt the host. */
-const MAX_PROCESSES = 512;
+/** Where an assignment does not say: more than any numeric library starts, fewer than hurt the host. */
+const DEFAULT_PROCESSES = 512;
+
+export interface StartOptions {
+  /** Undefined: the launcher's own interpreter. */
+  environment: StartEnvironment | undefined;
+  /** What the preparation wrote: the beginning of standard error, which the control plane gets from the agent. */
+  prelude: Uint8Array;
+  /** The package index of this agent. */
+  indexUrl: string;
+}
 
 /** An assignment as the launcher takes it; undefined when its program is of a kind that the launcher does not run. */
 export function startMessage(
   assignment: Assignment,
+  { environment, prelude, indexUrl }: StartOptions,
   nowMs: number = Date.now(),
 ): { message: StartMessage; body: Uint8Array[] } | undefined {
   const { ref, tenant, program, inputJson } = assignment;
   const execution = ref?.executionId ?? '';
   const attempt = ref?.attempt ?? 0;
+  const network = startNetwork(assignment.limits, indexUrl);
   const timeoutMs = Math.ceil(durationMs(assignment.timeout));
   const common = {
     type: 'start',
@@ -33,7 +45,11 @@ export function startMessage(
       tenant,
       deadline: timeoutMs === 0 ? null : (nowMs + timeoutMs) / 1000,
     },
+    ...(environment === undefined ? {} : { environment }),
+    ...(network === undefined ? {} : { network }),
+    ...(prelude.length === 0 ? {} : { prelude_bytes: prelude.length }),
   } as const;
+  const head = prelude.length === 0 ? [] : [prelude];
   if (program.case === 'python') {
     const { source, handler, filename, reuseKey } = program.value;
     const code = Buffer.from(source, 'utf8');
@@ -46,11 +62,14 @@ export function startMessage(
         code_bytes: code.length,
         reuse_key: reuseKey === '' ? null : reuseKey,
       },
-      body: [code, inputJson],
+      body: [...head, code, inputJson],
     };
   }
   if (program.case === 'command') {
-    return { message: { ...common, kind: 'command', argv: program.value.argv, reuse_key: null }, body: [inputJson] };
+    return {
+      message: { ...common, kind: 'command', argv: program.value.argv, reuse_key: null },
+      body: [...head, inputJson],
+    };
   }
   return undefined;
 }
@@ -63,11 +82,11 @@ export function durationMs(duration: Duration | undefined): number {
 function startLimits(limits: Limits | undefined): StartLimits {
   return {
     memory_bytes: Number(limits?.memoryBytes ?? 0),
-    cpu: 0,
+    cpu: limits?.cpu ?? 0,
     stdout_bytes: Number(limits?.stdoutBytes ?? 0),
     stderr_bytes: Number(limits?.stderrBytes ?? 0),
     result_bytes: Number(limits?.outputBytes ?? 0),
     tmp_bytes: Number(limits?.tmpBytes ?? 0),
-    processes: MAX_PROCESSES,
+    processes: limits?.processes || DEFAULT_PROCESSES,
   };
 }

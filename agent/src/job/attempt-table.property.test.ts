@@ -10,6 +10,8 @@ import {
 } from '@harrier/shared/gen/link';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { EnvironmentRegistry } from '../environment/environment-registry.ts';
+import { InlineEnvironment } from '../environment/inline-environment.ts';
 import type { AttemptEnd, AttemptKey, Executor } from '../executor/executor.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { AttemptTable } from './attempt-table.ts';
@@ -37,7 +39,7 @@ interface Running {
 
 /** The launcher as its protocol describes it, with what it has sent and the agent has not read yet. */
 class ModelLauncher implements Executor {
-  readonly kind = 'inline';
+  readonly kind = 'process';
   readonly attempts = new Map<string, Running>();
   wire: { welcome?: true; deliver: (table: AttemptTable) => void }[] = [];
 
@@ -117,11 +119,15 @@ class ModelControlPlane {
   toAgent: ServerMessageInit[] = [];
 
   constructor() {
+    const environments = new EnvironmentRegistry(() => {});
+    environments.add(new InlineEnvironment());
     this.table = new AttemptTable({
       slots: 1000,
-      caps: { memoryBytes: 1, tmpBytes: 1 },
+      environments,
+      caps: { memoryBytes: 1, tmpBytes: 1, network: 'none' },
       send: (message) => this.linked && this.toServer.push(message),
       onFinished: () => {},
+      onEnvironmentPrepared: () => {},
       onQuiet: () => {},
       logger: silentLogger(),
       nowMs: () => 0,

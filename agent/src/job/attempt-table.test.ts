@@ -8,7 +8,10 @@ import {
   LogStoredSchema,
   WelcomeSchema,
 } from '@harrier/shared/gen/link';
+import { EnvironmentSchema } from '@harrier/shared/gen/module';
 import { describe, expect, test, vi } from 'vitest';
+import { EnvironmentRegistry } from '../environment/environment-registry.ts';
+import { InlineEnvironment } from '../environment/inline-environment.ts';
 import type { AttemptEnd, AttemptKey, Executor, StartRefusal } from '../executor/executor.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { AttemptTable } from './attempt-table.ts';
@@ -32,24 +35,28 @@ function succeeded(output = '{}'): AttemptEnd {
   };
 }
 
-function setUp(options: { slots?: number; refuse?: StartRefusal; kind?: string } = {}) {
+function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
   const executor = {
-    kind: options.kind ?? 'inline',
+    kind: 'process' as const,
     start: vi.fn<Executor['start']>(() => options.refuse),
     cancel: vi.fn<Executor['cancel']>(),
     acknowledgeOutput: vi.fn<Executor['acknowledgeOutput']>(),
     forget: vi.fn<Executor['forget']>(),
     replay: vi.fn<Executor['replay']>(),
   };
+  const environments = new EnvironmentRegistry(() => {});
+  environments.add(new InlineEnvironment());
   const sent: AgentMessage['message'][] = [];
   const onFinished = vi.fn();
   const onQuiet = vi.fn();
   let nowMs = 0;
   const table = new AttemptTable({
     slots: options.slots ?? 2,
-    caps: { memoryBytes: 1000, tmpBytes: 1000 },
+    environments,
+    caps: { memoryBytes: 1000, tmpBytes: 1000, network: 'none' },
     send: ({ message }) => sent.push(message),
     onFinished,
+    onEnvironmentPrepared: vi.fn(),
     onQuiet,
     logger: silentLogger(),
     nowMs: () => nowMs,
@@ -170,6 +177,19 @@ describe('an attempt', () => {
     expect([table.active, table.size]).toEqual([0, 0]);
   });
 
+  test('that is dropped is waited for without its output, which nobody stores', () => {
+    const { table, executor, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.onStarted(A);
+    table.onOutput(A, 'stdout', 0, Buffer.from('not stored'));
+    table.drop(A, 'another agent has it');
+    const everything = [expect.objectContaining(A), Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER];
+    expect(executor.acknowledgeOutput.mock.calls).toEqual([everything]);
+    table.onOutput(A, 'stdout', 10, Buffer.from('late'));
+    expect(executor.acknowledgeOutput.mock.calls).toEqual([everything, everything]);
+  });
+
   test('whose result the control plane has without the agent is stopped', () => {
     const { table, executor, linkAndReplay } = setUp();
     linkAndReplay();
@@ -194,12 +214,14 @@ describe('an assignment is sent back', () => {
     });
   });
 
-  test('for good, when the agent does not know its environment', () => {
-    const { table, takeSent, linkAndReplay } = setUp({ kind: 'another' });
+  test('to be tried elsewhere, when the agent does not have its environment', () => {
+    const { table, takeSent, linkAndReplay } = setUp();
     linkAndReplay();
-    table.assign(assignment(A));
+    const environment = create(EnvironmentSchema, { kind: { case: 'conda', value: {} } });
+    table.assign({ ...assignment(A), environment });
+    const message = 'this agent has no environment "conda"; it has inline';
     expect(takeSent()).toMatchObject([
-      { case: 'rejected', value: { requeue: false, error: { code: Code.ENVIRONMENT_FAILED } } },
+      { case: 'rejected', value: { requeue: true, error: { code: Code.SUBMIT_FAILED, message } } },
     ]);
   });
 

@@ -1,11 +1,38 @@
 import type { Logger } from '@harrier/shared';
-import { ExecutionError_Code as Code, type ExecutionError } from '@harrier/shared/gen/error';
-import type { AgentMessage, Assignment, CancelAttempt, LogStored, Welcome } from '@harrier/shared/gen/link';
-import type { AttemptEnd, AttemptKey, Executor, ExecutorEvents, HeldByExecutor } from '../executor/executor.ts';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type {
+  AgentMessage,
+  Assignment,
+  CancelAttempt,
+  LockDecided,
+  LogStored,
+  Welcome,
+} from '@harrier/shared/gen/link';
+import type { EnvironmentProvider, EnvironmentRequest, PreparedEnvironment } from '../environment/environment.ts';
+import type { EnvironmentRegistry } from '../environment/environment-registry.ts';
+import {
+  type AttemptEnd,
+  type AttemptKeeper,
+  type AttemptKey,
+  type Executor,
+  executorKind,
+  type HeldByExecutor,
+  type StartRefusal,
+} from '../executor/executor.ts';
 import { durationMs } from '../executor/start-message.ts';
+import { requestOfAssignment } from './environment-request.ts';
 import { HeldAttempt } from './held-attempt.ts';
 import { deniedLimit, type LimitCaps } from './limit-caps.ts';
-import { logMessage, progressMessage, rejectedMessage, resultMessage, startedMessage } from './link-messages.ts';
+import {
+  lockFoundMessage,
+  logMessage,
+  preparingMessage,
+  progressMessage,
+  rejectedMessage,
+  resultMessage,
+  startedMessage,
+} from './link-messages.ts';
+import { Preparations, type PreparationsEvents } from './preparations.ts';
 
 /** What a finished attempt adds to the metrics. */
 export interface FinishedAttempt {
@@ -15,13 +42,24 @@ export interface FinishedAttempt {
   runMs: number;
 }
 
+/** What an environment that is there adds to the metrics. */
+export interface EnvironmentPrepared {
+  environment: string;
+  /** `hit`: it was there when the attempt came. */
+  cache: 'hit' | 'miss';
+  prepareMs: number;
+}
+
 export interface AttemptTableOptions {
+  /** What attempts run in. */
+  environments: EnvironmentRegistry;
   /** Attempts that run at once, at most. */
   slots: number;
   /** The most that an assignment may ask for. */
   caps: LimitCaps;
   send: (message: AgentMessage) => void;
   onFinished: (finished: FinishedAttempt) => void;
+  onEnvironmentPrepared: (prepared: EnvironmentPrepared) => void;
   /** The table became empty of attempts that run, or of attempts. */
   onQuiet: () => void;
   logger: Logger;
@@ -29,20 +67,21 @@ export interface AttemptTableOptions {
 }
 
 /**
- * The attempts that this agent holds, between the link and the executors. It keeps no output and no result: both stay
- * with the executor until the control plane has stored them. Whatever an executor tells while there is no link is let go
- * here; a new link replays it from the offsets that the control plane has stored.
+ * The attempts that this agent holds, between the link and their keepers: the preparations, then the executors. It keeps
+ * no output and no result: both stay with the keeper until the control plane has stored them. Whatever a keeper tells
+ * while there is no link is let go here; a new link replays it from the offsets that the control plane has stored.
  */
-export class AttemptTable implements ExecutorEvents {
+export class AttemptTable implements PreparationsEvents {
   readonly #options: AttemptTableOptions;
   readonly #nowMs: () => number;
-  readonly #executors = new Map<string, Executor>();
+  readonly #executors = new Map<Executor['kind'], Executor>();
+  readonly #preparations = new Preparations(this);
   readonly #held = new Map<string, HeldAttempt>();
   #active = 0;
   #linked = false;
-  /** Executors whose messages go on to the link: those that have answered the replay asked for by this link. */
-  readonly #replayed = new Set<Executor>();
-  /** Counts the questions for what executors have; see `HeldAttempt.askedBefore`. */
+  /** Keepers whose messages go on to the link: those that have answered the replay asked for by this link. */
+  readonly #replayed = new Set<AttemptKeeper>();
+  /** Counts the questions for what keepers have; see `HeldAttempt.askedBefore`. */
   #asked = 0;
   /** Undefined while assignments are taken; otherwise why not. */
   #closedReason: string | undefined;
@@ -54,10 +93,6 @@ export class AttemptTable implements ExecutorEvents {
 
   addExecutor(executor: Executor): void {
     this.#executors.set(executor.kind, executor);
-  }
-
-  get environments(): string[] {
-    return [...this.#executors.keys()];
   }
 
   /** Attempts that occupy a slot. */
@@ -94,7 +129,7 @@ export class AttemptTable implements ExecutorEvents {
     for (const ref of drop) wanted.delete(keyOf(ref));
     for (const [key, held] of [...this.#held]) if (!wanted.has(key)) this.#drop(held, 'not wanted after a new link');
     this.#asked++;
-    for (const executor of this.#executors.values()) executor.replay();
+    for (const keeper of [this.#preparations, ...this.#executors.values()]) keeper.replay();
   }
 
   linkDown(): void {
@@ -103,33 +138,60 @@ export class AttemptTable implements ExecutorEvents {
   }
 
   assign(assignment: Assignment): void {
-    const { ref, tenant, taskClass } = assignment;
+    const { ref } = assignment;
     if (ref === undefined || this.#held.has(keyOf(ref))) return;
-    const kind = assignment.environment?.kind.case ?? 'inline';
-    const executor = this.#executors.get(kind);
-    if (executor === undefined) {
-      const message = `this agent has no environment "${kind}"; it has ${this.environments.join(', ')}`;
-      this.#reject(assignment, { code: Code.ENVIRONMENT_FAILED, message }, false);
-      return;
-    }
     const refusal = this.#closedReason ?? (this.#active >= this.#options.slots ? 'the agent is full' : undefined);
     if (refusal !== undefined) {
-      this.#reject(assignment, { code: Code.SUBMIT_FAILED, message: refusal }, true);
+      this.#reject(assignment, tryElsewhere(refusal));
       return;
     }
     const denied = deniedLimit(assignment.limits, this.#options.caps);
     if (denied !== undefined) {
-      this.#reject(assignment, { code: Code.POLICY_DENIED, message: denied }, false);
+      this.#reject(assignment, { error: { code: Code.POLICY_DENIED, message: denied }, requeue: false });
+      return;
+    }
+    const request = requestOfAssignment(assignment);
+    const found = this.#options.environments.find(request.environment);
+    if ('reason' in found) {
+      this.#reject(assignment, tryElsewhere(found.reason));
       return;
     }
     const arrivedAtMs = this.#nowMs();
-    const refused = executor.start(assignment);
-    if (refused !== undefined) {
-      this.#reject(assignment, refused.error, refused.requeue);
+    const prepared = found.provider.prepared(request);
+    if (prepared === undefined) this.#prepare(ref, assignment, found.provider, request, arrivedAtMs);
+    else this.#startAtOnce(ref, assignment, prepared, arrivedAtMs);
+  }
+
+  #startAtOnce(ref: AttemptKey, assignment: Assignment, prepared: PreparedEnvironment, arrivedAtMs: number): void {
+    this.#observePrepared(environmentKind(assignment), 'hit', arrivedAtMs);
+    const started = this.#start(assignment, prepared, NO_PRELUDE);
+    if ('error' in started) {
+      prepared.release();
+      this.#reject(assignment, started);
       return;
     }
-    const from = { state: 'assigned', tenant, taskClass, arrivedAtMs, askedBefore: this.#asked } as const;
-    this.#add(new HeldAttempt(ref, executor, from));
+    const from = { ...this.#fromOf(assignment, arrivedAtMs), state: 'assigned', prepared } as const;
+    this.#add(new HeldAttempt(ref, started, from));
+  }
+
+  #start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): Executor | StartRefusal {
+    const executor = this.#executors.get(executorKind(assignment));
+    if (executor === undefined) return tryElsewhere('this agent runs no containers');
+    return executor.start(assignment, prepared, prelude) ?? executor;
+  }
+
+  #prepare(
+    ref: AttemptKey,
+    assignment: Assignment,
+    provider: EnvironmentProvider,
+    request: EnvironmentRequest,
+    arrivedAtMs: number,
+  ): void {
+    const from = { ...this.#fromOf(assignment, arrivedAtMs), state: 'preparing' } as const;
+    const held = new HeldAttempt(ref, this.#preparations, from);
+    this.#add(held);
+    if (this.#forwards(held)) this.#options.send(preparingMessage(held));
+    this.#preparations.start(ref, assignment, provider, request);
   }
 
   cancel({ ref, grace }: CancelAttempt): void {
@@ -137,7 +199,12 @@ export class AttemptTable implements ExecutorEvents {
     if (!held?.active) return;
     held.cancelGraceMs = Math.ceil(durationMs(grace));
     this.#log(held, 'cancel');
-    held.executor.cancel(held, 'cancel', held.cancelGraceMs);
+    held.keeper.cancel(held, 'cancel', held.cancelGraceMs);
+  }
+
+  /** The answer to a lock that was found. */
+  lockDecided({ ref, lock }: LockDecided): void {
+    if (ref !== undefined) this.#preparations.lockDecided(ref, lock);
   }
 
   logStored({ ref, stdoutOffset, stderrOffset }: LogStored): void {
@@ -145,7 +212,7 @@ export class AttemptTable implements ExecutorEvents {
     if (held === undefined) return;
     held.storedStdoutBytes = Number(stdoutOffset);
     held.storedStderrBytes = Number(stderrOffset);
-    held.executor.acknowledgeOutput(held, held.storedStdoutBytes, held.storedStderrBytes);
+    held.keeper.acknowledgeOutput(held, held.storedStdoutBytes, held.storedStderrBytes);
   }
 
   resultStored(ref: AttemptKey | undefined): void {
@@ -166,11 +233,53 @@ export class AttemptTable implements ExecutorEvents {
       // What a caller has cancelled before stays cancelled by the caller.
       held.endsWithAgent = held.cancelGraceMs === undefined;
       held.cancelGraceMs = graceMs;
-      held.executor.cancel(held, 'shutdown', graceMs);
+      held.keeper.cancel(held, 'shutdown', graceMs);
     }
   }
 
-  // From the executors.
+  /** Gives back what is still being prepared, because the agent goes: nothing of it has run. */
+  close(): void {
+    for (const key of this.#preparations.abandon(new Error('the agent stops'))) {
+      const held = this.#held.get(keyOf(key));
+      if (held === undefined) continue;
+      this.#remove(held);
+      if (held.state === 'preparing')
+        this.#reject({ ref: held, tenant: held.tenant }, tryElsewhere('the agent has stopped'));
+    }
+  }
+
+  // From the keepers.
+
+  onLockFound(key: AttemptKey, lock: string): void {
+    const held = this.#held.get(keyOf(key));
+    if (held !== undefined && this.#forwards(held)) this.#options.send(lockFoundMessage(held, lock));
+  }
+
+  onPrepared(
+    assignment: Assignment,
+    prepared: PreparedEnvironment,
+    prelude: Uint8Array,
+  ): StartRefusal['error'] | undefined {
+    const { ref } = assignment;
+    const held = ref && this.#held.get(keyOf(ref));
+    if (held?.state !== 'preparing') {
+      prepared.release();
+      return undefined;
+    }
+    this.#observePrepared(held.environment, 'miss', held.arrivedAtMs);
+    const started = this.#start(assignment, prepared, prelude);
+    if (!('error' in started)) {
+      held.handOver(started, prepared, this.#asked);
+      // What the control plane has of the prelude.
+      started.acknowledgeOutput(held, held.storedStdoutBytes, held.storedStderrBytes);
+      return undefined;
+    }
+    prepared.release();
+    if (!started.requeue) return started.error;
+    this.#remove(held);
+    this.#reject(assignment, started);
+    return undefined;
+  }
 
   onStarted(key: AttemptKey): void {
     const held = this.#held.get(keyOf(key));
@@ -181,7 +290,8 @@ export class AttemptTable implements ExecutorEvents {
 
   onOutput(key: AttemptKey, stream: 'stdout' | 'stderr', offset: number, data: Uint8Array): void {
     const held = this.#held.get(keyOf(key));
-    if (held !== undefined && this.#forwards(held)) this.#options.send(logMessage(held, stream, offset, data));
+    if (held?.state === 'dropping') this.#discardOutput(held);
+    else if (held !== undefined && this.#forwards(held)) this.#options.send(logMessage(held, stream, offset, data));
   }
 
   onProgress(key: AttemptKey, percent: number, step: string): void {
@@ -201,8 +311,8 @@ export class AttemptTable implements ExecutorEvents {
     if (this.#forwards(held)) this.#options.send(resultMessage(held, end, held.prepareMs));
   }
 
-  onRecovered(executor: Executor, listed: readonly HeldByExecutor[]): void {
-    if (this.#linked) this.#replayed.add(executor);
+  onRecovered(keeper: AttemptKeeper, listed: readonly HeldByExecutor[]): void {
+    if (this.#linked) this.#replayed.add(keeper);
     const present = new Set<string>();
     const running = new Set<string>();
     for (const { executionId, attempt, finished } of listed) {
@@ -211,25 +321,27 @@ export class AttemptTable implements ExecutorEvents {
       if (!finished) running.add(key);
       if (!this.#held.has(key)) {
         const from = { state: finished ? 'finished' : 'running', askedBefore: this.#asked } as const;
-        this.#add(new HeldAttempt({ executionId, attempt }, executor, from));
+        this.#add(new HeldAttempt({ executionId, attempt }, keeper, from));
       }
     }
     for (const [key, held] of [...this.#held]) {
-      if (held.executor !== executor) continue;
+      if (held.keeper !== keeper) continue;
       if (present.has(key)) this.#recover(held, running.has(key));
       else if (held.askedBefore !== this.#asked) this.#recoverLost(held);
     }
   }
 
-  onLost(executor: Executor): void {
+  onLost(keeper: AttemptKeeper): void {
     this.#asked++;
-    this.#replayed.delete(executor);
+    this.#replayed.delete(keeper);
   }
 
   #recover(held: HeldAttempt, running: boolean): void {
     if (running && held.state === 'assigned') held.start(this.#nowMs());
-    if (held.active && held.cancelGraceMs !== undefined) held.executor.cancel(held, 'cancel', held.cancelGraceMs);
-    if (held.state === 'running' && this.#forwards(held)) this.#options.send(startedMessage(held));
+    if (held.active && held.cancelGraceMs !== undefined) held.keeper.cancel(held, 'cancel', held.cancelGraceMs);
+    if (!this.#forwards(held)) return;
+    if (held.state === 'preparing') this.#options.send(preparingMessage(held));
+    if (held.state === 'running') this.#options.send(startedMessage(held));
   }
 
   /** The executor lost the attempt with its own process: before its start it can run elsewhere, afterwards it has failed. */
@@ -240,7 +352,7 @@ export class AttemptTable implements ExecutorEvents {
       if (!this.#forwards(held)) return;
       this.#remove(held);
       const message = 'the launcher was restarted before the attempt started';
-      this.#reject({ ref: held, tenant: held.tenant }, { code: Code.SUBMIT_FAILED, message }, true);
+      this.#reject({ ref: held, tenant: held.tenant }, tryElsewhere(message));
     } else {
       const end = lostEnd(held);
       if (held.state === 'running') this.#finish(held, end);
@@ -249,7 +361,7 @@ export class AttemptTable implements ExecutorEvents {
   }
 
   #forwards(held: HeldAttempt): boolean {
-    return this.#linked && held.state !== 'dropping' && this.#replayed.has(held.executor);
+    return this.#linked && held.state !== 'dropping' && this.#replayed.has(held.keeper);
   }
 
   #add(held: HeldAttempt): void {
@@ -258,10 +370,10 @@ export class AttemptTable implements ExecutorEvents {
   }
 
   #finish(held: HeldAttempt, end: AttemptEnd): void {
-    held.finish();
+    held.finish(this.#nowMs());
     this.#active--;
-    const { taskClass, executor } = held;
-    this.#options.onFinished({ taskClass, environment: executor.kind, outcome: end.outcome, runMs: end.runMs });
+    const { taskClass, environment } = held;
+    this.#options.onFinished({ taskClass, environment, outcome: end.outcome, runMs: end.runMs });
     if (this.#active === 0) this.#options.onQuiet();
   }
 
@@ -274,34 +386,58 @@ export class AttemptTable implements ExecutorEvents {
     }
     held.drop();
     held.cancelGraceMs = 0;
-    held.executor.cancel(held, 'cancel', 0);
+    held.keeper.cancel(held, 'cancel', 0);
+    this.#discardOutput(held);
+  }
+
+  /** Output that nobody stores would be waited for: the end comes after it. */
+  #discardOutput(held: HeldAttempt): void {
+    held.keeper.acknowledgeOutput(held, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
   }
 
   #forget(held: HeldAttempt): void {
-    held.executor.forget(held);
+    held.keeper.forget(held);
     this.#remove(held);
   }
 
   #remove(held: HeldAttempt): void {
     this.#held.delete(keyOf(held));
+    held.release();
     if (held.active) this.#active--;
     if (this.#active === 0) this.#options.onQuiet();
   }
 
-  #reject(
-    { ref, tenant }: { ref?: AttemptKey | undefined; tenant: string },
-    error: Pick<ExecutionError, 'code' | 'message'>,
-    requeue: boolean,
-  ): void {
+  #reject({ ref, tenant }: { ref?: AttemptKey | undefined; tenant: string }, { error, requeue }: StartRefusal): void {
     if (ref === undefined) return;
     const { executionId, attempt } = ref;
     this.#options.logger.warn({ executionId, attempt, tenant, requeue, reason: error.message }, 'attempt rejected');
     this.#options.send(rejectedMessage(ref, error, requeue));
   }
 
+  #fromOf(assignment: Assignment, arrivedAtMs: number) {
+    const { tenant, taskClass } = assignment;
+    return { tenant, taskClass, environment: environmentKind(assignment), arrivedAtMs, askedBefore: this.#asked };
+  }
+
+  #observePrepared(environment: string, cache: 'hit' | 'miss', sinceMs = this.#nowMs()): void {
+    // The launcher's own interpreter needs no preparation.
+    if (environment === 'inline') return;
+    this.#options.onEnvironmentPrepared({ environment, cache, prepareMs: this.#nowMs() - sinceMs });
+  }
+
   #log({ executionId, attempt, tenant }: HeldAttempt, event: 'cancel' | 'drop', reason?: string): void {
     this.#options.logger.info({ executionId, attempt, tenant, reason }, event === 'cancel' ? 'cancelling' : 'dropped');
   }
+}
+
+const NO_PRELUDE = new Uint8Array(0);
+
+function environmentKind({ environment }: Assignment): string {
+  return environment?.kind.case ?? 'inline';
+}
+
+function tryElsewhere(message: string): StartRefusal {
+  return { error: { code: Code.SUBMIT_FAILED, message }, requeue: true };
 }
 
 /** Nobody cancelled the execution: another agent may try it. */

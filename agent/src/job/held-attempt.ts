@@ -1,36 +1,58 @@
-import type { AttemptKey, Executor } from '../executor/executor.ts';
+import type { PreparedEnvironment } from '../environment/environment.ts';
+import type { AttemptKeeper, AttemptKey } from '../executor/executor.ts';
 
 /**
  * Where an attempt stands on this agent:
  *
- *   assigned ──started──▶ running ──ended──▶ finished ──result stored──▶ (forgotten)
- *      └────────────ended─────────────────────▲
- *   assigned, running ──dropped──▶ dropping ──ended──▶ (forgotten)
+ *   preparing ──environment is there──▶ assigned ──started──▶ running ──ended──▶ finished ──result stored──▶ (forgotten)
+ *       └──────────────┬───────────────────┴────────ended──────────────────────────▲
+ *                      └──given back──▶ (forgotten)
+ *   preparing, assigned, running ──dropped──▶ dropping ──ended──▶ (forgotten)
  *
+ * - preparing: its environment is being made; an attempt whose environment is there begins as assigned;
  * - assigned: handed to its executor;
  * - running: its code runs;
  * - finished: its result is ready, and sent again after each new link until the control plane has stored it;
  * - dropping: the control plane does not want it any more; it is being stopped and nothing of it is sent.
  */
-export type HeldState = 'assigned' | 'running' | 'finished' | 'dropping';
+export type HeldState = 'preparing' | 'assigned' | 'running' | 'finished' | 'dropping';
 
 const NEXT: Readonly<Record<HeldState, readonly HeldState[]>> = {
+  preparing: ['assigned', 'finished', 'dropping'],
   assigned: ['running', 'finished', 'dropping'],
   running: ['finished', 'dropping'],
   finished: [],
   dropping: [],
 };
 
+/** Where an attempt comes from. */
+export interface HeldFrom {
+  state: HeldState;
+  tenant?: string;
+  taskClass?: string;
+  environment?: string;
+  arrivedAtMs?: number;
+  prepared?: PreparedEnvironment;
+  askedBefore: number;
+}
+
 /** An attempt that this agent holds, from its assignment until it is forgotten. */
 export class HeldAttempt implements AttemptKey {
   readonly executionId: string;
   readonly attempt: number;
-  readonly executor: Executor;
   /** Empty when the attempt was found at the start of the agent. */
   readonly tenant: string;
   readonly taskClass: string;
-  readonly #arrivedAtMs: number | undefined;
-  /** From arrival to the start of the code; 0 when the attempt was found at the start of the agent. */
+  /** Kind of its environment; `unknown` when the attempt was found at the start of the agent. */
+  readonly environment: string;
+  /** Undefined when the attempt was found at the start of the agent. */
+  readonly arrivedAtMs: number | undefined;
+  #keeper: AttemptKeeper;
+  #prepared: PreparedEnvironment | undefined;
+  /**
+   * From arrival to the start of the code, or to the end of the preparation when that was the end; 0 when the attempt was
+   * found at the start of the agent.
+   */
   prepareMs = 0;
   /** What the control plane has said to have stored of its output. */
   storedStdoutBytes = 0;
@@ -39,21 +61,19 @@ export class HeldAttempt implements AttemptKey {
   cancelGraceMs: number | undefined;
   /** It is stopped because the agent stops; nobody asked for its cancellation. */
   endsWithAgent = false;
-  /** The executor was asked for what it has before this attempt was handed to it, and need not list it in its answer. */
+  /** The keeper was asked for what it has before this attempt was handed to it, and need not list it in its answer. */
   askedBefore: number;
   #state: HeldState;
 
-  constructor(
-    key: AttemptKey,
-    executor: Executor,
-    from: { state: HeldState; tenant?: string; taskClass?: string; arrivedAtMs?: number; askedBefore: number },
-  ) {
+  constructor(key: AttemptKey, keeper: AttemptKeeper, from: HeldFrom) {
     this.executionId = key.executionId;
     this.attempt = key.attempt;
-    this.executor = executor;
+    this.#keeper = keeper;
+    this.#prepared = from.prepared;
     this.tenant = from.tenant ?? '';
     this.taskClass = from.taskClass ?? 'unknown';
-    this.#arrivedAtMs = from.arrivedAtMs;
+    this.environment = from.environment ?? 'unknown';
+    this.arrivedAtMs = from.arrivedAtMs;
     this.askedBefore = from.askedBefore;
     this.#state = from.state;
   }
@@ -62,22 +82,47 @@ export class HeldAttempt implements AttemptKey {
     return this.#state;
   }
 
+  /** Who has the attempt now: its preparation, then its executor. */
+  get keeper(): AttemptKeeper {
+    return this.#keeper;
+  }
+
   /** Whether it occupies a slot. */
   get active(): boolean {
     return this.#state !== 'finished';
   }
 
-  start(nowMs: number): void {
-    this.#setState('running');
-    if (this.#arrivedAtMs !== undefined) this.prepareMs = nowMs - this.#arrivedAtMs;
+  /** Its environment is there, and is held until `release`. */
+  handOver(executor: AttemptKeeper, prepared: PreparedEnvironment, askedBefore: number): void {
+    this.#setState('assigned');
+    this.#keeper = executor;
+    this.#prepared = prepared;
+    this.askedBefore = askedBefore;
   }
 
-  finish(): void {
+  start(nowMs: number): void {
+    this.#setState('running');
+    this.#setPrepareMs(nowMs);
+  }
+
+  finish(nowMs: number): void {
+    if (this.#state === 'preparing') this.#setPrepareMs(nowMs);
     this.#setState('finished');
+    this.release();
+  }
+
+  /** Nothing of it needs its environment any more. */
+  release(): void {
+    this.#prepared?.release();
+    this.#prepared = undefined;
   }
 
   drop(): void {
     this.#setState('dropping');
+  }
+
+  #setPrepareMs(nowMs: number): void {
+    if (this.arrivedAtMs !== undefined) this.prepareMs = nowMs - this.arrivedAtMs;
   }
 
   #setState(next: HeldState): void {

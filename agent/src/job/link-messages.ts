@@ -13,6 +13,14 @@ const STATES = {
 
 const STREAMS = { stdout: Stream.STDOUT, stderr: Stream.STDERR } as const;
 
+export function preparingMessage(ref: AttemptKey): AgentMessage {
+  return create(AgentMessageSchema, { message: { case: 'preparing', value: { ref: refOf(ref) } } });
+}
+
+export function lockFoundMessage(ref: AttemptKey, lock: string): AgentMessage {
+  return create(AgentMessageSchema, { message: { case: 'lockFound', value: { ref: refOf(ref), lock } } });
+}
+
 export function startedMessage(ref: AttemptKey): AgentMessage {
   return create(AgentMessageSchema, { message: { case: 'started', value: { ref: refOf(ref) } } });
 }

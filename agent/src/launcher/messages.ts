@@ -77,6 +77,7 @@ export type ToLauncher =
   | StartMessage
   | (AttemptFields & { type: 'cancel'; reason: CancelReason; grace_ms: number })
   | (AttemptFields & { type: 'ack'; stdout: number; stderr: number; result: boolean })
+  | { type: 'retire'; tenant: string; key: string }
   | { type: 'stop'; grace_ms: number };
 
 export interface WelcomeMessage {
@@ -86,6 +87,8 @@ export interface WelcomeMessage {
   pid: number;
   isolation: 'sandbox' | 'none';
   python: string;
+  /** Of `memory`, `cpu` and `processes`: those that hold for an attempt as a whole. */
+  cgroup_limits?: readonly string[];
   attempts: (AttemptFields & { state: 'running' | 'finished'; stdout: number; stderr: number })[];
 }
 

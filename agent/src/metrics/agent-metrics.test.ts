@@ -19,12 +19,14 @@ test('the metrics of the contract are served', async () => {
     hardware: () => HARDWARE,
   });
   metrics.observeFinished({ taskClass: 'cpu_short', environment: 'inline', outcome: 'timed_out', runMs: 30 });
+  metrics.observePrepared({ environment: 'venv', cache: 'miss', prepareMs: 1500 });
   const lines = await linesOf(metrics);
   for (const line of [
     'harrier_agent_executions_total{task_class="cpu_short",environment="inline",outcome="timed_out"} 1',
     'harrier_agent_execution_duration_seconds_sum{task_class="cpu_short",environment="inline"} 0.03',
     'harrier_agent_execution_duration_seconds_bucket{le="0.025",task_class="cpu_short",environment="inline"} 0',
     'harrier_agent_execution_duration_seconds_bucket{le="0.05",task_class="cpu_short",environment="inline"} 1',
+    'harrier_agent_environment_prepare_seconds_sum{environment="venv",cache="miss"} 1.5',
     'harrier_agent_active_executions 3',
     'harrier_agent_link_connected 1',
     'harrier_agent_spool_bytes 99',

@@ -1,6 +1,6 @@
 import type { Hardware } from '@harrier/shared/gen/agent';
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { FinishedAttempt } from '../job/attempt-table.ts';
+import type { EnvironmentPrepared, FinishedAttempt } from '../job/attempt-table.ts';
 import { collectProcessMetrics } from './process-metrics.ts';
 
 /** From a call of a warm interpreter to a day of training, in seconds. */
@@ -21,6 +21,7 @@ export class AgentMetrics {
   readonly registry = new Registry();
   readonly #executions: Counter<'task_class' | 'environment' | 'outcome'>;
   readonly #duration: Histogram<'task_class' | 'environment'>;
+  readonly #prepare: Histogram<'environment' | 'cache'>;
 
   constructor(sources: MetricSources) {
     const registers = [this.registry];
@@ -35,6 +36,13 @@ export class AgentMetrics {
       name: 'harrier_agent_execution_duration_seconds',
       help: 'Time from the start of the code to its end.',
       labelNames: ['task_class', 'environment'],
+      buckets: DURATION_BUCKETS,
+      registers,
+    });
+    this.#prepare = new Histogram({
+      name: 'harrier_agent_environment_prepare_seconds',
+      help: 'Time from an assignment to its environment being there; cache "hit" when it was there before.',
+      labelNames: ['environment', 'cache'],
       buckets: DURATION_BUCKETS,
       registers,
     });
@@ -83,5 +91,9 @@ export class AgentMetrics {
   observeFinished({ taskClass, environment, outcome, runMs }: FinishedAttempt): void {
     this.#executions.inc({ task_class: taskClass, environment, outcome });
     this.#duration.observe({ task_class: taskClass, environment }, runMs / 1000);
+  }
+
+  observePrepared({ environment, cache, prepareMs }: EnvironmentPrepared): void {
+    this.#prepare.observe({ environment, cache }, prepareMs / 1000);
   }
 }

@@ -4,12 +4,16 @@ import { AssignmentSchema } from '@harrier/shared/gen/link';
 import { expect, test, vi } from 'vitest';
 import { encodeHeader } from '../launcher/frame-codec.ts';
 import type { Launcher } from '../launcher/launcher.ts';
-import { InlineExecutor } from './inline-executor.ts';
+import { ProcessExecutor } from './process-executor.ts';
 
 function refusalOf(program: MessageInitShape<typeof AssignmentSchema>['program'], connected = true) {
   const startAttempt: Launcher['startAttempt'] = (message) => encodeHeader(message, 0).length > 0 && connected;
-  const executor = new InlineExecutor({ startAttempt: vi.fn(startAttempt) } as never as Launcher);
-  return executor.start(create(AssignmentSchema, { tenant: 'acme', ...(program && { program }) } as never));
+  const executor = new ProcessExecutor(
+    { startAttempt: vi.fn(startAttempt) } as never as Launcher,
+    'https://pypi.org/simple',
+  );
+  const assignment = create(AssignmentSchema, { tenant: 'acme', ...(program && { program }) } as never);
+  return executor.start(assignment, { start: undefined, release: () => {} }, new Uint8Array(0));
 }
 
 const LIST = { case: 'command', value: { argv: ['ls'] } } as never;

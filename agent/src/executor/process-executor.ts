@@ -1,21 +1,25 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Assignment } from '@harrier/shared/gen/link';
+import type { PreparedEnvironment } from '../environment/environment.ts';
 import { LauncherProtocolError } from '../launcher/frame-codec.ts';
 import type { Launcher } from '../launcher/launcher.ts';
 import type { AttemptKey, CancelReason, Executor, StartRefusal } from './executor.ts';
 import { startMessage } from './start-message.ts';
 
-/** The environment `inline`: Python code and commands in the launcher's sandbox, with the launcher's interpreter. */
-export class InlineExecutor implements Executor {
-  readonly kind = 'inline';
+/** Python code and commands as processes of the launcher: in its sandbox, or in a container that is attached to it. */
+export class ProcessExecutor implements Executor {
+  readonly kind = 'process';
   readonly #launcher: Launcher;
+  readonly #indexUrl: string;
 
-  constructor(launcher: Launcher) {
+  /** @param indexUrl the package index that calls with network INDEX may reach */
+  constructor(launcher: Launcher, indexUrl: string) {
     this.#launcher = launcher;
+    this.#indexUrl = indexUrl;
   }
 
-  start(assignment: Assignment): StartRefusal | undefined {
-    const start = startMessage(assignment);
+  start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined {
+    const start = startMessage(assignment, { environment: prepared.start, prelude, indexUrl: this.#indexUrl });
     if (start === undefined) {
       const message = 'this agent runs python and command, and the assignment is neither';
       return { error: { code: Code.POLICY_DENIED, message }, requeue: false };

@@ -1,0 +1,69 @@
+import type { Environment } from '@harrier/shared/gen/module';
+import type { EnvironmentProvider } from './environment.ts';
+
+/** Which environments this host can prepare, as `EnvironmentSupport` of the link has it. */
+export interface Support {
+  available: string[];
+  /** The others, each with the reason. */
+  unavailable: Record<string, string>;
+}
+
+/** The environments of this agent by kind, and what the control plane was told of them. */
+export class EnvironmentRegistry {
+  readonly #providers = new Map<string, EnvironmentProvider>();
+  readonly #onSupportChange: () => void;
+  #told: string | undefined;
+
+  /** @param onSupportChange what can be prepared is no longer what was told; asks for `tellChange` */
+  constructor(onSupportChange: () => void) {
+    this.#onSupportChange = onSupportChange;
+  }
+
+  /** A later provider of the same kind takes the place of the former. */
+  add(provider: EnvironmentProvider): void {
+    this.#providers.set(provider.kind, provider);
+  }
+
+  /** The provider of an environment when it can prepare it now, else why not. */
+  find(environment: Environment): { provider: EnvironmentProvider } | { reason: string } {
+    const kind = environment.kind.case ?? 'inline';
+    const provider = this.#providers.get(kind);
+    if (provider === undefined) {
+      const kinds = this.support().available.join(', ');
+      return { reason: `this agent has no environment "${kind}"; it has ${kinds}` };
+    }
+    const reason = provider.unavailable();
+    return reason === undefined ? { provider } : { reason: `no environment "${kind}" on this agent: ${reason}` };
+  }
+
+  support(): Support {
+    const support: Support = { available: [], unavailable: {} };
+    for (const provider of this.#providers.values()) {
+      const reason = provider.unavailable();
+      if (reason === undefined) support.available.push(provider.kind);
+      else support.unavailable[provider.kind] = reason;
+    }
+    return support;
+  }
+
+  /** What can be prepared, and takes it as told. */
+  tell(): Support {
+    const support = this.support();
+    this.#told = JSON.stringify(support);
+    return support;
+  }
+
+  /** What can be prepared when it differs from what was told last. */
+  tellChange(): Support | undefined {
+    return this.#isTold() ? undefined : this.tell();
+  }
+
+  /** A provider may have become available or unavailable. */
+  supportChanged(): void {
+    if (this.#told !== undefined && !this.#isTold()) this.#onSupportChange();
+  }
+
+  #isTold(): boolean {
+    return JSON.stringify(this.support()) === this.#told;
+  }
+}

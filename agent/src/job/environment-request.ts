@@ -1,0 +1,25 @@
+import { create } from '@bufbuild/protobuf';
+import type { Assignment, Resolve } from '@harrier/shared/gen/link';
+import { type Environment, EnvironmentSchema } from '@harrier/shared/gen/module';
+import type { EnvironmentRequest } from '../environment/environment.ts';
+
+/** What an assignment asks of a provider. */
+export function requestOfAssignment({ tenant, environment, program }: Assignment): EnvironmentRequest {
+  const preload = program.case === 'python' ? program.value.preload : [];
+  return { tenant, environment: orInline(environment), language: languageOf(program), preload };
+}
+
+/** What is to be resolved, whatever will run in it. */
+export function requestOfResolve({ tenant, environment }: Resolve): EnvironmentRequest {
+  return { tenant, environment: orInline(environment), language: '', preload: [] };
+}
+
+function orInline(environment: Environment | undefined): Environment {
+  if (environment?.kind.case !== undefined) return environment;
+  return create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
+}
+
+function languageOf(program: Assignment['program']): string {
+  if (program.case === 'script') return program.value.language;
+  return program.case === 'python' ? 'python' : '';
+}
