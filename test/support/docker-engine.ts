@@ -14,7 +14,7 @@ const LOG = join(RUNTIME, 'dockerd.log');
 /** A Docker engine of the tests' own: no network, no bridge, no part in an engine that the host may have. */
 export const DOCKER_SOCKET = join(RUNTIME, 'docker.sock');
 
-/** Debian with Python, made from Debian's packages, because no registry can be reached from everywhere. */
+/** Debian with Python, and what Node.js needs, made from Debian's packages: no registry can be reached from everywhere. */
 export const PYTHON_IMAGE = 'harrier-test/python:3';
 
 const INSTALL = 'apt-get install -y --no-install-recommends docker.io debootstrap';
@@ -49,8 +49,13 @@ export function docker(...args: string[]): string {
   }).trim();
 }
 
-/** Builds an image without a network. @param dockerfile its text */
-export function buildImage(name: string, dockerfile: string, context?: string): void {
+/**
+ * Builds an image without a network.
+ * @param dockerfile its text
+ * @param context directory that it may copy from
+ * @param base value of its argument BASE
+ */
+export function buildImage(name: string, dockerfile: string, context?: string, base?: string): void {
   const args = [
     'build',
     '--quiet',
@@ -58,9 +63,18 @@ export function buildImage(name: string, dockerfile: string, context?: string): 
     'none',
     '--tag',
     name,
+    ...(base === undefined ? [] : ['--build-arg', `BASE=${base}`]),
     ...(context === undefined ? ['-'] : ['-f', '-', context]),
   ];
   execFileSync('docker', args, { input: dockerfile, env: dockerEnvironment(), stdio: ['pipe', 'ignore', 'pipe'] });
+}
+
+/** An image of Debian with a file or directory of this host in it, made once. */
+export function imageWith(name: string, source: string, target: string): string {
+  if (docker('image', 'ls', '--quiet', name) !== '') return name;
+  const dockerfile = `FROM ${PYTHON_IMAGE}\nCOPY . ${target}\nENV PATH=${target}/bin:/usr/local/bin:/usr/bin:/bin\n`;
+  buildImage(name, dockerfile, source);
+  return name;
 }
 
 export function dockerEnvironment(): Record<string, string> {
@@ -104,11 +118,13 @@ function enginePid(): number | undefined {
 }
 
 function pythonTree(): string {
-  const archive = join(CACHE, 'bookworm-python3.tar');
+  const archive = join(CACHE, 'bookworm.tar');
   if (existsSync(archive)) return archive;
   const tree = join(CACHE, 'tree');
   execFileSync('rm', ['-rf', tree]);
-  execFileSync('debootstrap', ['--variant=minbase', '--include=python3', 'bookworm', tree], { stdio: 'ignore' });
+  execFileSync('debootstrap', ['--variant=minbase', '--include=python3,libatomic1,libstdc++6', 'bookworm', tree], {
+    stdio: 'ignore',
+  });
   execFileSync('rm', ['-rf', join(tree, 'var/cache/apt'), join(tree, 'var/lib/apt/lists')]);
   execFileSync('tar', ['--numeric-owner', '-C', tree, '-cf', `${archive}.new`, '.']);
   renameSync(`${archive}.new`, archive);
