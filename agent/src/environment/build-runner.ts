@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { stripVTControlCharacters } from 'node:util';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Bind, StartNetwork } from '../launcher/messages.ts';
@@ -51,6 +52,11 @@ export async function runBuild(
 ): Promise<string> {
   const stdout: Uint8Array[] = [];
   let reason = Buffer.alloc(0);
+  const mounts = [
+    { source: directories.tree, target: ENVIRONMENT_PATH, writable: true },
+    { source: directories.cache, target: CACHE_PATH, writable: true },
+    ...binds,
+  ];
   const network: StartNetwork | undefined = hosts.length === 0 ? undefined : { mode: 'hosts', hosts };
   const end = await runs.run(
     {
@@ -64,15 +70,7 @@ export async function runBuild(
         SSL_CERT_FILE: '/etc/ssl/certs/ca-certificates.crt',
         ...variables,
       },
-      environment: {
-        // One sandbox for the steps of a build, and for no other build.
-        key: `build ${directories.tree}`,
-        binds: [
-          { source: directories.tree, target: ENVIRONMENT_PATH, writable: true },
-          { source: directories.cache, target: CACHE_PATH, writable: true },
-          ...binds,
-        ],
-      },
+      environment: { key: buildKey(mounts), binds: mounts },
       network,
       limits: LIMITS,
       timeoutMs: BUILD_TIMEOUT_MS,
@@ -93,4 +91,9 @@ export async function runBuild(
   const told = stripVTControlCharacters(reason.toString('utf8')).trim();
   const ended = end.error?.message ?? end.outcome;
   throw new EnvironmentError(Code.ENVIRONMENT_FAILED, told === '' ? ended : told);
+}
+
+/** One sandbox for the steps of a build that have the same tools, and for no other build. */
+function buildKey(mounts: readonly Bind[]): string {
+  return `build ${createHash('sha256').update(JSON.stringify(mounts)).digest('hex')}`;
 }

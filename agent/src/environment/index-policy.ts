@@ -53,7 +53,7 @@ export function withoutCredentials(url: string): string {
 }
 
 /** `https://a/b` is within `https://a`, and `https://a.evil` is not. */
-function isWithin(url: string, allowed: string): boolean {
+export function isWithin(url: string, allowed: string): boolean {
   const beginning = allowed.replace(/\/+$/, '');
   return url === beginning || url.startsWith(`${beginning}/`);
 }

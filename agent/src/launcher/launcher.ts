@@ -107,6 +107,11 @@ export class Launcher {
     else this.#socket?.send(ack);
   }
 
+  /** The zygote of an environment is not needed any more: it ends when it is idle. */
+  retire(tenant: string, key: string): void {
+    if (this.#state === 'ready') this.#socket?.send({ type: 'retire', tenant, key });
+  }
+
   /** Asks for a welcome and for everything that is unacknowledged. */
   replay(): void {
     if (this.#state === 'ready') this.#hello();

@@ -14,6 +14,7 @@ export interface PrivateCommand {
   /** Goes to standard input. */
   input: Uint8Array;
   variables: Readonly<Record<string, string>>;
+  /** Of this run alone: its sandbox ends with it. */
   environment: StartEnvironment;
   /** Absent: none. */
   network: StartNetwork | undefined;
@@ -81,6 +82,7 @@ export class PrivateRuns {
       return end;
     } finally {
       this.#runs.delete(execution);
+      launcher.retire(command.tenant, command.environment.key);
       signal.removeEventListener('abort', stop);
     }
   }

@@ -36,7 +36,8 @@ export function hasHashes(lock: string): boolean {
   return /(^|\s)--hash[=\s]/.test(lock);
 }
 
-function checkRequirement(requirement: string): void {
+/** @throws EnvironmentError POLICY_DENIED for an option of pip, and for what does not come from the index */
+export function checkRequirement(requirement: string): void {
   if (requirement.startsWith('-') || /\s--?[a-z]/.test(requirement)) {
     throw new EnvironmentError(
       Code.POLICY_DENIED,

@@ -1,8 +1,7 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Venv as Venv } from '@harrier/shared/gen/module';
-import type { StartEnvironment } from '../../launcher/messages.ts';
 import type { PrivateRuns } from '../../launcher/private-runs.ts';
-import { ENVIRONMENT_PATH, runBuild } from '../build-runner.ts';
+import { runBuild } from '../build-runner.ts';
 import {
   EnvironmentError,
   type EnvironmentProvider,
@@ -15,6 +14,7 @@ import { type BuildDirectories, EnvironmentStore, type HeldEnvironment } from '.
 import { type ChosenIndexes, chooseIndexes, type IndexPolicy } from '../index-policy.ts';
 import type { Interpreter, Interpreters } from '../interpreters.ts';
 import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
+import { storedPython } from '../stored-python.ts';
 import type { Installer } from './installer.ts';
 import { checkLock, hasHashes, requirementsOf } from './requirements.ts';
 
@@ -54,7 +54,7 @@ export class VenvProvider implements EnvironmentProvider {
 
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
     const held = this.#options.store.holdByRequest(request.tenant, requestKey(venvOf(request)));
-    return held === undefined ? undefined : prepared(held, request.preload);
+    return held === undefined ? undefined : storedVenv(held, request.preload);
   }
 
   async prepare(
@@ -67,7 +67,7 @@ export class VenvProvider implements EnvironmentProvider {
     const lock = plan.venv.lock || (await events.decideLock(await this.#lockOf(tenant, plan, events, signal)));
     checkLock(lock);
     const { store } = this.#options;
-    const facts = { python: `${ENVIRONMENT_PATH}/bin/python`, binds: JSON.stringify(plan.python.binds) };
+    const facts = { binds: JSON.stringify(plan.python.binds) };
     const about = { kind: this.kind, lock, facts, request: requestKey(plan.venv) };
     const held = await store.build(
       tenant,
@@ -80,7 +80,7 @@ export class VenvProvider implements EnvironmentProvider {
         await this.#install(tenant, plan, lock, directories, told, stop);
       },
     );
-    return prepared(held, preload);
+    return storedVenv(held, preload);
   }
 
   async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
@@ -154,17 +154,6 @@ function requestKey({ requirements, lock, python, indexUrl, extraIndexUrls, pypr
   return EnvironmentStore.keyOf(['venv', requirements, lock, python, indexUrl, extraIndexUrls, pyproject]);
 }
 
-function prepared(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
-  const { facts } = held.manifest;
-  const start: StartEnvironment = {
-    key: preload.length === 0 ? held.key : `${held.key} ${EnvironmentStore.keyOf(preload).slice(0, 16)}`,
-    python: facts.python ?? '',
-    binds: [{ source: held.tree, target: ENVIRONMENT_PATH, writable: false }, ...JSON.parse(facts.binds ?? '[]')],
-    variables: {
-      VIRTUAL_ENV: ENVIRONMENT_PATH,
-      PATH: `${ENVIRONMENT_PATH}/bin:/usr/local/bin:/usr/bin:/bin`,
-    },
-    preload,
-  };
-  return { start, release: () => held.release() };
+function storedVenv(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
+  return storedPython(held, preload, 'VIRTUAL_ENV', JSON.parse(held.manifest.facts.binds ?? '[]'));
 }

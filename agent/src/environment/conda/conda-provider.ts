@@ -1,0 +1,257 @@
+import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { type Environment_Conda as Conda, Environment_VenvSchema, EnvironmentSchema } from '@harrier/shared/gen/module';
+import type { Bind } from '../../launcher/messages.ts';
+import type { PrivateRuns } from '../../launcher/private-runs.ts';
+import { type BuildCommand, ENVIRONMENT_PATH, runBuild, TOOLS_PATH } from '../build-runner.ts';
+import {
+  EnvironmentError,
+  type EnvironmentProvider,
+  type EnvironmentRequest,
+  type PreparationEvents,
+  type PreparedEnvironment,
+  type ResolvedEnvironment,
+} from '../environment.ts';
+import { type BuildDirectories, EnvironmentStore } from '../environment-store.ts';
+import { chooseIndexes, type IndexPolicy } from '../index-policy.ts';
+import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
+import { storedPython } from '../stored-python.ts';
+import { checkLock, checkRequirement } from '../venv/requirements.ts';
+import { type ChannelPolicy, type ChosenChannels, chooseChannels, toInside, toOutside } from './channel-policy.ts';
+import { type CondaLock, formatLock, parseLock, pythonVersionOf, urlsOf } from './conda-lock.ts';
+import { type CondaSpec, specOf } from './environment-file.ts';
+
+/** The solver: a wheel of the package index, so that no host needs conda and every host solves alike. */
+const RATTLER = 'py-rattler==0.28.0';
+const RATTLER_PATH = `${TOOLS_PATH}/rattler`;
+const DRIVER_PATH = `${TOOLS_PATH}/rattler_driver.py`;
+/** Environments of the agent itself; no tenant's id looks like it. */
+const OWN_TENANT = '_agent';
+
+export interface CondaProviderOptions {
+  store: EnvironmentStore;
+  runs: PrivateRuns;
+  /** Builds the environment of the solver. */
+  venv: EnvironmentProvider;
+  channels: ChannelPolicy;
+  indexes: IndexPolicy;
+  /** For pip sections; absent: they are refused. */
+  uv: string | undefined;
+  unavailable: () => string | undefined;
+}
+
+interface Plan {
+  conda: Conda;
+  spec: CondaSpec;
+  channels: ChosenChannels;
+}
+
+const SILENT: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
+
+/** Conda environments, solved and installed by py-rattler in a sandbox. */
+export class CondaProvider implements EnvironmentProvider {
+  readonly kind = 'conda';
+  readonly #options: CondaProviderOptions;
+  readonly #resolving = new SharedTasks<string>();
+
+  constructor(options: CondaProviderOptions) {
+    this.#options = options;
+  }
+
+  unavailable(): string | undefined {
+    return this.#options.unavailable();
+  }
+
+  prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
+    const held = this.#options.store.holdByRequest(request.tenant, requestKey(condaOf(request)));
+    return held === undefined ? undefined : storedPython(held, request.preload, 'CONDA_PREFIX');
+  }
+
+  async prepare(
+    request: EnvironmentRequest,
+    events: PreparationEvents,
+    signal: AbortSignal,
+  ): Promise<PreparedEnvironment> {
+    const plan = this.#plan(condaOf(request));
+    const { tenant, preload } = request;
+    const text = plan.conda.lock || (await events.decideLock(await this.#lockOf(tenant, plan, events, signal)));
+    const lock = this.#checked(plan, text);
+    const about = { kind: this.kind, lock: text, facts: {}, request: requestKey(plan.conda) };
+    const build = async (directories: BuildDirectories, told: TaskEvents, stop: AbortSignal) => {
+      told.onProgress(30, 'installing packages');
+      await this.#install(tenant, plan, lock, directories, told, stop);
+    };
+    const held = await this.#options.store.build(tenant, keyOf(text), about, events, signal, build);
+    return storedPython(held, preload, 'CONDA_PREFIX');
+  }
+
+  async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
+    const plan = this.#plan(condaOf(request));
+    const lock = plan.conda.lock || (await this.#lockOf(request.tenant, plan, SILENT, signal));
+    this.#checked(plan, lock);
+    const held = this.#options.store.hold(request.tenant, keyOf(lock));
+    held?.release();
+    return { lock, sizeBytes: held?.manifest.sizeBytes ?? 0, held: held !== undefined };
+  }
+
+  #plan(conda: Conda): Plan {
+    const spec = conda.lock === '' ? specOf(conda) : { dependencies: [], channels: conda.channels, pip: [] };
+    for (const requirement of spec.pip) checkRequirement(requirement);
+    return { conda, spec, channels: chooseChannels(this.#options.channels, spec.channels) };
+  }
+
+  /** A lock may name any URL: it must be of a channel that is allowed. */
+  #checked({ channels }: Plan, text: string): CondaLock {
+    const lock = parseLock(text);
+    for (const url of urlsOf(lock)) {
+      if (channels.urls.some((channel) => url.startsWith(`${channel}/`) && !url.includes('/../'))) continue;
+      throw new EnvironmentError(
+        Code.POLICY_DENIED,
+        `the lock names ${url}, which is of none of the channels ${channels.urls.join(', ')}`,
+      );
+    }
+    if (lock.pip !== '') checkLock(lock.pip);
+    return lock;
+  }
+
+  async #lockOf(tenant: string, plan: Plan, events: TaskEvents, signal: AbortSignal): Promise<string> {
+    const { spec, channels } = plan;
+    const key = EnvironmentStore.keyOf([tenant, spec, channels.urls]);
+    return await this.#resolving.run(key, events, signal, async (told, stop) => {
+      told.onProgress(0, 'solving');
+      return await this.#options.store.scratch(tenant, async (directories) => {
+        const urls = channels.urls.map((url) => toInside(channels, `${url}/`));
+        const request = { channels: urls, dependencies: spec.dependencies, cache: '/cache/conda' };
+        const printed = await this.#rattler('solve', request, { tenant, directories, channels }, told, stop);
+        const answer = JSON.parse(printed.trim().split('\n').at(-1) ?? '{}') as { lock: string };
+        const explicit = toOutside(channels, answer.lock);
+        const pip =
+          spec.pip.length === 0 ? '' : await this.#pipLock(tenant, spec.pip, explicit, directories, told, stop);
+        return formatLock({ explicit, pip });
+      });
+    });
+  }
+
+  async #install(
+    tenant: string,
+    { channels }: Plan,
+    lock: CondaLock,
+    directories: BuildDirectories,
+    events: TaskEvents,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const request = { lock: toInside(channels, lock.explicit), cache: '/cache/conda' };
+    await this.#rattler('install', request, { tenant, directories, channels }, events, signal);
+    const check =
+      '/environment/bin/python -I -S -c "import sys; sys.exit(sys.version_info < (3, 9))" || { echo "the environment has no Python 3.9 or newer: add python to its dependencies" >&2; exit 1; }';
+    const pip = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --break-system-packages --no-deps --require-hashes --compile-bytecode -r /dev/stdin`;
+    const indexes = chooseIndexes(this.#options.indexes, '', []);
+    const command = {
+      ...{ tenant, directories, input: lock.pip, variables: this.#uvVariables(indexes.urls) },
+      argv: ['sh', '-c', lock.pip === '' ? check : `${check}; exec ${pip}`],
+      ...{ binds: [...this.#uvBinds(), ...channels.binds], hosts: lock.pip === '' ? [] : indexes.hosts },
+    };
+    await runBuild(this.#options.runs, command, events, signal);
+  }
+
+  async #pipLock(
+    tenant: string,
+    requirements: readonly string[],
+    explicit: string,
+    directories: BuildDirectories,
+    events: TaskEvents,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const { indexes, uv, runs } = this.#options;
+    if (uv === undefined) {
+      throw new EnvironmentError(
+        Code.ENVIRONMENT_FAILED,
+        'the pip section of environment.yml needs uv on the host of the agent',
+      );
+    }
+    const version = pythonVersionOf({ explicit, pip: '' });
+    if (version === undefined) {
+      throw new EnvironmentError(
+        Code.ENVIRONMENT_FAILED,
+        'the pip section of environment.yml needs python among the dependencies',
+      );
+    }
+    const { urls, hosts } = chooseIndexes(indexes, '', []);
+    const script = `mkdir -p "$HOME" "$TMPDIR"; exec uv pip compile --python-version ${version} --generate-hashes --no-header --no-annotate --quiet -`;
+    const command = {
+      ...{ tenant, directories, hosts, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n` },
+      ...{ binds: this.#uvBinds(), variables: this.#uvVariables(urls) },
+    };
+    return await runBuild(runs, command, events, signal);
+  }
+
+  async #rattler(
+    step: 'solve' | 'install',
+    request: object,
+    { tenant, directories, channels }: Pick<BuildCommand, 'tenant' | 'directories'> & { channels: ChosenChannels },
+    events: TaskEvents,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const solver = await this.#solver(events, signal);
+    const tree = solver.start?.binds?.find(({ target }) => target === ENVIRONMENT_PATH)?.source ?? '';
+    const others = (solver.start?.binds ?? []).filter(({ target }) => target !== ENVIRONMENT_PATH);
+    try {
+      const command = {
+        ...{ tenant, directories, hosts: channels.hosts, input: JSON.stringify(request) },
+        argv: [
+          'sh',
+          '-c',
+          `mkdir -p "$HOME" "$TMPDIR"; exec ${RATTLER_PATH}/bin/python -I ${DRIVER_PATH} ${step} ${ENVIRONMENT_PATH}`,
+        ],
+        binds: [
+          { source: tree, target: RATTLER_PATH, writable: false },
+          { source: join(import.meta.dirname, 'rattler_driver.py'), target: DRIVER_PATH, writable: false },
+          ...others,
+          ...channels.binds,
+        ],
+      };
+      return await runBuild(this.#options.runs, command, events, signal);
+    } finally {
+      solver.release();
+    }
+  }
+
+  /** The environment of the solver, built when it is first needed. */
+  async #solver(events: TaskEvents, signal: AbortSignal): Promise<PreparedEnvironment> {
+    const value = create(Environment_VenvSchema, { requirements: [RATTLER] });
+    const environment = create(EnvironmentSchema, { kind: { case: 'venv', value } });
+    const request = { tenant: OWN_TENANT, environment, language: 'python', preload: [] };
+    const told = { ...events, decideLock: async (lock: string) => lock };
+    return this.#options.venv.prepared(request) ?? (await this.#options.venv.prepare(request, told, signal));
+  }
+
+  #uvBinds(): Bind[] {
+    const { uv } = this.#options;
+    return uv === undefined ? [] : [{ source: uv, target: `${TOOLS_PATH}/uv`, writable: false }];
+  }
+
+  #uvVariables([index = '']: readonly string[]): Record<string, string> {
+    return {
+      UV_DEFAULT_INDEX: index,
+      UV_CACHE_DIR: '/cache/uv',
+      UV_PYTHON_DOWNLOADS: 'never',
+      UV_NO_CONFIG: '1',
+      UV_NO_PROGRESS: '1',
+      UV_LINK_MODE: 'copy',
+    };
+  }
+}
+
+function condaOf({ environment }: EnvironmentRequest): Conda {
+  if (environment.kind.case === 'conda') return environment.kind.value;
+  throw new Error(`a request for "${environment.kind.case}" came to conda`);
+}
+
+function requestKey({ file, dependencies, channels, lock }: Conda): string {
+  return EnvironmentStore.keyOf(['conda', file, dependencies, channels, lock]);
+}
+
+function keyOf(lock: string): string {
+  return EnvironmentStore.keyOf(['conda', process.platform, process.arch, lock]);
+}

@@ -1,0 +1,68 @@
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type { Environment_Conda as Conda } from '@harrier/shared/gen/module';
+import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import { EnvironmentError } from '../environment.ts';
+
+/** What a conda environment is to hold. */
+export interface CondaSpec {
+  /** Match specifications. */
+  dependencies: string[];
+  /** Names or URLs, the first preferred; empty: those of the agent. */
+  channels: string[];
+  /** Requirements for pip, installed after the packages. */
+  pip: string[];
+}
+
+/** Keys of an environment.yml that say nothing of what is installed. */
+const IGNORED = new Set(['name', 'prefix']);
+
+/**
+ * What a request asks for: its `environment.yml`, or its lists.
+ * @throws EnvironmentError with the line of the file that is wrong
+ */
+export function specOf(conda: Conda): CondaSpec {
+  if (conda.file !== '') return parseEnvironmentFile(conda.file);
+  return { dependencies: conda.dependencies, channels: conda.channels, pip: [] };
+}
+
+/** @throws EnvironmentError with the line that is wrong */
+export function parseEnvironmentFile(text: string): CondaSpec {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const lineOf = (node: unknown) => lines.linePos((node as Node | undefined)?.range?.[0] ?? 0).line;
+  const fail = (node: unknown, message: string): never => {
+    throw failed(`environment.yml line ${lineOf(node)}: ${message}`);
+  };
+  const [fault] = document.errors;
+  if (fault !== undefined)
+    throw failed(`environment.yml line ${lines.linePos(fault.pos[0]).line}: ${fault.message.split('\n')[0]}`);
+  const root = document.contents;
+  if (!isMap(root)) return fail(root, 'must be a map with dependencies');
+  const spec: CondaSpec = { dependencies: [], channels: [], pip: [] };
+  const textsOf = (node: unknown, name: string): string[] => {
+    if (!isSeq(node)) return fail(node, `${name} must be a list`);
+    return node.items.map((item) => {
+      if (isScalar(item) && typeof item.value === 'string') return item.value;
+      return fail(item, `${name} must be a list of texts`);
+    });
+  };
+  for (const { key, value } of root.items) {
+    const name = isScalar(key) ? String(key.value) : '';
+    if (name === 'channels') spec.channels = textsOf(value, name);
+    else if (name === 'dependencies') {
+      if (!isSeq(value)) return fail(value ?? key, 'dependencies must be a list');
+      for (const item of value.items) {
+        if (isMap(item) && item.items.length === 1 && item.has('pip'))
+          spec.pip.push(...textsOf(item.get('pip', true), 'pip'));
+        else if (isScalar(item) && typeof item.value === 'string') spec.dependencies.push(item.value);
+        else fail(item, 'a dependency must be a text, or a map with the key pip');
+      }
+    } else if (!IGNORED.has(name)) fail(key, `"${name}" is not known; there are name, channels and dependencies`);
+  }
+  if (spec.dependencies.length === 0) return fail(root, 'there are no dependencies');
+  return spec;
+}
+
+function failed(message: string): EnvironmentError {
+  return new EnvironmentError(Code.ENVIRONMENT_FAILED, message);
+}

@@ -1,0 +1,113 @@
+"""Solves and installs conda environments with py-rattler, inside the build's sandbox.
+
+Usage: rattler_driver.py solve | install PREFIX
+`solve` reads {"channels": [URL...], "dependencies": [...], "cache": DIR} from standard input; the last line of
+its standard output is {"lock": TEXT, "size_bytes": N}. `install` reads {"lock": TEXT, "cache": DIR}. The lock
+is an explicit list like that of `conda list --explicit --md5`. What goes wrong is on standard error in the
+solver's own words, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+
+from rattler import (
+    BuildString,
+    Channel,
+    Gateway,
+    InstallerReporter,
+    MatchSpec,
+    PackageRecord,
+    RepoDataRecord,
+    Subdir,
+    VirtualPackage,
+    install,
+    solve,
+)
+
+_ARCHIVE = re.compile(r"^(?P<name>.+)-(?P<version>[^-]+)-(?P<build>[^-]+?)(\.conda|\.tar\.bz2)$")
+
+
+class Progress(InstallerReporter):
+    """One line for each package: what a person follows."""
+
+    def on_link_start(self, operation: int, record: object) -> int:
+        print(f"linking {record.name.normalized} {record.version}", file=sys.stderr, flush=True)
+        return operation
+
+
+async def solve_environment(request: dict) -> dict:
+    channels = [Channel(url) for url in request["channels"]]
+    print(f"solving with {', '.join(request['channels'])}", file=sys.stderr, flush=True)
+    records = await solve(
+        channels,
+        [MatchSpec(spec) for spec in request["dependencies"]],
+        gateway=Gateway(cache_dir=os.path.join(request["cache"], "repodata")),
+        platforms=[str(Subdir.current()), "noarch"],
+        virtual_packages=VirtualPackage.detect(),
+    )
+    records.sort(key=lambda record: record.name.normalized)
+    lines = ["@EXPLICIT"]
+    for record in records:
+        digest = record.sha256.hex() if record.sha256 else record.md5.hex() if record.md5 else ""
+        lines.append(f"{record.url}#{digest}" if digest else record.url)
+    size = sum(record.size or 0 for record in records)
+    return {"lock": "\n".join(lines) + "\n", "size_bytes": size}
+
+
+def record_of(line: str) -> RepoDataRecord:
+    """A package of an explicit list: URL, and its MD5 or SHA-256 behind a #."""
+    url, _, digest = line.partition("#")
+    directory, _, file_name = url.rpartition("/")
+    channel, _, subdir = directory.rpartition("/")
+    match = _ARCHIVE.match(file_name)
+    if match is None:
+        raise ValueError(f"{url!r} is not the address of a conda package")
+    if digest and not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}", digest):
+        raise ValueError(f"{line!r}: {digest!r} is neither an MD5 nor a SHA-256")
+    number = re.search(r"(\d+)$", match["build"])
+    package = PackageRecord(
+        match["name"],
+        match["version"],
+        BuildString(match["build"]),
+        int(number[1]) if number else 0,
+        subdir,
+        noarch="python" if subdir == "noarch" else None,
+        md5=bytes.fromhex(digest) if len(digest) == 32 else None,
+        sha256=bytes.fromhex(digest) if len(digest) == 64 else None,
+    )
+    return RepoDataRecord(package, file_name, url, channel)
+
+
+async def install_environment(request: dict, prefix: str) -> None:
+    lines = [line.strip() for line in request["lock"].splitlines()]
+    records = [record_of(line) for line in lines if line and not line.startswith(("#", "@"))]
+    print(f"installing {len(records)} packages", file=sys.stderr, flush=True)
+    await install(
+        records,
+        prefix,
+        cache_dir=os.path.join(request["cache"], "pkgs"),
+        show_progress=False,
+        reporter=Progress(),
+        execute_link_scripts=False,
+    )
+
+
+def main() -> None:
+    request = json.load(sys.stdin)
+    try:
+        if sys.argv[1] == "solve":
+            print(json.dumps(asyncio.run(solve_environment(request))))
+        else:
+            asyncio.run(install_environment(request, sys.argv[2]))
+    except Exception as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
