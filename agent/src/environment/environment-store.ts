@@ -1,12 +1,15 @@
+import { execFile } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { chown, lstat, mkdir, open, readdir, readFile, rename, rm, statfs, utimes } from 'node:fs/promises';
+import { chown, lstat, mkdir, open, readdir, readFile, rename, statfs, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Logger, messageOf } from '@harrier/shared';
+import { promisify } from 'node:util';
+import { HarrierError, type Logger, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { directorySize } from './directory-size.ts';
 import { EnvironmentError } from './environment.ts';
 import { SharedTasks, type TaskEvents } from './shared-tasks.ts';
 
+const run = promisify(execFile);
 const MANIFEST = 'manifest.json';
 const TREE = 'tree';
 const CACHE = '.cache';
@@ -17,10 +20,14 @@ const WATCH_MS = 2_000;
 /** What is used often need not be written down each time: it only orders the evictions after a restart. */
 const TOUCH_MS = 60_000;
 const FORMAT = 1;
+/** A tenant is a part of paths. */
+const TENANT = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
 
 /** What is known of a stored environment. */
 export interface Manifest {
   format: number;
+  /** Differs when the same environment is built again. */
+  build: string;
   kind: string;
   /** What was installed, as text; see `Environment` of the schema. */
   lock: string;
@@ -33,6 +40,10 @@ export interface Manifest {
 
 /** An environment in the store, held: it is not evicted before `release`. */
 export interface HeldEnvironment {
+  /**
+   * Names this very directory: what runs in an environment that was evicted must not be taken for one in the environment
+   * that was built again in its place.
+   */
   readonly key: string;
   /** What is mounted at /environment. */
   readonly tree: string;
@@ -152,7 +163,8 @@ export class EnvironmentStore {
         return this.#held(known);
       }
       const entry = await this.#builds.run(id, events, signal, async (told, stop) => {
-        return await this.#build(tenant, key, about, told, stop, build);
+        // The one before may have come to its end although nobody waited for it any more.
+        return this.#entries.get(id) ?? (await this.#build(tenant, key, about, told, stop, build));
       });
       // It may have been evicted before this turn came.
       if (this.#entries.get(id) === entry) return this.#held(entry);
@@ -161,11 +173,17 @@ export class EnvironmentStore {
 
   /** Directories for work that does not become an environment: resolving. Removed when the work is over. */
   async scratch<Result>(tenant: string, work: (directories: BuildDirectories) => Promise<Result>): Promise<Result> {
-    const { directory, directories } = await this.#buildDirectory(tenant);
+    await this.#refuseWhenFull();
+    this.#building++;
     try {
-      return await work(directories);
+      const { directory, directories } = await this.#buildDirectory(tenant);
+      try {
+        return await work(directories);
+      } finally {
+        await this.#remove(tenant, directory);
+      }
     } finally {
-      await this.#remove(tenant, directory);
+      this.#building--;
     }
   }
 
@@ -175,20 +193,22 @@ export class EnvironmentStore {
     about: Pick<Manifest, 'kind' | 'lock' | 'facts'> & { request: string | undefined },
     events: TaskEvents,
     signal: AbortSignal,
-    build: (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<void>,
+    fill: (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<void>,
   ): Promise<Entry> {
-    await this.#makeRoom(0);
-    const full = await this.whyFull();
-    if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
+    await this.#refuseWhenFull();
     const { directory, directories } = await this.#buildDirectory(tenant);
     this.#building++;
     const watch = this.#watch(directories.tree, signal);
     try {
-      await build(directories, events, watch.signal);
+      await fill(directories, events, watch.signal);
       watch.signal.throwIfAborted();
       const sizeBytes = await directorySize(directories.tree);
       const { request, ...shape } = about;
-      const manifest = { format: FORMAT, ...shape, requests: request === undefined ? [] : [request], sizeBytes };
+      const build = randomUUID().slice(0, 8);
+      const requests = request === undefined ? [] : [request];
+      const manifest = { format: FORMAT, build, ...shape, requests, sizeBytes };
+      // The manifest says that all of it is there, so it must not reach the disk before the rest.
+      await run('sync', ['-f', directories.tree]);
       await writeDurably(join(directory, MANIFEST), JSON.stringify(manifest));
       await rename(directory, join(this.#options.directory, tenant, key));
       const entry = { tenant, key, manifest, holders: 0, usedMs: Date.now(), touchedMs: Date.now() };
@@ -202,6 +222,12 @@ export class EnvironmentStore {
       watch.stop();
       this.#building--;
     }
+  }
+
+  async #refuseWhenFull(): Promise<void> {
+    await this.#makeRoom(0);
+    const full = await this.whyFull();
+    if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
   }
 
   /** Stops a build that takes the disk. */
@@ -229,6 +255,9 @@ export class EnvironmentStore {
   }
 
   async #buildDirectory(tenant: string): Promise<{ directory: string; directories: BuildDirectories }> {
+    if (!TENANT.test(tenant)) {
+      throw new HarrierError('invalid_argument', `the tenant "${tenant}" cannot be the name of a directory`);
+    }
     const parent = join(this.#options.directory, tenant);
     const directory = join(parent, `${BUILD_PREFIX}${randomUUID()}`);
     const directories = { tree: join(directory, TREE), cache: join(parent, CACHE) };
@@ -251,7 +280,7 @@ export class EnvironmentStore {
       this.#entries.set(idOf(tenant, key), { tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs });
     } catch (error) {
       this.#options.logger.info({ directory, reason: messageOf(error) }, 'removing what a build has left');
-      await rm(directory, { recursive: true, force: true });
+      await removeTree(directory);
     }
   }
 
@@ -260,7 +289,7 @@ export class EnvironmentStore {
     this.#touch(entry);
     let released = false;
     return {
-      key: entry.key,
+      key: `${entry.key}.${entry.manifest.build}`,
       tree: join(this.#options.directory, entry.tenant, entry.key, TREE),
       manifest: entry.manifest,
       release: () => {
@@ -296,7 +325,8 @@ export class EnvironmentStore {
       const fits =
         this.sizeBytes + neededBytes <= maxBytes && (await freeBytes(directory)) >= minFreeBytes + neededBytes;
       if (fits) return;
-      if (entry.holders > 0 || entry === keep) continue;
+      const present = this.#entries.get(idOf(entry.tenant, entry.key)) === entry;
+      if (!present || entry.holders > 0 || entry === keep) continue;
       this.#entries.delete(idOf(entry.tenant, entry.key));
       this.#options.logger.info({ key: entry.key, tenant: entry.tenant }, 'an environment makes room');
       await this.#remove(entry.tenant, join(directory, entry.tenant, entry.key));
@@ -307,7 +337,7 @@ export class EnvironmentStore {
   /** What builds keep of downloads only saves time. */
   async #dropCaches(): Promise<void> {
     for (const tenant of await readdir(this.#options.directory)) {
-      await this.#remove(tenant, join(this.#options.directory, tenant, CACHE));
+      if (TENANT.test(tenant)) await this.#remove(tenant, join(this.#options.directory, tenant, CACHE));
     }
   }
 
@@ -316,9 +346,10 @@ export class EnvironmentStore {
     const gone = join(this.#options.directory, tenant, `${GONE_PREFIX}${randomUUID()}`);
     try {
       await rename(path, gone);
-      await rm(gone, { recursive: true, force: true });
+      await removeTree(gone);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+      // Gone already, or a file beside the tenants.
+      if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return;
       this.#options.logger.warn({ path, reason: messageOf(error) }, 'a directory could not be removed');
     }
   }
@@ -326,6 +357,14 @@ export class EnvironmentStore {
 
 function idOf(tenant: string, key: string): string {
   return `${tenant} ${key}`;
+}
+
+/**
+ * Removes what callers' code wrote and may be changing right now. `rm` goes by open directories and follows no link, also
+ * none that takes a directory's place meanwhile; Node's own removal goes by paths.
+ */
+async function removeTree(path: string): Promise<void> {
+  await run('rm', ['-rf', '--one-file-system', '--', path]);
 }
 
 async function freeBytes(directory: string): Promise<number> {

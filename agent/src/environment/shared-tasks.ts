@@ -21,6 +21,8 @@ interface Task<Result> {
  */
 export class SharedTasks<Result> {
   readonly #tasks = new Map<string, Task<Result>>();
+  /** Tasks that were told to stop: the next one of the key waits for their end, so that two never write at once. */
+  readonly #stopping = new Map<string, Promise<unknown>>();
 
   /**
    * Waits for the task of the key, and starts it when there is none.
@@ -40,7 +42,12 @@ export class SharedTasks<Result> {
       if (task.progress !== undefined) events.onProgress(task.progress.percent, task.progress.step);
     }
     const { followers, promise, stop } = task;
-    followers.add(events);
+    // An object of its own: two callers may come with the same events.
+    const follower: TaskEvents = {
+      onOutput: (data) => events.onOutput(data),
+      onProgress: (percent, step) => events.onProgress(percent, step),
+    };
+    followers.add(follower);
     const { promise: aborted, reject } = Promise.withResolvers<never>();
     const abort = () => reject(signal.reason);
     signal.addEventListener('abort', abort, { once: true });
@@ -48,13 +55,27 @@ export class SharedTasks<Result> {
       return await Promise.race([promise, aborted]);
     } finally {
       signal.removeEventListener('abort', abort);
-      followers.delete(events);
+      followers.delete(follower);
       if (followers.size === 0) {
         // The next one starts anew instead of joining a task that is being stopped.
-        if (this.#tasks.get(key) === task) this.#tasks.delete(key);
+        if (this.#tasks.get(key) === task) {
+          this.#tasks.delete(key);
+          this.#leave(key, promise);
+        }
         stop.abort(new Error('nobody waits for it any more'));
       }
     }
+  }
+
+  #leave(key: string, promise: Promise<Result>): void {
+    const ended = promise.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#stopping.set(key, ended);
+    void ended.then(() => {
+      if (this.#stopping.get(key) === ended) this.#stopping.delete(key);
+    });
   }
 
   #start(key: string, start: (events: TaskEvents, signal: AbortSignal) => Promise<Result>): Task<Result> {
@@ -80,7 +101,13 @@ export class SharedTasks<Result> {
       },
     };
     this.#tasks.set(key, task);
-    task.promise = start(events, task.stop.signal).finally(() => {
+    const before = this.#stopping.get(key);
+    const run = async (): Promise<Result> => {
+      await before;
+      task.stop.signal.throwIfAborted();
+      return await start(events, task.stop.signal);
+    };
+    task.promise = run().finally(() => {
       if (this.#tasks.get(key) === task) this.#tasks.delete(key);
     });
     // Whoever waits sees it; when nobody does any more there is nobody to tell.

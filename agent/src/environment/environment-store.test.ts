@@ -1,0 +1,282 @@
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { silentLogger } from '../test-support/silent-logger.ts';
+import { tempDir } from '../test-support/temp-dir.ts';
+import { type BuildDirectories, EnvironmentStore, type HeldEnvironment } from './environment-store.ts';
+import type { TaskEvents } from './shared-tasks.ts';
+
+const MIB = 1024 * 1024;
+const ABOUT = { kind: 'venv', lock: '', facts: {}, request: undefined };
+const NOBODY: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
+const never = new AbortController().signal;
+
+async function open(directory: string, maxBytes = 1024 * MIB): Promise<EnvironmentStore> {
+  return await EnvironmentStore.open({
+    directory,
+    maxBytes,
+    minFreeBytes: 0,
+    builder: undefined,
+    logger: silentLogger(),
+  });
+}
+
+const filled =
+  (bytes: number) =>
+  async ({ tree }: BuildDirectories): Promise<void> =>
+    await writeFile(join(tree, 'data'), Buffer.alloc(bytes, 1));
+
+async function build(store: EnvironmentStore, key: string, bytes = 1, tenant = 'acme'): Promise<HeldEnvironment> {
+  return await store.build(tenant, key, ABOUT, NOBODY, never, filled(bytes));
+}
+
+/** Everything of a tenant but the packages that its builds keep. */
+function stored(directory: string, tenant = 'acme'): string[] {
+  return readdirSync(join(directory, tenant)).filter((name) => name !== '.cache');
+}
+
+describe('a build', () => {
+  test('is found again, also by the next process', async () => {
+    const directory = tempDir();
+    const store = await open(directory);
+    const built = await build(store, 'k1');
+    const again = (await open(directory)).hold('acme', 'k1');
+    expect(again?.key).toBe(built.key);
+    expect(await readFile(join(again?.tree ?? '', 'data'))).toHaveLength(1);
+    expect(store.hold('other', 'k1')).toBeUndefined();
+  });
+
+  test('is done once for two that ask, and the later one is told from the start', async () => {
+    const store = await open(tempDir());
+    const [first, second] = [[] as string[], [] as string[]];
+    const into = (list: string[]): TaskEvents => ({ ...NOBODY, onOutput: (data) => list.push(String(data)) });
+    const told = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    let builds = 0;
+    const work = async (directories: BuildDirectories, events: TaskEvents) => {
+      builds++;
+      events.onOutput(Buffer.from('one'));
+      told.resolve();
+      await go.promise;
+      events.onOutput(Buffer.from('two'));
+      await filled(1)(directories);
+    };
+    const a = store.build('acme', 'k1', ABOUT, into(first), never, work);
+    await told.promise;
+    const b = store.build('acme', 'k1', ABOUT, into(second), never, work);
+    go.resolve();
+    expect((await a).key).toBe((await b).key);
+    expect(builds).toBe(1);
+    expect([first, second]).toEqual([
+      ['one', 'two'],
+      ['one', 'two'],
+    ]);
+  });
+
+  test('that fails leaves nothing, and can be tried again', async () => {
+    const directory = tempDir();
+    const store = await open(directory);
+    const failing = store.build('acme', 'k1', ABOUT, NOBODY, never, async (directories) => {
+      await filled(MIB)(directories);
+      throw new Error('no such package');
+    });
+    await expect(failing).rejects.toThrow('no such package');
+    expect(stored(directory)).toEqual([]);
+    expect((await build(store, 'k1')).key).toMatch(/^k1\./);
+  });
+
+  test('that one caller leaves goes on for the other', async () => {
+    const store = await open(tempDir());
+    const leave = new AbortController();
+    const started = Promise.withResolvers<void>();
+    const go = Promise.withResolvers<void>();
+    const work = async (directories: BuildDirectories, _: TaskEvents, signal: AbortSignal) => {
+      started.resolve();
+      await go.promise;
+      signal.throwIfAborted();
+      await filled(1)(directories);
+    };
+    const left = store.build('acme', 'k1', ABOUT, NOBODY, leave.signal, work);
+    const stays = store.build('acme', 'k1', ABOUT, NOBODY, never, work);
+    await started.promise;
+    leave.abort(new Error('cancelled'));
+    await expect(left).rejects.toThrow('cancelled');
+    go.resolve();
+    expect((await stays).key).toMatch(/^k1\./);
+  });
+
+  test('that everybody left ends before the next one of its key begins', async () => {
+    const directory = tempDir();
+    const store = await open(directory);
+    const leave = new AbortController();
+    const go = Promise.withResolvers<void>();
+    let stopped = false;
+    const stubborn = async (directories: BuildDirectories) => {
+      await filled(1)(directories);
+      await go.promise;
+      stopped = true;
+    };
+    const left = store.build('acme', 'k1', ABOUT, NOBODY, leave.signal, stubborn);
+    leave.abort(new Error('cancelled'));
+    await expect(left).rejects.toThrow('cancelled');
+    const next = store.build('acme', 'k1', ABOUT, NOBODY, never, async (directories) => {
+      expect(stopped).toBe(true);
+      await filled(1)(directories);
+    });
+    go.resolve();
+    await next;
+    expect(stored(directory)).toEqual(['k1']);
+  });
+
+  test('for a tenant whose name leads elsewhere is refused', async () => {
+    const directory = tempDir();
+    const store = await open(join(directory, 'store'));
+    await expect(build(store, 'k1', 1, '../other')).rejects.toThrow('cannot be the name of a directory');
+    await expect(store.scratch('..', async () => undefined)).rejects.toThrow('cannot be the name of a directory');
+    expect(readdirSync(directory)).toEqual(['store']);
+  });
+});
+
+describe('eviction', () => {
+  test('takes what was not used for longest, and nothing that is held', async () => {
+    const store = await open(tempDir(), 3.5 * MIB);
+    for (const key of ['k1', 'k2', 'k3']) (await build(store, key, MIB)).release();
+    const oldest = store.hold('acme', 'k1');
+    (await build(store, 'k4', MIB)).release();
+    const has = (key: string) => {
+      const held = store.hold('acme', key);
+      held?.release();
+      return held !== undefined;
+    };
+    expect(['k1', 'k2', 'k3', 'k4'].filter(has)).toEqual(['k1', 'k3', 'k4']);
+    expect(existsSync(join(oldest?.tree ?? '', 'data'))).toBe(true);
+  });
+
+  test('of an environment that is built again gives it another key', async () => {
+    const store = await open(tempDir(), 1.5 * MIB);
+    const first = await build(store, 'k1', MIB);
+    first.release();
+    (await build(store, 'k2', MIB)).release();
+    expect((await build(store, 'k1', MIB)).key).not.toBe(first.key);
+  });
+
+  test('follows no link out of a tree, and counts none', async () => {
+    const directory = tempDir();
+    const outside = tempDir();
+    writeFileSync(join(outside, 'precious'), Buffer.alloc(8 * MIB));
+    const store = await open(directory, 1.5 * MIB);
+    const linked = await store.build('acme', 'k1', ABOUT, NOBODY, never, async ({ tree }) => {
+      symlinkSync(outside, join(tree, 'directory'));
+      symlinkSync(join(outside, 'precious'), join(tree, 'file'));
+    });
+    expect(linked.manifest.sizeBytes).toBeLessThan(MIB);
+    linked.release();
+    (await build(store, 'k2', MIB)).release();
+    (await build(store, 'k3', MIB)).release();
+    expect(store.hold('acme', 'k1')).toBeUndefined();
+    expect(readdirSync(outside)).toEqual(['precious']);
+  });
+
+  test('keeps the bound and what is held, whatever is asked for in whatever order', async () => {
+    const step = fc.record({
+      key: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
+      tenant: fc.constantFrom('acme', 'beta'),
+      what: fc.constantFrom('build', 'hold', 'release'),
+      kib: fc.integer({ min: 1, max: 900 }),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 20 }), async (steps) => {
+        const directory = tempDir();
+        const store = await open(directory, 2 * MIB);
+        const held: HeldEnvironment[] = [];
+        const all = steps.map(async ({ key, tenant, what, kib }) => {
+          if (what === 'build') held.push(await build(store, key, kib * 1024, tenant));
+          const one = what === 'hold' ? store.hold(tenant, key) : undefined;
+          if (one !== undefined) held.push(one);
+          if (what === 'release') held.shift()?.release();
+        });
+        await Promise.all(all);
+        for (const { tree } of held) expect(existsSync(join(tree, 'data'))).toBe(true);
+        for (const one of held) one.release();
+        (await build(store, 'last', 1)).release();
+        expect(store.sizeBytes).toBeLessThanOrEqual(2 * MIB);
+        // What the next process finds is what this one has.
+        expect((await open(directory, 2 * MIB)).sizeBytes).toBe(store.sizeBytes);
+      }),
+      { numRuns: 25 },
+    );
+  });
+});
+
+const MODULE = JSON.stringify(new URL('./environment-store.ts', import.meta.url).href);
+const LOGGER = JSON.stringify(new URL('../test-support/silent-logger.ts', import.meta.url).href);
+
+/** Code of a process of its own that has opened a store on the directory in ARGV. */
+function program(body: string): string[] {
+  const code = `
+    import { writeFileSync, readdirSync } from 'node:fs';
+    import { EnvironmentStore } from ${MODULE};
+    import { silentLogger } from ${LOGGER};
+    const [directory, minFreeBytes] = process.argv.slice(1);
+    const store = await EnvironmentStore.open({ directory, maxBytes: 1e9, minFreeBytes: Number(minFreeBytes),
+      builder: undefined, logger: silentLogger() });
+    const about = { kind: 'venv', lock: '', facts: {}, request: undefined };
+    const events = { onOutput() {}, onProgress() {} };
+    const never = new AbortController().signal;
+    ${body}`;
+  return ['--input-type=module', '-e', code];
+}
+
+test('a process that is killed in the middle of a build leaves nothing but what was complete', async () => {
+  const directory = tempDir();
+  const body = `
+    await store.build('acme', 'whole', about, events, never, async ({ tree }) => writeFileSync(tree + '/data', 'x'));
+    await store.build('acme', 'torn', about, events, never, async ({ tree }) => {
+      writeFileSync(tree + '/data', 'x');
+      process.stdout.write('half');
+      setInterval(() => undefined, 1000);
+      await new Promise(() => undefined);
+    });`;
+  const child = spawn(process.execPath, [...program(body), directory, '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  await once(child.stdout, 'data');
+  child.kill('SIGKILL');
+  await once(child, 'close');
+  expect(stored(directory)).toHaveLength(2);
+  mkdirSync(join(directory, 'acme', '.gone-1'));
+  const store = await open(directory);
+  expect(store.hold('acme', 'whole')).toBeDefined();
+  expect(store.hold('acme', 'torn')).toBeUndefined();
+  expect(stored(directory)).toEqual(['whole']);
+});
+
+test('a disk that is full stops a build, refuses the next, and leaves what is there', async () => {
+  const directory = tempDir();
+  // A small disk of its own, in namespaces that end with the process.
+  const body = `
+    const fill = (mib) => async ({ tree }) => { for (let i = 0; i < mib; i++) writeFileSync(tree + '/' + i, Buffer.alloc(1 << 20)); };
+    const tell = (name, work) => work.then(() => name + ': built', (error) => name + ': ' + (error.code ?? '') + ' ' + error.message);
+    const lines = [];
+    const small = await store.build('acme', 'small', about, events, never, fill(2));
+    lines.push(await tell('large', store.build('acme', 'large', about, events, never, fill(40))));
+    lines.push(await tell('medium', store.build('acme', 'medium', about, events, never, fill(10))));
+    lines.push(await tell('next', store.build('acme', 'next', about, events, never, fill(1))));
+    lines.push(await tell('resolving', store.scratch('acme', async () => undefined)));
+    lines.push(readdirSync(directory + '/acme').filter((name) => name !== '.cache').join());
+    console.log(JSON.stringify(lines));`;
+  const script = 'mount -t tmpfs -o size=16m none "$0" && exec "$@"';
+  const argv = ['--user', '--map-root-user', '--mount', 'sh', '-c', script, directory, process.execPath];
+  const { stdout } = await promisify(execFile)('unshare', [...argv, ...program(body), directory, String(5 * MIB)]);
+  const [large, medium, next, resolving, left] = JSON.parse(stdout);
+  expect(large).toMatch(/^large: ENOSPC/);
+  expect(medium).toBe('medium: built');
+  const full = `${Code.ENVIRONMENT_FAILED} the disk of ${directory} has 3 MiB left, and 5 MiB stay free`;
+  expect(next).toBe(`next: ${full}`);
+  expect(resolving).toBe(`resolving: ${full}`);
+  expect(left).toBe('medium,small');
+});
