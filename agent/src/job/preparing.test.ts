@@ -1,0 +1,357 @@
+import { create } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
+import {
+  type AgentMessage,
+  AssignmentSchema,
+  CancelAttemptSchema,
+  LockDecidedSchema,
+  LogStoredSchema,
+  WelcomeSchema,
+} from '@harrier/shared/gen/link';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { EnvironmentError } from '../environment/environment.ts';
+import { EnvironmentRegistry } from '../environment/environment-registry.ts';
+import type { AttemptEnd, AttemptKey, Executor, StartRefusal } from '../executor/executor.ts';
+import { ManualProvider } from '../test-support/manual-provider.ts';
+import { silentLogger } from '../test-support/silent-logger.ts';
+import { AttemptTable } from './attempt-table.ts';
+
+const A: AttemptKey = { executionId: 'a', attempt: 1 };
+const MIB = 1024 * 1024;
+
+function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
+  const executor = {
+    kind: 'process' as const,
+    start: vi.fn<Executor['start']>(() => options.refuse),
+    cancel: vi.fn<Executor['cancel']>(),
+    acknowledgeOutput: vi.fn<Executor['acknowledgeOutput']>(),
+    forget: vi.fn<Executor['forget']>(),
+    replay: vi.fn<Executor['replay']>(),
+  };
+  const provider = new ManualProvider();
+  const environments = new EnvironmentRegistry(() => {});
+  environments.add(provider);
+  const sent: AgentMessage['message'][] = [];
+  const onEnvironmentPrepared = vi.fn();
+  let nowMs = 0;
+  const table = new AttemptTable({
+    environments,
+    slots: options.slots ?? 2,
+    caps: { memoryBytes: 1, tmpBytes: 1, network: 'none' },
+    send: ({ message }) => sent.push(message),
+    onFinished: vi.fn(),
+    onEnvironmentPrepared,
+    onQuiet: vi.fn(),
+    logger: silentLogger(),
+    nowMs: () => nowMs,
+  });
+  table.addExecutor(executor);
+  const parts = {
+    table,
+    executor,
+    provider,
+    onEnvironmentPrepared,
+    advance: (ms: number) => {
+      nowMs += ms;
+    },
+    takeSent: () => sent.splice(0),
+    /** What was sent since the last look: kinds, and logs as `offset text`. */
+    told: () => sent.splice(0).map((message) => (message.case === 'log' ? logOf(message.value) : message.case)),
+    link: (stderrBytes = 0) => {
+      const resume = table.held().map(({ ref }) => ({ ref, stderrOffset: BigInt(stderrBytes) }));
+      table.linkUp(create(WelcomeSchema, { resume }));
+      table.onRecovered(executor, []);
+    },
+    stored: (stderrBytes: number) => {
+      table.logStored(create(LogStoredSchema, { ref: A, stderrOffset: BigInt(stderrBytes) }));
+    },
+    cancel: () => table.cancel(create(CancelAttemptSchema, { ref: A, grace: { seconds: 60n } })),
+  };
+  parts.link();
+  return parts;
+}
+
+/** An agent that prepares the environment of an attempt. */
+function setUpPreparing(options: Parameters<typeof setUp>[0] = {}) {
+  const parts = setUp(options);
+  parts.table.assign(assignment(A));
+  expect(parts.told()).toEqual(['preparing']);
+  return parts;
+}
+
+function logOf({ stream, offset, data }: { stream: Stream; offset: bigint; data: Uint8Array }): string {
+  expect(stream).toBe(Stream.STDERR);
+  return `${offset} ${data.length > 40 ? data.length : Buffer.from(data).toString()}`;
+}
+
+function assignment(ref: AttemptKey) {
+  return create(AssignmentSchema, {
+    ref,
+    tenant: 'acme',
+    taskClass: 'cpu_short',
+    program: { case: 'python', value: { source: '', handler: 'handler', preload: ['six'] } },
+    environment: { kind: { case: 'venv', value: { requirements: ['six'] } } },
+    limits: { memoryBytes: 1n, tmpBytes: 1n },
+  });
+}
+
+/** Lets what a promise leads to happen. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+const SUCCEEDED: AttemptEnd = {
+  outcome: 'succeeded',
+  error: undefined,
+  exitCode: undefined,
+  output: Buffer.from('{}'),
+  runMs: 1,
+  cpuMs: 0,
+  maxRssBytes: 0,
+  stdoutBytes: 0,
+  stderrBytes: 0,
+  stdoutTruncated: false,
+  stderrTruncated: false,
+};
+
+test('what is there already starts at once, and is held until the end', () => {
+  const { table, executor, provider, told, onEnvironmentPrepared } = setUp();
+  provider.isThere = true;
+  table.assign(assignment(A));
+  expect(executor.start.mock.calls[0]?.[1].start).toEqual({ key: 'venv-1' });
+  expect(told()).toEqual([]);
+  expect(onEnvironmentPrepared).toHaveBeenCalledWith({ environment: 'venv', cache: 'hit', prepareMs: 0 });
+  table.onStarted(A);
+  expect(provider.held).toBe(1);
+  table.onFinished(A, SUCCEEDED);
+  expect(provider.held).toBe(0);
+});
+
+test('an environment is prepared, with its output and progress, and then the code starts', async () => {
+  const { table, executor, provider, told, takeSent, advance, onEnvironmentPrepared } = setUpPreparing();
+  const { request, events, done } = provider.last;
+  expect(request).toMatchObject({ tenant: 'acme', language: 'python', preload: ['six'] });
+  expect(table.active, 'a slot is taken').toBe(1);
+  expect(table.held()).toEqual([{ ref: A, finished: false }]);
+  events.onOutput(Buffer.from('Collecting six\n'));
+  events.onProgress(50, 'installing');
+  events.onOutput(Buffer.from('done\n'));
+  expect(told()).toEqual(['0 Collecting six\n', 'progress', '15 done\n']);
+  advance(7000);
+  done.resolve();
+  await turn();
+  const [started, prepared, prelude] = executor.start.mock.calls[0] ?? [];
+  expect([started?.ref?.executionId, prepared?.start, Buffer.from(prelude ?? []).toString()]).toEqual([
+    'a',
+    { key: 'venv-1' },
+    'Collecting six\ndone\n',
+  ]);
+  expect(onEnvironmentPrepared).toHaveBeenCalledWith({ environment: 'venv', cache: 'miss', prepareMs: 7000 });
+  advance(1);
+  table.onStarted(A);
+  table.onOutput(A, 'stderr', 20, Buffer.from('from the code'));
+  table.onFinished(A, { ...SUCCEEDED, stderrBytes: 33 });
+  expect(takeSent()).toMatchObject([
+    { case: 'started' },
+    { case: 'log', value: { offset: 20n } },
+    { case: 'result', value: { state: State.SUCCEEDED, prepareMs: 7001, stderrBytes: 33n } },
+  ]);
+  expect(provider.held).toBe(0);
+});
+
+test('output beyond the window waits for its acknowledgement, and the code for the output', async () => {
+  const { executor, provider, told, stored } = setUpPreparing();
+  const { events, done } = provider.last;
+  events.onOutput(Buffer.alloc(MIB + 10));
+  expect(told()).toHaveLength(16);
+  done.resolve();
+  await turn();
+  expect(executor.start).not.toHaveBeenCalled();
+  stored(65_536);
+  expect(told()).toEqual([`${MIB} ..........`.replaceAll('.', '\0')]);
+  expect(executor.start).toHaveBeenCalledTimes(1);
+  expect(executor.acknowledgeOutput).toHaveBeenLastCalledWith(expect.objectContaining(A), 0, 65_536);
+});
+
+test('output beyond 4 MiB is cut off, and says so', async () => {
+  const { provider, executor, told, stored } = setUpPreparing();
+  provider.last.events.onOutput(Buffer.alloc(3 * MIB));
+  provider.last.events.onOutput(Buffer.alloc(3 * MIB));
+  provider.last.events.onOutput(Buffer.from('never seen'));
+  provider.last.done.resolve();
+  await turn();
+  for (let at = 0; at <= 4 * MIB; at += MIB) stored(at);
+  const marker = '\n[harrier: preparation output truncated after 4194304 bytes]\n';
+  expect(told().at(-1)).toBe(`${4 * MIB} ${marker.length}`);
+  const prelude = Buffer.from(executor.start.mock.calls[0]?.[2] ?? []);
+  expect([prelude.length, prelude.subarray(4 * MIB).toString()]).toEqual([4 * MIB + marker.length, marker]);
+});
+
+test('a failure ends the attempt with its code and message, after all that was written', async () => {
+  const { table, executor, provider, takeSent, advance, link } = setUpPreparing();
+  provider.last.events.onOutput(Buffer.from('no such package\n'));
+  advance(300);
+  provider.last.done.reject(new EnvironmentError(Code.ENVIRONMENT_FAILED, 'No solution found: six==99'));
+  await turn();
+  const error = { code: Code.ENVIRONMENT_FAILED, message: 'No solution found: six==99' };
+  const result = { case: 'result', value: { state: State.FAILED, error, stderrBytes: 16n, prepareMs: 300, runMs: 0 } };
+  expect(takeSent()).toMatchObject([{ case: 'log' }, result]);
+  expect(table.active).toBe(0);
+  expect(table.held()).toEqual([{ ref: A, finished: true }]);
+  table.linkDown();
+  link(4);
+  expect(takeSent(), 'again on a new link, from what is stored').toMatchObject([
+    { case: 'log', value: { offset: 4n } },
+    result,
+  ]);
+  table.resultStored(A);
+  expect(table.size).toBe(0);
+  link();
+  expect(takeSent()).toEqual([]);
+  expect(executor.start).not.toHaveBeenCalled();
+});
+
+test('a defect of a provider is told as one', async () => {
+  const { provider, takeSent } = setUpPreparing();
+  provider.last.done.reject(new TypeError('x is not a function'));
+  await turn();
+  const message = 'the environment could not be prepared: x is not a function';
+  expect(takeSent()).toMatchObject([{ value: { state: State.FAILED, error: { code: Code.INTERNAL, message } } }]);
+});
+
+test('a cancel ends the attempt at once and leaves the preparation', async () => {
+  const { provider, takeSent, cancel, table } = setUpPreparing();
+  cancel();
+  expect(takeSent()).toMatchObject([{ value: { state: State.CANCELLED, error: { code: Code.CANCELLED } } }]);
+  expect(provider.last.signal.aborted).toBe(true);
+  provider.last.events.onOutput(Buffer.from('for others'));
+  provider.last.events.onProgress(99, 'for others');
+  await turn();
+  expect(takeSent()).toEqual([]);
+  table.resultStored(A);
+  expect([table.active, table.size]).toEqual([0, 0]);
+});
+
+test('an environment that comes when its attempt was cancelled is let go', async () => {
+  const { provider, executor, cancel } = setUpPreparing();
+  provider.last.done.resolve();
+  cancel();
+  await turn();
+  expect(provider.held).toBe(0);
+  expect(executor.start).not.toHaveBeenCalled();
+});
+
+test('a drop leaves the preparation and tells nothing, however much was written', async () => {
+  const { table, provider, takeSent } = setUpPreparing();
+  provider.last.events.onOutput(Buffer.alloc(3 * MIB));
+  takeSent();
+  table.drop(A, 'another agent has it');
+  await turn();
+  expect(provider.last.signal.aborted).toBe(true);
+  expect(takeSent()).toEqual([]);
+  expect([table.active, table.size]).toEqual([0, 0]);
+});
+
+test('a failed attempt that still has output to send can be dropped', async () => {
+  const { table, provider } = setUpPreparing();
+  provider.last.events.onOutput(Buffer.alloc(3 * MIB));
+  provider.last.done.reject(new Error('failed'));
+  await turn();
+  expect(table.active).toBe(1);
+  table.drop(A, 'another agent has it');
+  expect([table.active, table.size]).toEqual([0, 0]);
+});
+
+test('a stop of the agent is nobody’s cancellation', () => {
+  const { table, takeSent } = setUpPreparing();
+  table.cancelAll(100);
+  expect(takeSent()).toMatchObject([{ value: { state: State.FAILED, error: { code: Code.AGENT_LOST } } }]);
+});
+
+test('an agent that goes gives back what it still prepares', async () => {
+  const { table, provider, takeSent } = setUpPreparing();
+  table.close();
+  expect(takeSent()).toMatchObject([
+    { case: 'rejected', value: { ref: A, requeue: true, error: { code: Code.SUBMIT_FAILED } } },
+  ]);
+  expect([provider.last.signal.aborted, table.active, table.size]).toEqual([true, 0, 0]);
+  await turn();
+  expect(takeSent()).toEqual([]);
+});
+
+test('a preparation that hangs ends after 30 minutes', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  onTestFinished(() => void vi.useRealTimers());
+  const { provider, takeSent } = setUpPreparing();
+  vi.advanceTimersByTime(30 * 60_000 - 1);
+  expect(takeSent()).toEqual([]);
+  vi.advanceTimersByTime(1);
+  const message = 'the environment was not ready after 30 minutes';
+  expect(takeSent()).toMatchObject([{ value: { error: { code: Code.ENVIRONMENT_FAILED, message } } }]);
+  expect(provider.last.signal.aborted).toBe(true);
+});
+
+test('a lock is decided by the control plane, which is asked again on a new link', async () => {
+  const { table, provider, takeSent, told, link } = setUpPreparing();
+  const decided = provider.last.events.decideLock('six==1.17.0');
+  expect(takeSent()).toMatchObject([{ case: 'lockFound', value: { ref: A, lock: 'six==1.17.0' } }]);
+  table.linkDown();
+  link();
+  expect(told()).toEqual(['preparing', 'lockFound']);
+  table.lockDecided(create(LockDecidedSchema, { ref: A, lock: 'six==1.16.0' }));
+  expect(await decided).toBe('six==1.16.0');
+  table.linkDown();
+  link();
+  expect(told()).toEqual(['preparing']);
+});
+
+test('nobody waits for the lock of an attempt that was cancelled', async () => {
+  const { provider, cancel } = setUpPreparing();
+  const decided = provider.last.events.decideLock('six==1.17.0');
+  cancel();
+  await expect(decided).rejects.toBe(provider.last.signal.reason);
+  await expect(provider.last.events.decideLock('six==1.17.0')).rejects.toBe(provider.last.signal.reason);
+});
+
+test('a new link hears of the preparation, its progress, and its output from what is stored', () => {
+  const { table, provider, told, link } = setUpPreparing();
+  table.linkDown();
+  provider.last.events.onOutput(Buffer.from('Collecting six\n'));
+  provider.last.events.onProgress(10, 'collecting');
+  expect(told()).toEqual([]);
+  link(11);
+  expect(told()).toEqual(['preparing', 'progress', '11 six\n']);
+});
+
+test('an attempt that no executor can take by then is tried elsewhere', async () => {
+  const refuse = { error: { code: Code.SUBMIT_FAILED, message: 'no launcher' }, requeue: true };
+  const { table, provider, takeSent } = setUpPreparing({ refuse });
+  provider.last.done.resolve();
+  await turn();
+  expect(takeSent()).toMatchObject([{ case: 'rejected', value: { requeue: true, error: refuse.error } }]);
+  expect([table.active, table.size, provider.held]).toEqual([0, 0, 0]);
+});
+
+test('an attempt that cannot run at all fails with everything that was written', async () => {
+  const refuse = { error: { code: Code.INPUT_INVALID, message: 'too large' }, requeue: false };
+  const { table, provider, takeSent } = setUpPreparing({ refuse });
+  provider.last.events.onOutput(Buffer.from('Collecting six\n'));
+  provider.last.done.resolve();
+  await turn();
+  expect(takeSent().at(-1)).toMatchObject({
+    case: 'result',
+    value: { state: State.FAILED, error: refuse.error, stderrBytes: 15n },
+  });
+  expect([table.active, table.size, provider.held]).toEqual([0, 1, 0]);
+});
+
+test('an attempt whose environment this host cannot prepare now is tried elsewhere', () => {
+  const { table, provider, takeSent } = setUp();
+  provider.reason = 'uv is not there';
+  table.assign(assignment(A));
+  const message = 'no environment "venv" on this agent: uv is not there';
+  expect(takeSent()).toMatchObject([
+    { case: 'rejected', value: { requeue: true, error: { code: Code.SUBMIT_FAILED, message } } },
+  ]);
+});
