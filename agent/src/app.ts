@@ -3,8 +3,10 @@ import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
 import { type Isolation, IsolationSchema, Isolation_Level as Level } from '@harrier/shared/gen/agent';
 import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
 import { type AgentConfig, ConfigError } from './config.ts';
+import { createDockerParts } from './docker-parts.ts';
 import { EnvironmentRegistry } from './environment/environment-registry.ts';
 import { InlineEnvironment } from './environment/inline-environment.ts';
+import { createPackageProviders } from './environment/package-providers.ts';
 import type { Executor } from './executor/executor.ts';
 import { launcherEvents } from './executor/launcher-events.ts';
 import { ProcessExecutor } from './executor/process-executor.ts';
@@ -18,6 +20,7 @@ import { AgentIdentity } from './identity/agent-identity.ts';
 import { AttemptTable } from './job/attempt-table.ts';
 import { Resolutions } from './job/resolutions.ts';
 import { Launcher } from './launcher/launcher.ts';
+import { PrivateRuns } from './launcher/private-runs.ts';
 import { resolvePython } from './launcher/python.ts';
 import { startLauncher } from './launcher/start-launcher.ts';
 import { AgentLink } from './link/agent-link.ts';
@@ -61,7 +64,12 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   }
 
   /** What the launcher and the control plane have told last. */
-  const told = { isolation: create(IsolationSchema), spoolBytes: 0, draining: false };
+  const told = {
+    isolation: create(IsolationSchema),
+    python: undefined as string | undefined,
+    spoolBytes: 0,
+    draining: false,
+  };
   const ended = Promise.withResolvers<string | undefined>();
 
   const environments = new EnvironmentRegistry(() => heartbeat.beat());
@@ -76,6 +84,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     onQuiet: () => stopper.notice(),
     logger,
   });
+  const runs = new PrivateRuns(() => launcher);
   const python = await resolvePython(config.python ?? 'python3');
   const launcher = new Launcher({
     socketPath: config.launcherSocketPath,
@@ -88,21 +97,53 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
         allowUnsandboxed: config.allowUnsandboxed,
         spoolBytes: config.spoolBytes,
       }),
-    events: launcherEvents(() => processes, table, {
-      onIsolation: (level, cgroupLimits) => {
-        const isolation = isolationOf(level, cgroupLimits);
-        if (equals(IsolationSchema, isolation, told.isolation)) return;
-        told.isolation = isolation;
-        heartbeat.beat();
-      },
-      onLoad: (load) => {
-        told.spoolBytes = load.spool_bytes;
-      },
-    }),
+    events: runs.intercept(
+      launcherEvents(() => processes, table, {
+        onIsolation: (level, cgroupLimits) => {
+          const isolation = isolationOf(level, cgroupLimits);
+          if (equals(IsolationSchema, isolation, told.isolation)) return;
+          told.isolation = isolation;
+          heartbeat.beat();
+        },
+        onPython: (path) => {
+          told.python = path;
+        },
+        onLoad: (load) => {
+          told.spoolBytes = load.spool_bytes;
+        },
+        onLauncher: (pid) => docker.pool.onLauncher(pid),
+        onAttached: (_, key) => docker.pool.onAttached(key),
+        onDetached: (_, key, reason) => docker.pool.onDetached(key, reason),
+      }),
+    ),
     logger,
   });
   const processes: Executor = new ProcessExecutor(launcher, config.indexUrl);
   table.addExecutor(processes);
+  const docker = createDockerParts({
+    settings: config.docker,
+    dataDir: config.dataDir,
+    memoryBytes: config.maxMemoryBytes,
+    tmpBytes: config.maxTmpBytes,
+    host: launcher,
+    events: table,
+    onSupportChange: () => environments.supportChanged(),
+    logger,
+  });
+  environments.add(docker.environment);
+  table.addExecutor(docker.executor);
+  const packages = await createPackageProviders({
+    settings: config.environments,
+    indexUrl: config.indexUrl,
+    dataDir: config.dataDir,
+    searchPath: config.searchPath,
+    runs,
+    python: () => told.python,
+    unavailable: () =>
+      told.isolation.level === Level.NONE ? 'environments need the sandbox, which this agent runs without' : undefined,
+    logger,
+  });
+  for (const provider of packages) environments.add(provider);
 
   const hardware = new HardwareMonitor({
     probes: createProbes(config.searchPath),
@@ -143,6 +184,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   const resolutions = new Resolutions({ environments, send: (message) => link.send(message), logger });
   const metrics = new AgentMetrics({
     activeExecutions: () => table.active,
+    activeContainers: () => docker.containers(),
     linked: () => link.linked,
     spoolBytes: () => told.spoolBytes,
     hardware: () => hardware.current,
@@ -229,7 +271,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   logger.info({ metrics: server.address }, 'metrics and health are served');
   cleanup.defer(() => launcher.close());
   cleanup.defer(() => hardware.stop());
-  await Promise.all([launcher.open(), hardware.start(HARDWARE_DEADLINE_MS)]);
+  cleanup.defer(() => docker.close());
+  await Promise.all([launcher.open(), hardware.start(HARDWARE_DEADLINE_MS), docker.open()]);
   if (told.isolation.level === Level.NONE) {
     if (!config.allowUnsandboxed) {
       const message = `the launcher on ${config.launcherSocketPath} runs code without a sandbox; stop it, or allow it with --allow-unsandboxed`;

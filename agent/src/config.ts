@@ -4,6 +4,7 @@ import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type HostPort, isSecret, LINK_PATH, messageOf, SettingsReader, withoutCredentials } from '@harrier/shared';
 import { type DockerSettings, readDockerSettings } from './docker-settings.ts';
+import { type EnvironmentSettings, readEnvironmentSettings } from './environment-settings.ts';
 import { NETWORK_CAPS, type NetworkCap } from './job/limit-caps.ts';
 
 export interface AgentConfig {
@@ -39,6 +40,7 @@ export interface AgentConfig {
   /** The launcher and everything that it runs ends with the agent. */
   stopLauncher: boolean;
   docker: DockerSettings;
+  environments: EnvironmentSettings;
   /** Where tools of the host are looked for, as in PATH. */
   searchPath: string;
   /** New for every start. */
@@ -108,6 +110,7 @@ export function readConfig(
     stopGraceMs: 1000 * settings.integer('HARRIER_AGENT_STOP_GRACE_S', 30, { min: 0, max: 86_400 }),
     stopLauncher: settings.flag('HARRIER_AGENT_STOP_LAUNCHER', false),
     docker: readDockerSettings(settings),
+    environments: readEnvironmentSettings(settings),
     searchPath: settings.text('PATH', '/usr/local/bin:/usr/bin:/bin'),
     instanceId: randomUUID(),
   };

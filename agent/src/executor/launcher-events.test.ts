@@ -22,7 +22,14 @@ const FINISHED: FinishedMessage = {
 
 function setUp() {
   const events = { onFinished: vi.fn(), onRecovered: vi.fn(), onLost: vi.fn() };
-  const facts = { onIsolation: vi.fn(), onLoad: vi.fn() };
+  const facts = {
+    onIsolation: vi.fn(),
+    onLoad: vi.fn(),
+    onLauncher: vi.fn(),
+    onAttached: vi.fn(),
+    onDetached: vi.fn(),
+    onPython: vi.fn(),
+  };
   const executor = { kind: 'process' } as Executor;
   return {
     events,
@@ -63,6 +70,7 @@ test('a welcome tells the isolation and what is held', () => {
     pid: 1,
     isolation: 'none',
     python: '3.11.2',
+    python_path: '/usr/bin/python3',
     cgroup_limits: ['memory'],
     attempts: [{ execution: 'e', attempt: 1, state: 'finished', stdout: 0, stderr: 0 }],
   });

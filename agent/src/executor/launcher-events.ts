@@ -8,14 +8,22 @@ import type { AttemptEnd, Executor, ExecutorEvents } from './executor.ts';
 export interface LauncherFacts {
   /** @param cgroupLimits limits that hold for an attempt as a whole */
   onIsolation(isolation: WelcomeMessage['isolation'], cgroupLimits: readonly string[]): void;
+  /** The interpreter of inline code. */
+  onPython(path: string): void;
   onLoad(load: LoadMessage): void;
+  /** A launcher answers: another process has none of the interpreters that the former one had. */
+  onLauncher(pid: number): void;
+  onAttached(tenant: string, key: string): void;
+  onDetached(tenant: string, key: string, reason: string): void;
 }
 
 /** Turns the launcher's messages into those of the executor that it runs attempts for. */
 export function launcherEvents(executor: () => Executor, events: ExecutorEvents, facts: LauncherFacts): LauncherEvents {
   return {
     onWelcome: (welcome) => {
+      facts.onLauncher(welcome.pid);
       facts.onIsolation(welcome.isolation, welcome.cgroup_limits ?? []);
+      facts.onPython(welcome.python_path);
       const held = welcome.attempts.map(({ execution, attempt, state }) => {
         return { executionId: execution, attempt, finished: state === 'finished' };
       });
@@ -31,6 +39,8 @@ export function launcherEvents(executor: () => Executor, events: ExecutorEvents,
       events.onFinished({ executionId: message.execution, attempt: message.attempt }, attemptEnd(message, result));
     },
     onLoad: (load) => facts.onLoad(load),
+    onAttached: (tenant, key) => facts.onAttached(tenant, key),
+    onDetached: (tenant, key, reason) => facts.onDetached(tenant, key, reason),
   };
 }
 

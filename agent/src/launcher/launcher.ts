@@ -2,6 +2,7 @@ import { type BackoffOptions, fullJitterMs, HarrierError, type Logger, messageOf
 import { LauncherSocket } from './launcher-socket.ts';
 import {
   type CancelReason,
+  type ExpectMessage,
   type FinishedMessage,
   type FromLauncher,
   type LoadMessage,
@@ -41,6 +42,10 @@ export interface LauncherEvents {
   onProgress(execution: string, attempt: number, percent: number, step: string): void;
   onFinished(message: FinishedMessage, result: Uint8Array): void;
   onLoad(load: LoadMessage): void;
+  /** The interpreter of a container takes calls from now on. */
+  onAttached(tenant: string, key: string): void;
+  /** It takes none any more. */
+  onDetached(tenant: string, key: string, reason: string): void;
 }
 
 export interface LauncherOptions {
@@ -110,6 +115,13 @@ export class Launcher {
   /** The zygote of an environment is not needed any more: it ends when it is idle. */
   retire(tenant: string, key: string): void {
     if (this.#state === 'ready') this.#socket?.send({ type: 'retire', tenant, key });
+  }
+
+  /** Listens for the interpreter of a container; `onAttached` follows. @returns false when no launcher is connected */
+  expectZygote(expected: Omit<ExpectMessage, 'type'>): boolean {
+    if (this.#state !== 'ready') return false;
+    this.#socket?.send({ type: 'expect', ...expected });
+    return true;
   }
 
   /** Asks for a welcome and for everything that is unacknowledged. */
@@ -193,6 +205,12 @@ export class Launcher {
         return;
       case 'load':
         events.onLoad(message);
+        return;
+      case 'attached':
+        events.onAttached(message.tenant, message.key);
+        return;
+      case 'detached':
+        events.onDetached(message.tenant, message.key, message.reason);
         return;
     }
   }

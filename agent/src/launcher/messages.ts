@@ -78,7 +78,19 @@ export type ToLauncher =
   | (AttemptFields & { type: 'cancel'; reason: CancelReason; grace_ms: number })
   | (AttemptFields & { type: 'ack'; stdout: number; stderr: number; result: boolean })
   | { type: 'retire'; tenant: string; key: string }
+  | ExpectMessage
   | { type: 'stop'; grace_ms: number };
+
+/** An interpreter in a container will connect to the socket. */
+export interface ExpectMessage {
+  type: 'expect';
+  tenant: string;
+  key: string;
+  /** Path of the socket; its directory is there. */
+  socket: string;
+  variables: Readonly<Record<string, string>>;
+  preload: readonly string[];
+}
 
 export interface WelcomeMessage {
   type: 'welcome';
@@ -86,7 +98,9 @@ export interface WelcomeMessage {
   version: string;
   pid: number;
   isolation: 'sandbox' | 'none';
+  /** Version of the interpreter of inline code, and where it is. */
   python: string;
+  python_path: string;
   /** Of `memory`, `cpu` and `processes`: those that hold for an attempt as a whole. */
   cgroup_limits?: readonly string[];
   attempts: (AttemptFields & { state: 'running' | 'finished'; stdout: number; stderr: number })[];
@@ -120,6 +134,8 @@ export type FromLauncher =
   | (AttemptFields & { type: 'output'; stream: 'stdout' | 'stderr'; offset: number })
   | (AttemptFields & { type: 'progress'; percent: number; step: string })
   | FinishedMessage
+  | { type: 'attached'; tenant: string; key: string }
+  | { type: 'detached'; tenant: string; key: string; reason: string }
   | LoadMessage;
 
 const ATTEMPT_TYPES: ReadonlySet<unknown> = new Set(['started', 'output', 'progress', 'finished']);
@@ -138,7 +154,7 @@ export function asFromLauncher(header: unknown): FromLauncher {
     if (typeof execution === 'string' && typeof attempt === 'number') return header as FromLauncher;
     throw new LauncherProtocolError(`"${type}" names no attempt`);
   }
-  if (type === 'load') return header as FromLauncher;
+  if (type === 'load' || type === 'attached' || type === 'detached') return header as FromLauncher;
   if (type === 'welcome') {
     const { protocol, attempts } = header as { protocol?: unknown; attempts?: unknown };
     if (protocol === PROTOCOL && Array.isArray(attempts)) return header as FromLauncher;

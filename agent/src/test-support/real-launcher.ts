@@ -32,6 +32,8 @@ export class LauncherRecord {
       );
     },
     onLoad: vi.fn(),
+    onAttached: (tenant, key) => this.#add(`attached ${tenant} ${key}`),
+    onDetached: (tenant, key, reason) => this.#add(`detached ${tenant} ${key} ${reason}`),
   };
 
   /** Waits for a line that starts so, takes it and all before it, and answers it. */

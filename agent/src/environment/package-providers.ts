@@ -1,0 +1,82 @@
+import { createHash } from 'node:crypto';
+import { mkdir, statfs } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Logger } from '@harrier/shared';
+import type { PrivateRuns } from '../launcher/private-runs.ts';
+import { CondaProvider } from './conda/conda-provider.ts';
+import type { EnvironmentProvider } from './environment.ts';
+import { EnvironmentStore } from './environment-store.ts';
+import { Interpreters } from './interpreters.ts';
+import { findTool, isOpenToAll, reachableTool } from './tools.ts';
+import { pipInstaller, uvInstaller } from './venv/installer.ts';
+import { VenvProvider } from './venv/venv-provider.ts';
+
+/** The launcher's own, when it is root; see `sandbox.py`. */
+const SANDBOX_USER = { uid: 70621, gid: 70621 };
+/** Where environments go when the data directory is closed to the sandbox's user, as it is below /root. */
+const SYSTEM_DIRECTORY = '/var/lib/harrier';
+/** Of the disk, for all environments together. */
+const DISK_SHARE = 0.2;
+
+export interface PackageProvidersOptions {
+  settings: {
+    directory: string | undefined;
+    maxBytes: number | undefined;
+    minFreeBytes: number;
+    allowedIndexes: readonly string[];
+    allowExtraIndex: boolean;
+    indexHosts: readonly string[];
+    channels: readonly string[];
+    allowedChannels: readonly string[];
+  };
+  indexUrl: string;
+  dataDir: string;
+  searchPath: string;
+  runs: PrivateRuns;
+  /** Interpreter of `inline`, once the launcher has told it. */
+  python: () => string | undefined;
+  /** Why nothing can be built or run in a sandbox now. */
+  unavailable: () => string | undefined;
+  logger: Logger;
+}
+
+/** The environments whose packages are installed on this host: venv and conda, over one store. */
+export async function createPackageProviders(options: PackageProvidersOptions): Promise<EnvironmentProvider[]> {
+  const { settings, runs, searchPath, dataDir, indexUrl, logger } = options;
+  const isRoot = process.getuid?.() === 0;
+  const directory = settings.directory ?? (await defaultDirectory(dataDir, isRoot));
+  const open = { directory, minFreeBytes: settings.minFreeBytes, builder: isRoot ? SANDBOX_USER : undefined, logger };
+  const store = await EnvironmentStore.open({ ...open, maxBytes: settings.maxBytes ?? (await shareOf(directory)) });
+  const found = await findTool('uv', `${join(dataDir, 'tools')}:${searchPath}`);
+  const uv = found && (await reachableTool(found, join(directory, '.tools'), isRoot));
+  const indexes = {
+    indexUrl,
+    allowed: settings.allowedIndexes,
+    allowExtra: settings.allowExtraIndex,
+    fileHosts: settings.indexHosts,
+  };
+  const common = { store, runs, indexes, unavailable: options.unavailable };
+  const venv = new VenvProvider({
+    ...common,
+    interpreters: new Interpreters(searchPath, options.python, isRoot),
+    installer: uv === undefined ? pipInstaller() : uvInstaller(uv),
+  });
+  const channels = { channels: settings.channels, allowed: settings.allowedChannels };
+  logger.info({ directory, installer: uv === undefined ? 'pip' : 'uv' }, 'environments are kept');
+  return [venv, new CondaProvider({ ...common, venv, uv, channels })];
+}
+
+async function defaultDirectory(dataDir: string, isRoot: boolean): Promise<string> {
+  const own = join(dataDir, 'environments');
+  if (!isRoot) return own;
+  await mkdir(own, { recursive: true, mode: 0o711 });
+  if (await isOpenToAll(own)) return own;
+  const name = createHash('sha256').update(dataDir).digest('hex').slice(0, 16);
+  return join(SYSTEM_DIRECTORY, `environments-${name}`);
+}
+
+async function shareOf(directory: string): Promise<number> {
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  const { blocks, bsize } = await statfs(dirname(directory));
+  return Math.floor(blocks * bsize * DISK_SHARE);
+}
