@@ -27,6 +27,9 @@ export interface PrivateCommand {
 interface Run {
   command: PrivateCommand;
   read: { stdout: number; stderr: number };
+  signal: AbortSignal;
+  /** Its connection was lost: a launcher that does not list it does not have it. */
+  uncertain: boolean;
   resolve: (end: FinishedMessage) => void;
   reject: (error: Error) => void;
 }
@@ -53,7 +56,8 @@ export class PrivateRuns {
     const { promise, resolve, reject } = Promise.withResolvers<FinishedMessage>();
     const launcher = this.#launcher();
     const stop = () => launcher.cancelAttempt(execution, 1, 'cancel', CANCEL_GRACE_MS);
-    this.#runs.set(execution, { command, read: { stdout: 0, stderr: 0 }, resolve, reject });
+    const read = { stdout: 0, stderr: 0 };
+    this.#runs.set(execution, { command, read, signal, uncertain: false, resolve, reject });
     signal.addEventListener('abort', stop, { once: true });
     try {
       const started = launcher.startAttempt(
@@ -97,6 +101,10 @@ export class PrivateRuns {
         const attempts = welcome.attempts.filter(({ execution }) => !execution.startsWith(PREFIX));
         events.onWelcome({ ...welcome, attempts });
       },
+      onLost: () => {
+        for (const run of this.#runs.values()) run.uncertain = true;
+        events.onLost();
+      },
       onStarted: (execution, attempt) => {
         if (!execution.startsWith(PREFIX)) events.onStarted(execution, attempt);
       },
@@ -129,9 +137,15 @@ export class PrivateRuns {
 
   #recover(listed: ReadonlySet<string>): void {
     for (const execution of listed) {
-      if (!this.#runs.has(execution)) this.#launcher().cancelAttempt(execution, 1, 'cancel', 0);
+      const run = this.#runs.get(execution);
+      // Also when it was to stop while nobody heard it.
+      if (run === undefined || run.signal.aborted) this.#launcher().cancelAttempt(execution, 1, 'cancel', 0);
     }
-    for (const [execution, run] of this.#runs) if (!listed.has(execution)) run.reject(lost());
+    for (const [execution, run] of this.#runs) {
+      // What was started after the question is not in the answer.
+      if (run.uncertain && !listed.has(execution)) run.reject(lost());
+      run.uncertain = false;
+    }
   }
 }
 
