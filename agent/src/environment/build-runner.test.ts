@@ -1,0 +1,61 @@
+import { afterAll, expect, test } from 'vitest';
+import { EnvironmentBuilds, recordedEvents } from '../test-support/environment-builds.ts';
+import { runBuild } from './build-runner.ts';
+
+// What a build script of a package may do is what a step of a build may do: both run in this sandbox.
+const builds = await EnvironmentBuilds.start();
+afterAll(() => builds.stop());
+const never = new AbortController().signal;
+
+async function build(script: string, options: { tenant?: string; hosts?: string[] } = {}): Promise<string> {
+  const { tenant = 'acme', hosts = [] } = options;
+  return await builds.store.scratch(tenant, async (directories) => {
+    const command = { tenant, argv: ['sh', '-c', script], input: '', directories, binds: [], hosts };
+    return await runBuild(builds.runs, command, recordedEvents(), never);
+  });
+}
+
+test('a build writes its environment and keeps packages for the next build of its tenant', async () => {
+  expect(await build('echo x > /environment/planted.pth && echo package > /cache/kept && echo done')).toBe('done\n');
+  expect(await build('cat /cache/kept; ls /environment')).toBe('package\n');
+  expect(await build('ls /cache', { tenant: 'other' })).toBe('');
+});
+
+test('a build sees nothing of the agent, of other environments, or of the host', async () => {
+  expect(await build('env')).not.toMatch(/HARRIER|TOKEN|SECRET|API_KEY/);
+  const paths = [
+    '/root/.ssh',
+    '/etc/shadow',
+    '/var/lib/harrier',
+    '/run/docker.sock',
+    builds.store.hold('acme', 'x')?.tree,
+  ];
+  for (const path of paths.filter((one) => one !== undefined)) {
+    expect(await build(`cat ${path}/* ${path} 2>/dev/null || echo nothing`)).toBe('nothing\n');
+  }
+  expect(await build('ls /proc | grep -c "^[0-9]"')).toMatch(/^[1-4]\n$/);
+  expect(await build('touch /usr/planted 2>/dev/null || echo read-only')).toBe('read-only\n');
+});
+
+test('a build reaches its index and nothing else', async () => {
+  const reach = (url: string) => `python3 - <<'END'
+import urllib.request
+try:
+    print(urllib.request.urlopen("${url}", timeout=20).status)
+except Exception as error:
+    print(type(error).__name__, getattr(error, "code", ""), str(error)[:200])
+END`;
+  const hosts = ['pypi.org:443'];
+  expect(await build(reach('https://pypi.org/simple/six/'), { hosts })).toBe('200\n');
+  expect(await build(reach('https://example.org/'), { hosts })).toMatch(/403|Forbidden|not allowed/i);
+  expect(await build(reach('http://169.254.169.254/latest/meta-data/'), { hosts: ['169.254.169.254:80'] })).not.toMatch(
+    /^200/,
+  );
+  expect(await build(reach('http://127.0.0.1:8000/healthz'), { hosts: ['127.0.0.1:8000'] })).not.toMatch(/^200/);
+  expect(await build(reach('https://pypi.org/simple/six/'))).not.toMatch(/^200/);
+});
+
+test('a step that fails tells the end of its standard error', async () => {
+  await expect(build('echo one >&2; printf "\\033[31mtwo\\033[0m\\n" >&2; exit 3')).rejects.toThrow(/^one\ntwo$/);
+  await expect(build('exit 3')).rejects.toThrow(/3/);
+});
