@@ -71,7 +71,7 @@ describe('an agent', { timeout: 60_000 }, () => {
       joinToken: 'token',
       slots: 2,
       held: [],
-      environments: { available: ['inline'] },
+      environments: { available: expect.arrayContaining(['inline']) },
     });
     expect(hello.hardware?.cpu?.logicalCores).toBeGreaterThan(0);
     expect((await side.next('heartbeat')).stopping).toBe(false);

@@ -5,6 +5,7 @@ import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
 import { type AgentConfig, ConfigError } from './config.ts';
 import { createDockerParts } from './docker-parts.ts';
 import { EnvironmentRegistry } from './environment/environment-registry.ts';
+import { chooseIndexes } from './environment/index-policy.ts';
 import { InlineEnvironment } from './environment/inline-environment.ts';
 import { createPackageProviders } from './environment/package-providers.ts';
 import type { Executor } from './executor/executor.ts';
@@ -118,7 +119,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     ),
     logger,
   });
-  const processes: Executor = new ProcessExecutor(launcher, config.indexUrl);
+  const processes: Executor = new ProcessExecutor(launcher, indexHosts(config));
   table.addExecutor(processes);
   const docker = createDockerParts({
     settings: config.docker,
@@ -296,4 +297,10 @@ function isolationOf(level: 'sandbox' | 'none', cgroupLimits: readonly string[])
     level: level === 'sandbox' ? Level.SANDBOX : Level.NONE,
     cgroupLimits: [...cgroupLimits],
   });
+}
+
+/** Where the agent's package index and its files are. */
+function indexHosts({ indexUrl, environments }: AgentConfig): readonly string[] {
+  const policy = { indexUrl, allowed: [], allowExtra: false, fileHosts: environments.indexHosts };
+  return chooseIndexes(policy, indexUrl, []).hosts;
 }

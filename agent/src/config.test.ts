@@ -31,6 +31,8 @@ describe('settings', () => {
       stopLauncher: false,
       maxMemoryBytes: totalmem(),
       maxTmpBytes: defaultMaxTmpBytes(totalmem()),
+      maxNetwork: 'egress',
+      indexUrl: 'https://pypi.org/simple',
     });
     expect(config.slots % 32).toBe(0);
   });
@@ -76,6 +78,8 @@ describe('settings', () => {
       HARRIER_SPOOL_BYTES: '1',
       HARRIER_AGENT_MAX_MEMORY_BYTES: '1G',
       HARRIER_AGENT_MAX_TMP_BYTES: '0',
+      HARRIER_AGENT_MAX_NETWORK: 'some',
+      HARRIER_AGENT_INDEX_URL: 'file://user:password@host/',
       HARRIER_JOIN_TOKEN_FILE: '/does/not/exist',
       HARRIER_AGENT_DATA_DIR: `/${'long/'.repeat(30)}`,
       HARRIER_AGENT_STOP_GRACE_S: '-1',
@@ -90,6 +94,8 @@ describe('settings', () => {
       'HARRIER_SPOOL_BYTES',
       'HARRIER_AGENT_MAX_MEMORY_BYTES',
       'HARRIER_AGENT_MAX_TMP_BYTES',
+      'HARRIER_AGENT_MAX_NETWORK',
+      'HARRIER_AGENT_INDEX_URL',
       'HARRIER_JOIN_TOKEN_FILE',
       'HARRIER_AGENT_DATA_DIR',
       'HARRIER_AGENT_STOP_GRACE_S',

@@ -8,10 +8,7 @@ import { ProcessExecutor } from './process-executor.ts';
 
 function refusalOf(program: MessageInitShape<typeof AssignmentSchema>['program'], connected = true) {
   const startAttempt: Launcher['startAttempt'] = (message) => encodeHeader(message, 0).length > 0 && connected;
-  const executor = new ProcessExecutor(
-    { startAttempt: vi.fn(startAttempt) } as never as Launcher,
-    'https://pypi.org/simple',
-  );
+  const executor = new ProcessExecutor({ startAttempt: vi.fn(startAttempt) } as never as Launcher, []);
   const assignment = create(AssignmentSchema, { tenant: 'acme', ...(program && { program }) } as never);
   return executor.start(assignment, { start: undefined, release: () => {} }, new Uint8Array(0));
 }

@@ -10,16 +10,16 @@ import { startMessage } from './start-message.ts';
 export class ProcessExecutor implements Executor {
   readonly kind = 'process';
   readonly #launcher: Launcher;
-  readonly #indexUrl: string;
+  readonly #indexHosts: readonly string[];
 
-  /** @param indexUrl the package index that calls with network INDEX may reach */
-  constructor(launcher: Launcher, indexUrl: string) {
+  /** @param indexHosts what calls with network INDEX may reach, each `HOST:PORT` */
+  constructor(launcher: Launcher, indexHosts: readonly string[]) {
     this.#launcher = launcher;
-    this.#indexUrl = indexUrl;
+    this.#indexHosts = indexHosts;
   }
 
   start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined {
-    const start = startMessage(assignment, { environment: prepared.start, prelude, indexUrl: this.#indexUrl });
+    const start = startMessage(assignment, { environment: prepared.start, prelude, indexHosts: this.#indexHosts });
     if (start === undefined) {
       const message = 'this agent runs python and command, and the assignment is neither';
       return { error: { code: Code.POLICY_DENIED, message }, requeue: false };

@@ -14,20 +14,20 @@ export interface StartOptions {
   environment: StartEnvironment | undefined;
   /** What the preparation wrote: the beginning of standard error, which the control plane gets from the agent. */
   prelude: Uint8Array;
-  /** The package index of this agent. */
-  indexUrl: string;
+  /** What calls with network INDEX may reach, each `HOST:PORT`. */
+  indexHosts: readonly string[];
 }
 
 /** An assignment as the launcher takes it; undefined when its program is of a kind that the launcher does not run. */
 export function startMessage(
   assignment: Assignment,
-  { environment, prelude, indexUrl }: StartOptions,
+  { environment, prelude, indexHosts }: StartOptions,
   nowMs: number = Date.now(),
 ): { message: StartMessage; body: Uint8Array[] } | undefined {
   const { ref, tenant, program, inputJson } = assignment;
   const execution = ref?.executionId ?? '';
   const attempt = ref?.attempt ?? 0;
-  const network = startNetwork(assignment.limits, indexUrl);
+  const network = startNetwork(assignment.limits, indexHosts);
   const timeoutMs = Math.ceil(durationMs(assignment.timeout));
   const common = {
     type: 'start',

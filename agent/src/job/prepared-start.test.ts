@@ -124,7 +124,7 @@ test('code runs in what was prepared, behind what the preparation wrote', { time
     await launcher.stop(0);
     launcher.close();
   });
-  const processes = new ProcessExecutor(launcher, 'https://pypi.org/simple');
+  const processes = new ProcessExecutor(launcher, []);
   table.addExecutor(processes);
   await launcher.open();
   table.linkUp(create(WelcomeSchema));
