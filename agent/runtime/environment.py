@@ -62,6 +62,21 @@ def parse(fields: object) -> Environment | None:
     return environment
 
 
+def parse_expected(header: dict) -> Environment:
+    """The environment that an `expect` announces. Raises ValueError naming the field."""
+    key = header.get("key")
+    if not isinstance(key, str) or not 0 < len(key) <= _MAX_KEY_CHARS:
+        raise ValueError(f"expect: key must be a text of 1 to {_MAX_KEY_CHARS} characters")
+    if not _is_absolute(header.get("socket")):
+        raise ValueError("expect: socket must be an absolute path")
+    return Environment(
+        key,
+        variables=check_variables(header.get("variables", {}), "expect: variables"),
+        preload=check_preload(header.get("preload", []), "expect: preload"),
+        attached=True,
+    )
+
+
 def check_variables(variables: object, where: str) -> dict[str, str]:
     """Raises ValueError unless it is an object of variables that a process can have."""
     if not isinstance(variables, dict):

@@ -20,6 +20,7 @@ import cgroups
 import preflight
 import spool_recovery
 from agent_link import AgentLink
+from attachments import Attachments
 from egress import Egress, upstream_of
 from log import Logger
 from loop import READABLE, Loop
@@ -125,6 +126,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     settings = PoolSettings(options.fork_ahead, options.reuse_workers, options.kept_workers, options.tmp_bytes)
     tenants = Tenants(loop, log, spec, settings, options.max_zygotes, options.zygote_idle_s)
     tenants.keep_spare(zygote)
+    attachments = Attachments(loop, log, spec, tenants)
     egress = Egress(loop, log, spec, upstream_of(dict(os.environ)))
     about = {
         "version": VERSION,
@@ -138,6 +140,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     def exit_now() -> None:
         loop.stop()
         supervisor.on_turn_end()
+        attachments.close()
         tenants.close()
         egress.end()
         groups.close()
@@ -152,7 +155,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         lambda: supervisor.on_link_drained(),
         lambda: supervisor.on_link_gone(),
     )
-    supervisor = Supervisor(loop, log, spool, link, tenants, egress, about, exit_now)
+    supervisor = Supervisor(loop, log, spool, link, tenants, egress, attachments, about, exit_now)
     tenants.callbacks = (supervisor.on_assigned, supervisor.on_worker_ended, supervisor.on_assign_failed)
     supervisor.adopt(attempts)
     spool.commit()

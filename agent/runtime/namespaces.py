@@ -12,6 +12,7 @@ import os
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CAP_SYS_ADMIN = 21
@@ -33,6 +34,7 @@ _NUMBERS = {
         "chdir": 80,
         "close_range": 436,
         "mount": 165,
+        "pidfd_open": 434,
         "prctl": 157,
         "seccomp": 317,
         "setns": 308,
@@ -44,6 +46,7 @@ _NUMBERS = {
         "chdir": 49,
         "close_range": 436,
         "mount": 40,
+        "pidfd_open": 434,
         "prctl": 167,
         "seccomp": 277,
         "setns": 268,
@@ -121,6 +124,16 @@ def install_filter(memory: Memory, program: bytes) -> Call:
     # struct sock_fprog {unsigned short len; struct sock_filter *filter;}
     fprog = (len(program) // 8).to_bytes(8, "little") + memory.address(program).to_bytes(8, "little")
     return call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, memory.address(fprog))
+
+
+def pidfd_open(pid: int) -> int:
+    """``os.pidfd_open``, also in interpreters that were built with old headers. Raises OSError."""
+    _, *arguments = call("pidfd_open", pid)
+    fd = _syscall(*arguments)
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"pidfd_open: {os.strerror(number)}")
+    return fd
 
 
 def drop_bounding_set() -> None:

@@ -36,6 +36,12 @@ def start(control: int) -> None:
     os.close(control)
 
 
+def set_loopback_up() -> None:
+    """In a new network namespace. Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, _UP)
+
+
 def _serve(control: socket.socket) -> None:
     while True:
         request = control.recv(_NUMBER.size)
@@ -54,9 +60,9 @@ def _serve(control: socket.socket) -> None:
 def _make() -> list[int]:
     """This process changes to the new namespace, and leaves it with the next one."""
     namespaces.run([namespaces.call("unshare", namespaces.CLONE_NEWNET)])
+    set_loopback_up()
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        fcntl.ioctl(listener, _SIOCSIFFLAGS, _UP)
         listener.bind(("127.0.0.1", PROXY_PORT))
         listener.listen(_BACKLOG)
         return [os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC), listener.detach()]

@@ -66,6 +66,7 @@ class Pool:
         self._start_zygote = start_zygote
         self._on_assigned, self._on_ended, self._on_failed = on_assigned, on_ended, on_failed
         self.environment: Environment | None = None  # of the zygotes that it starts
+        self.on_detached: Callable[[str], None] | None = None  # where its zygote came by itself: told of its end
         self.zygote: ZygoteProcess | None = None
         self._failed_starts = 0
         self._waiting: deque[Attempt] = deque()
@@ -190,6 +191,10 @@ class Pool:
         self.zygote = None
         self._forking = 0
         self._parked.clear()
+        if self.on_detached:
+            self._fail_waiting(f"its container is gone: {reason}")
+            self.on_detached(reason)
+            return
         if self.idle:
             return
         self._failed_starts += 1

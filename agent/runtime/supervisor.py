@@ -15,6 +15,7 @@ import frames
 import outcome as outcomes
 import start_request
 from agent_link import AgentLink
+from attachments import Attachments
 from attempt import FINISHED, PENDING, RUNNING, Attempt
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
@@ -50,11 +51,13 @@ class Supervisor:
         link: AgentLink,
         tenants: Tenants,
         egress: Egress,
+        attachments: Attachments,
         about: dict,
         on_stopped: Callable,
     ) -> None:
         self._loop, self._log, self._spool, self._link, self._tenants = loop, log, spool, link, tenants
-        self._egress = egress
+        self._egress, self._attachments = egress, attachments
+        attachments.tell = self._tell_of_attachment
         self._about = about  # the constant fields of `welcome`
         self._on_stopped = on_stopped
         self._delivery = Delivery(link, spool)
@@ -76,6 +79,7 @@ class Supervisor:
             "hello": self._on_hello,
             "warm": self._on_warm,
             "retire": self._on_retire,
+            "expect": self._on_expect,
             "stop": self._on_stop,
         }
 
@@ -113,6 +117,7 @@ class Supervisor:
         self._link.greeted = True
         self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, "attempts": attempts})
         self._load_sent = None
+        self._attachments.tell_all()
         self._note_load()
         for attempt in list(self._attempts.values()):
             self._delivery.restart(attempt)
@@ -148,6 +153,9 @@ class Supervisor:
         if wanted and wanted.binds and self._about["isolation"] == "none":
             why = "An environment needs a sandbox, and this agent runs without one"
             self._finish(attempt, outcomes.failed("ENVIRONMENT_FAILED", why))
+            return
+        if wanted and wanted.attached and not self._tenants.is_attached(attempt.header["tenant"], wanted.key):
+            self._finish(attempt, outcomes.failed("INTERNAL", f"No container is attached for {wanted.key}"))
             return
         self._submit(attempt, wanted, frame)
 
@@ -216,6 +224,19 @@ class Supervisor:
         if not isinstance(key, str) or not key:
             raise ValueError("retire: key must be a text that is not empty")
         self._tenants.retire(_tenant_of(header), key)
+
+    def _on_expect(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        wanted = environment.parse_expected(header)
+        tenant = _tenant_of(header)
+        try:
+            self._attachments.expect(tenant, wanted, header["socket"])
+        except OSError as error:
+            reason = f"cannot listen on {header['socket']}: {error.strerror or error}"
+            self._send({"type": "detached", "tenant": tenant, "key": wanted.key, "reason": reason})
+
+    def _tell_of_attachment(self, header: dict) -> None:
+        if self._link.greeted:  # an agent that comes later is told what is attached then
+            self._send(header)
 
     def _on_stop(self, header: dict, body: memoryview, frame: memoryview) -> None:
         grace_ms = header.get("grace_ms", 0)

@@ -45,11 +45,36 @@ class Tenants:
             if self._spare and environment is None:
                 spare, self._spare = self._spare, None
                 pool.adopt(spare)
-        pool.environment = environment  # its next zygote's
+        if not pool.on_detached:
+            pool.environment = environment  # its next zygote's
         pool.last_used = time.monotonic()
         if self._check_timer is None:
             self._check_timer = self._loop.call_later(_CHECK_S, self._check)
         return pool
+
+    def attach(
+        self, tenant: str, environment: Environment, zygote: ZygoteProcess, on_detached: Callable[[str], None]
+    ) -> None:
+        """A zygote that came by itself is ready: it serves its key until it ends, which is told."""
+        self.retire(tenant, environment.key)
+        arguments = (self._loop, self._log, tenant, self._settings, lambda pool: None, *self.callbacks)
+        pool = self._pools[tenant, environment.key] = Pool(*arguments)
+
+        def detached(reason: str) -> None:
+            if self._pools.get((tenant, environment.key)) is pool:
+                del self._pools[tenant, environment.key]
+            on_detached(reason)
+
+        pool.environment, pool.on_detached = environment, detached
+        pool.adopt(zygote)
+
+    def attached(self) -> list[Pool]:
+        """The pools of zygotes that came by themselves."""
+        return [pool for pool in self._pools.values() if pool.on_detached]
+
+    def is_attached(self, tenant: str, key: str) -> bool:
+        pool = self._pools.get((tenant, key))
+        return pool is not None and pool.on_detached is not None
 
     def retire(self, tenant: str, key: str) -> None:
         """The environment's zygote ends as soon as no call runs or waits in it; a later call gets a new one."""
@@ -87,8 +112,9 @@ class Tenants:
 
     def _start_zygote(self, pool: Pool) -> ZygoteProcess | None:
         """None when all the zygotes there may be are busy."""
-        while self.counts()[0] >= self._max_zygotes:
-            idle = [other for other in self._pools.values() if other is not pool and other.zygote and other.idle]
+        own = [other for other in self._pools.values() if not other.on_detached]
+        while self.counts()[0] - len(self.attached()) >= self._max_zygotes:
+            idle = [other for other in own if other is not pool and other.zygote and other.idle]
             if not idle:
                 return None
             self._end(min(idle, key=lambda other: other.last_used))
@@ -112,7 +138,7 @@ class Tenants:
         now = time.monotonic()
         for pool in list(self._pools.values()):
             unused_s = now - pool.last_used
-            if not pool.idle:
+            if not pool.idle or pool.on_detached:
                 continue
             if unused_s >= self._idle_s:
                 self._end(pool)

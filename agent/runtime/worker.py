@@ -171,6 +171,8 @@ class Worker:
                 signal.pidfd_send_signal(self.pidfd, number)
             except ProcessLookupError:
                 pass
+            except OSError:
+                self.zygote.signal(self, number)  # another user's, in a container
 
     def close(self) -> None:
         """Kills the worker, and with it its PID namespace, and closes everything. Safe to call twice."""

@@ -3,7 +3,7 @@
 Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
 launcher → zygote  C json (+ the maker's socket): first, what to load;  M (+ the maker's socket): start it;
                    F worker tmp_bytes rehearse network (+ channel, stdout, stderr, network namespace, then
-                   control groups to join): fork a worker;  A: preload asyncio
+                   control groups to join): fork a worker;  K worker signal: send it;  A: preload asyncio
 zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
 """
 
@@ -37,6 +37,7 @@ FORK = struct.Struct("=cIQ??")
 FORKED = struct.Struct("=cII")
 ENDED = struct.Struct("=cIi")
 FAILED = struct.Struct("=cI")
+SIGNAL = struct.Struct("=cIi")
 
 _CONFIGURATION_BYTES = 64 * 1024
 _FDS_OF_EACH = 3
@@ -93,6 +94,7 @@ class Zygote:
             sys.exit(0)
         wanted = json.loads(message[1:])
         self._limits = wanted["limits"]
+        os.environ.update(wanted["variables"])
         if self._sandboxed and fds:
             network_maker.start(fds[0])
             memory = namespaces.Memory()
@@ -136,6 +138,9 @@ class Zygote:
         if message[:1] == b"A":
             self._preload_asyncio()
             return True
+        if message[:1] == b"K":
+            self._signal(*SIGNAL.unpack(message)[1:])
+            return True
         if message[:1] == b"M":
             network_maker.start(fds[0])
             return True
@@ -161,11 +166,17 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             child.main(self._shared, calls, rehearse, fds, joins)
-        pidfd = os.pidfd_open(pid)
+        pidfd = namespaces.pidfd_open(pid)
         self._children[pidfd] = (pid, worker)
         self._epoll.register(pidfd, select.EPOLLIN)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))]
         self._control.sendmsg([FORKED.pack(b"W", worker, pid)], rights)
+
+    def _signal(self, worker: int, number: int) -> None:
+        """For a launcher that may not signal this user's processes itself."""
+        for pid, known in self._children.values():
+            if known == worker:
+                os.kill(pid, number)
 
     def _reap(self, pidfd: int) -> None:
         pid, worker = self._children.pop(pidfd)
@@ -213,9 +224,19 @@ def _hide_runtime_modules() -> None:
 
 
 def main() -> None:
-    zygote = Zygote(sys.argv[1])
-    zygote.prepare()
-    zygote.run()
+    """``zygote.py sandbox`` or ``none`` with the launcher's socket as descriptor 3, or ``container SOCKET``."""
+    isolation = sys.argv[1]
+    if isolation == "container":
+        import container
+
+        container.enter(sys.argv[2])
+        isolation = child.SANDBOX
+    zygote = Zygote(isolation)
+    try:
+        zygote.prepare()
+        zygote.run()
+    except ConnectionError:
+        pass  # the launcher is gone
 
 
 if __name__ == "__main__":

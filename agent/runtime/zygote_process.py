@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import socket
 import struct
 
 import loop as event_loop
-from cgroups import Slot
+from cgroups import Cgroups, Slot
 from environment import Environment
 from sandbox import bare_command, sandbox_command
 from spawn import Spec, bind_sources, spawn
@@ -21,6 +22,7 @@ _FORKED = struct.Struct("=cII")
 _ENDED = struct.Struct("=cIi")
 _FAILED = struct.Struct("=cI")
 _NUMBER = struct.Struct("=I")
+_SIGNAL = struct.Struct("=cIi")
 _STDERR_TAIL_BYTES = 4096
 _MESSAGE_BYTES = 16 * 1024
 # Some packages take this long to import from a cold disk; one that hangs must not hold its calls for ever.
@@ -36,8 +38,15 @@ class ZygoteProcess:
     """
 
     def __init__(
-        self, loop: event_loop.Loop, log: object, spec: Spec, owner: object, environment: Environment | None = None
+        self,
+        loop: event_loop.Loop,
+        log: object,
+        spec: Spec,
+        owner: object,
+        environment: Environment | None = None,
+        control: socket.socket | None = None,
     ) -> None:
+        """Starts it, unless ``control`` is the socket of one that runs in a container already."""
         self._loop, self._log = loop, log
         self.owner = owner
         self.ready = False
@@ -50,19 +59,23 @@ class ZygoteProcess:
         self.workers: dict[int, Worker] = {}
         self._numbers = 0
         self._stderr_tail = b""
-        self._cgroups = spec.cgroups
+        self._cgroups = spec.cgroups if control is None else Cgroups({}, log)  # a container has limits of its own
         # Packages run in the zygote itself, where no call's limits hold.
         self._slot = self._cgroups.take() if environment else None
         if self._slot:
             self._slot.limit(_ZYGOTE_MEMORY_BYTES, 0, _ZYGOTE_PROCESSES)
-        self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
-        self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None
+        if control is None:
+            self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
+            self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None
+            loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
+        else:
+            self._pid, self._control, self._stderr = 0, control, -1
+            self._job_owner = _peer_of(control) if os.geteuid() == 0 else None
         self._maker: socket.socket | None = None
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
-        loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
         self._start_timer = loop.call_later(_START_TIMEOUT_S, self._on_overdue)
         try:
-            message = _configuration(environment, spec.cgroups.limits)
+            message = _configuration(environment, self._cgroups.limits)
             if environment:
                 self._start_maker(message)  # now: later it might be the packages' process
             else:
@@ -160,6 +173,8 @@ class ZygoteProcess:
                 message, ancillary, _, _ = self._control.recvmsg(_MESSAGE_BYTES, 64, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue  # it has ended without reading all; what it said before that comes next
             except OSError:
                 message = b""
             if not message:
@@ -195,6 +210,9 @@ class ZygoteProcess:
             self._leave(worker)
         elif kind == b"R":
             self._on_ready(json.loads(message[1:]))
+        elif kind == b"Q":
+            self._stderr_tail = message[1:]
+            self.kill()
 
     def _on_ready(self, told: dict) -> None:
         if self.ready or not isinstance(told["faults"], str):
@@ -235,6 +253,25 @@ class ZygoteProcess:
             self._log.warn("packages of an environment write to stderr, which is not logged")
         self._stderr_tail = (self._stderr_tail + data)[-_STDERR_TAIL_BYTES:]
 
+    def signal(self, worker: Worker, number: int) -> None:
+        """Has the zygote signal one of its workers; nothing happens when either has ended."""
+        try:
+            self._control.send(_SIGNAL.pack(b"K", worker.number, number))
+        except OSError:
+            pass
+
+    def _end_process(self) -> str:
+        """Kills bubblewrap, and with it everything inside. Returns how it ended."""
+        try:
+            os.kill(self._pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        _, status = os.waitpid(self._pid, 0)
+        self._on_stderr(0)
+        self._loop.unregister(self._stderr)
+        os.close(self._stderr)
+        return f"it ended with wait status {status}"
+
     def _on_overdue(self) -> None:
         self.overdue = True
         self._stderr_tail += b"\nits packages were not imported within %d s" % _START_TIMEOUT_S
@@ -249,21 +286,16 @@ class ZygoteProcess:
             return
         self.dead, self.ready = True, False
         self._start_timer.cancel()
-        try:
-            os.kill(self._pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        _, status = os.waitpid(self._pid, 0)
-        self._on_stderr(0)
+        ended = "its connection ended"
+        if self._pid:
+            ended = self._end_process()
         self._loop.unregister(self._control.fileno())
         self._control.close()
         if self._maker:
             self._loop.unregister(self._maker.fileno())
             self._maker.close()
-        self._loop.unregister(self._stderr)
-        os.close(self._stderr)
         told = self._stderr_tail.decode(errors="replace").strip()
-        reason = told or f"it ended with wait status {status}"
+        reason = told or ended
         workers, self.workers = list(self.workers.values()), {}
         for worker in workers:
             self.owner.on_ended(worker, None)
@@ -271,6 +303,11 @@ class ZygoteProcess:
         if self._slot:
             self._cgroups.give_back(self._slot)
         self.owner.on_dead(self, reason)
+
+
+def _peer_of(control: socket.socket) -> tuple[int, int]:
+    """User and group of the process that has connected."""
+    return struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1:]
 
 
 def _start(spec: Spec, environment: Environment | None, slot: Slot | None) -> tuple[int, socket.socket, int]:
@@ -291,17 +328,17 @@ def _descriptors(ancillary: list) -> array.array:
 
 def _configuration(environment: Environment | None, limits: list[str]) -> bytes:
     """The first message to a zygote: what it does before it is ready."""
-    fields = {"site": False, "preload": [], "limits": limits}
+    fields = {"site": False, "preload": [], "limits": limits, "variables": {}}
     if environment:
         fields.update(site=environment.python is not None, preload=environment.preload)
+    if environment and environment.attached:
+        fields["variables"] = environment.variables
     return b"C" + json.dumps(fields).encode()
 
 
 def _is_pidfd(fd: int) -> bool:
     try:
         signal.pidfd_send_signal(fd, 0)
-    except ProcessLookupError:
-        pass  # it has ended already
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EBADF  # it has ended, or is not this process's to signal
     return True
