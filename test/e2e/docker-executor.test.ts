@@ -257,8 +257,6 @@ print(json.dumps({"ok": True, "output": {"n": n}}))`;
 
     const second = await DockerAgent.start({ dataDir });
     second.executor.acknowledgeOutput({ executionId: 'e1', attempt: 1 }, 0, stored);
-    second.record.logs.set('e1 stderr', first.record.logs.get('e1 stderr') ?? Buffer.alloc(0));
-    second.executor.replay();
     expect(await second.record.until(() => second.record.recovered[0])).toEqual([
       { executionId: 'e1', attempt: 1, finished: false },
       { executionId: 'e2', attempt: 1, finished: true },
@@ -272,7 +270,6 @@ print(json.dumps({"ok": True, "output": {"n": n}}))`;
     await until('the containers to be removed', () => containers(second).length === 0);
 
     const third = await DockerAgent.start({ dataDir });
-    third.executor.replay();
     expect(await third.record.until(() => third.record.recovered[0])).toEqual([]);
   });
 

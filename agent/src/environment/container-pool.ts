@@ -10,23 +10,15 @@ import { containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun } from '../docker/container-run.ts';
 import { type DockerEngine, engineMessage } from '../docker/engine.ts';
 import type { HeldImage } from '../docker/images.ts';
-import type { StartEnvironment } from '../launcher/messages.ts';
+import type { ExpectMessage, StartEnvironment } from '../launcher/messages.ts';
 import { EnvironmentError, type EnvironmentRequest, type PreparedEnvironment } from './environment.ts';
 
 /** What the launcher does for a container's interpreter. */
 export interface ZygoteHost {
   /** Listens on a socket for one interpreter. @returns false when no launcher is connected */
-  expectZygote(expected: ExpectedZygote): boolean;
+  expectZygote(expected: Omit<ExpectMessage, 'type'>): boolean;
   /** Ends an interpreter as soon as no call runs in it. */
   retire(tenant: string, key: string): void;
-}
-
-export interface ExpectedZygote {
-  tenant: string;
-  key: string;
-  socket: string;
-  variables: Readonly<Record<string, string>>;
-  preload: readonly string[];
 }
 
 export interface ContainerPoolOptions {
@@ -90,6 +82,7 @@ export class ContainerPool {
   /** By key: all that have not left. */
   readonly #all = new Map<string, Warm>();
   readonly #starts = new Map<string, Promise<Warm>>();
+  #launcherPid: number | undefined;
   #closed = false;
 
   constructor(options: ContainerPoolOptions) {
@@ -138,9 +131,12 @@ export class ContainerPool {
     this.#leave(warm);
   }
 
-  /** A launcher that was started anew knows none of the interpreters. */
-  onLauncherLost(): void {
+  /** A launcher answers. Interpreters end with the launcher that they belong to. */
+  onLauncher(pid: number): void {
+    if (pid === this.#launcherPid) return;
+    this.#launcherPid = pid;
     for (const warm of [...this.#all.values()]) this.onDetached(warm.key, 'the launcher was lost');
+    this.#engineChanged();
   }
 
   /** Leaves the containers with running calls to the launcher and a later agent. */

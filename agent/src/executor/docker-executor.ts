@@ -65,6 +65,8 @@ export class DockerExecutor implements Executor {
     for (const name of readdirSync(this.#directory)) this.#recover(join(this.#directory, name));
     this.#options.engine.onChange(() => this.#engineChanged());
     this.#engineChanged();
+    // Whoever has attempts here knows of them before the control plane asks.
+    this.replay();
   }
 
   /** Leaves everything to a later agent. */
