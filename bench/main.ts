@@ -3,10 +3,14 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { removeWorkspace } from '../test/support/workspace.ts';
 import { benchCore } from './core.ts';
+import { benchEnvironments } from './environments.ts';
 
-// npm run bench [-- core]: measures, prints a table, and writes bench/out/<suite>.json, a flat object of numbers.
+// npm run bench [-- core | environments]: measures, prints a table, and writes bench/out/<suite>.json, a flat object of numbers.
 
-const SUITES: Readonly<Record<string, (python: string) => Promise<Record<string, number>>>> = { core: benchCore };
+const SUITES: Readonly<Record<string, (python: string) => Promise<Record<string, number>>>> = {
+  core: benchCore,
+  environments: benchEnvironments,
+};
 
 const suite = process.argv[2] ?? 'core';
 const run = SUITES[suite];

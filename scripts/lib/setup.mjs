@@ -76,10 +76,10 @@ async function ensureGoTool(name, module) {
   await mustRun(go, ['install', module], { env: { GOBIN: TOOLS } });
 }
 
-/** PATH with the Go tools and the PostgreSQL server on it. */
+/** PATH with the Go tools, the PostgreSQL server and, last, the Python tools on it. */
 export function toolsPath() {
   const postgres = debianPostgres();
-  return [ENVIRONMENT.PATH, TOOLS, ...(postgres === undefined ? [] : [postgres])].join(delimiter);
+  return [ENVIRONMENT.PATH, TOOLS, ...(postgres === undefined ? [] : [postgres]), join(VENV, 'bin')].join(delimiter);
 }
 
 /** Directory of the newest PostgreSQL server of the Debian packages, which is not on PATH. */
