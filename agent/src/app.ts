@@ -139,12 +139,14 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     dataDir: config.dataDir,
     searchPath: config.searchPath,
     runs,
+    retire: (tenant, startKey) => launcher.retire(tenant, startKey),
     python: () => told.python,
     unavailable: () =>
       told.isolation.level === Level.NONE ? 'environments need the sandbox, which this agent runs without' : undefined,
     logger,
   });
-  for (const provider of packages) environments.add(provider);
+  cleanup.defer(() => packages.close());
+  for (const provider of packages.providers) environments.add(provider);
 
   const hardware = new HardwareMonitor({
     probes: createProbes(config.searchPath),

@@ -1,5 +1,5 @@
 import type { Environment } from '@harrier/shared/gen/module';
-import type { EnvironmentProvider } from './environment.ts';
+import type { EnvironmentProvider, PreparedEnvironment } from './environment.ts';
 
 /** Which environments this host can prepare, as `EnvironmentSupport` of the link has it. */
 export interface Support {
@@ -34,6 +34,17 @@ export class EnvironmentRegistry {
     }
     const reason = provider.unavailable();
     return reason === undefined ? { provider } : { reason: `no environment "${kind}" on this agent: ${reason}` };
+  }
+
+  /** Keeps whatever is there from being evicted, for an attempt of a former agent. */
+  holdAll(): PreparedEnvironment {
+    const held = [...this.#providers.values()].map((provider) => provider.holdAll?.());
+    return {
+      start: undefined,
+      release: () => {
+        for (const one of held) one?.release();
+      },
+    };
   }
 
   support(): Support {

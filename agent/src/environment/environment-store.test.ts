@@ -9,7 +9,12 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
-import { type BuildDirectories, EnvironmentStore, type HeldEnvironment } from './environment-store.ts';
+import {
+  type BuildDirectories,
+  EnvironmentStore,
+  type EnvironmentStoreOptions,
+  type HeldEnvironment,
+} from './environment-store.ts';
 import type { TaskEvents } from './shared-tasks.ts';
 
 const MIB = 1024 * 1024;
@@ -18,13 +23,12 @@ const NOBODY: TaskEvents = { onOutput: () => undefined, onProgress: () => undefi
 const never = new AbortController().signal;
 
 async function open(directory: string, maxBytes = 1024 * MIB): Promise<EnvironmentStore> {
-  return await EnvironmentStore.open({
-    directory,
-    maxBytes,
-    minFreeBytes: 0,
-    builder: undefined,
-    logger: silentLogger(),
-  });
+  return await openWith(directory, maxBytes, () => undefined);
+}
+
+async function openWith(directory: string, maxBytes: number, retire: EnvironmentStoreOptions['retire']) {
+  const options = { directory, maxBytes, minFreeBytes: 0, builder: undefined, logger: silentLogger() };
+  return await EnvironmentStore.open({ ...options, retire });
 }
 
 const filled =
@@ -166,6 +170,29 @@ describe('eviction', () => {
     expect((await build(store, 'k1', MIB)).key).not.toBe(first.key);
   });
 
+  test('ends the warm interpreters of what goes, of each key', async () => {
+    const retired: string[] = [];
+    const store = await openWith(tempDir(), 1.5 * MIB, (tenant, startKey) => retired.push(`${tenant} ${startKey}`));
+    const first = await build(store, 'k1', MIB);
+    for (const key of ['plain', 'with numpy', 'plain']) first.runsAs(key);
+    first.release();
+    expect(retired).toEqual([]);
+    await build(store, 'k2', MIB);
+    expect(retired).toEqual(['acme plain', 'acme with numpy']);
+  });
+
+  test('spares what attempts of a former agent may run in, until they end', async () => {
+    const directory = tempDir();
+    for (const key of ['k1', 'k2']) await build(await open(directory), key, MIB);
+    const store = await open(directory, 0.5 * MIB);
+    const held = store.holdAll();
+    (await build(store, 'k3', 1)).release();
+    expect(stored(directory).toSorted()).toEqual(['k1', 'k2', 'k3']);
+    held.release();
+    (await build(store, 'k4', 1)).release();
+    expect(stored(directory).toSorted()).toEqual(['k3', 'k4']);
+  });
+
   test('follows no link out of a tree, and counts none', async () => {
     const directory = tempDir();
     const outside = tempDir();
@@ -225,7 +252,7 @@ function program(body: string): string[] {
     import { silentLogger } from ${LOGGER};
     const [directory, minFreeBytes] = process.argv.slice(1);
     const store = await EnvironmentStore.open({ directory, maxBytes: 1e9, minFreeBytes: Number(minFreeBytes),
-      builder: undefined, logger: silentLogger() });
+      builder: undefined, retire() {}, logger: silentLogger() });
     const about = { kind: 'venv', lock: '', facts: {}, request: undefined };
     const events = { onOutput() {}, onProgress() {} };
     const never = new AbortController().signal;

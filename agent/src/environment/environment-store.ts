@@ -48,6 +48,8 @@ export interface HeldEnvironment {
   /** What is mounted at /environment. */
   readonly tree: string;
   readonly manifest: Manifest;
+  /** A warm interpreter may be started in it under this key; it is retired when the environment is evicted. */
+  runsAs(startKey: string): void;
   release(): void;
 }
 
@@ -58,6 +60,7 @@ interface Entry {
   holders: number;
   usedMs: number;
   touchedMs: number;
+  startKeys: Set<string>;
 }
 
 export interface EnvironmentStoreOptions {
@@ -69,6 +72,8 @@ export interface EnvironmentStoreOptions {
   minFreeBytes: number;
   /** Who writes into directories that are being built; undefined: this process's own user. */
   builder: { uid: number; gid: number } | undefined;
+  /** Ends the warm interpreter of an evicted environment, which would keep its files on the disk. */
+  retire: (tenant: string, startKey: string) => void;
   logger: Logger;
 }
 
@@ -95,16 +100,19 @@ export class EnvironmentStore {
     this.#options = options;
   }
 
-  /** Opens the store and removes what torn builds have left. */
+  /**
+   * Opens the store and removes what torn builds have left. Nothing is evicted before the first build: calls of a former
+   * agent may still run.
+   */
   static async open(options: EnvironmentStoreOptions): Promise<EnvironmentStore> {
     const store = new EnvironmentStore(options);
     await mkdir(options.directory, { recursive: true, mode: 0o711 });
     for (const tenant of await readdir(options.directory)) {
       const directory = join(options.directory, tenant);
-      if (!(await lstat(directory)).isDirectory()) continue;
+      // What begins with a dot belongs to whoever owns the directory.
+      if (!TENANT.test(tenant) || !(await lstat(directory)).isDirectory()) continue;
       for (const name of await readdir(directory)) if (name !== CACHE) await store.#recover(tenant, name);
     }
-    await store.#makeRoom(0);
     return store;
   }
 
@@ -124,6 +132,16 @@ export class EnvironmentStore {
   hold(tenant: string, key: string): HeldEnvironment | undefined {
     const entry = this.#entries.get(idOf(tenant, key));
     return entry === undefined ? undefined : this.#held(entry);
+  }
+
+  /** Everything that is there now. */
+  holdAll(): { release(): void } {
+    const all = [...this.#entries.values()].map((entry) => this.#held(entry));
+    return {
+      release: () => {
+        for (const held of all) held.release();
+      },
+    };
   }
 
   /** The environment that an unresolved request has led to before. */
@@ -211,8 +229,7 @@ export class EnvironmentStore {
       await run('sync', ['-f', directories.tree]);
       await writeDurably(join(directory, MANIFEST), JSON.stringify(manifest));
       await rename(directory, join(this.#options.directory, tenant, key));
-      const entry = { tenant, key, manifest, holders: 0, usedMs: Date.now(), touchedMs: Date.now() };
-      this.#entries.set(idOf(tenant, key), entry);
+      const entry = this.#add(tenant, key, manifest, Date.now());
       await this.#makeRoom(0, entry);
       return entry;
     } catch (error) {
@@ -277,11 +294,17 @@ export class EnvironmentStore {
       const manifest = JSON.parse(await readFile(join(directory, MANIFEST), 'utf8')) as Manifest;
       if (manifest.format !== FORMAT || key.startsWith('.')) throw new Error('it is not complete');
       const usedMs = (await lstat(join(directory, MANIFEST))).mtimeMs;
-      this.#entries.set(idOf(tenant, key), { tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs });
+      this.#add(tenant, key, manifest, usedMs);
     } catch (error) {
       this.#options.logger.info({ directory, reason: messageOf(error) }, 'removing what a build has left');
       await removeTree(directory);
     }
+  }
+
+  #add(tenant: string, key: string, manifest: Manifest, usedMs: number): Entry {
+    const entry = { tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs, startKeys: new Set<string>() };
+    this.#entries.set(idOf(tenant, key), entry);
+    return entry;
   }
 
   #held(entry: Entry): HeldEnvironment {
@@ -292,6 +315,7 @@ export class EnvironmentStore {
       key: `${entry.key}.${entry.manifest.build}`,
       tree: join(this.#options.directory, entry.tenant, entry.key, TREE),
       manifest: entry.manifest,
+      runsAs: (startKey) => entry.startKeys.add(startKey),
       release: () => {
         if (released) return;
         released = true;
@@ -329,6 +353,7 @@ export class EnvironmentStore {
       if (!present || entry.holders > 0 || entry === keep) continue;
       this.#entries.delete(idOf(entry.tenant, entry.key));
       this.#options.logger.info({ key: entry.key, tenant: entry.tenant }, 'an environment makes room');
+      for (const startKey of entry.startKeys) this.#options.retire(entry.tenant, startKey);
       await this.#remove(entry.tenant, join(directory, entry.tenant, entry.key));
     }
     if (this.#building === 0 && (await freeBytes(directory)) < minFreeBytes) await this.#dropCaches();

@@ -62,6 +62,11 @@ export interface EnvironmentProvider {
    * @throws EnvironmentError; the signal's reason when aborted
    */
   resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment>;
+  /**
+   * Holds everything that is there: for an attempt of a former agent, of which nobody knows what it runs in. Absent where
+   * what runs is never evicted.
+   */
+  holdAll?(): Pick<PreparedEnvironment, 'release'>;
 }
 
 type FailureCode = typeof ExecutionError_Code.ENVIRONMENT_FAILED | typeof ExecutionError_Code.POLICY_DENIED;

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Logger } from '@harrier/shared';
+import { type Logger, lockDirectory } from '@harrier/shared';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
 import { CondaProvider } from './conda/conda-provider.ts';
 import type { EnvironmentProvider } from './environment.ts';
@@ -33,6 +33,8 @@ export interface PackageProvidersOptions {
   dataDir: string;
   searchPath: string;
   runs: PrivateRuns;
+  /** Ends the warm interpreter of an environment that is evicted. */
+  retire: (tenant: string, startKey: string) => void;
   /** Interpreter of `inline`, once the launcher has told it. */
   python: () => string | undefined;
   /** Why nothing can be built or run in a sandbox now. */
@@ -40,13 +42,29 @@ export interface PackageProvidersOptions {
   logger: Logger;
 }
 
-/** The environments whose packages are installed on this host: venv and conda, over one store. */
-export async function createPackageProviders(options: PackageProvidersOptions): Promise<EnvironmentProvider[]> {
+export interface PackageProviders {
+  providers: EnvironmentProvider[];
+  /** Leaves the store to another agent. */
+  close(): void;
+}
+
+/**
+ * The environments whose packages are installed on this host: venv and conda, over one store.
+ * @throws HarrierError failed_precondition, when another agent has the store: it would take builds that go on for torn ones
+ */
+export async function createPackageProviders(options: PackageProvidersOptions): Promise<PackageProviders> {
   const { settings, runs, searchPath, dataDir, indexUrl, logger } = options;
   const isRoot = process.getuid?.() === 0;
   const directory = settings.directory ?? (await defaultDirectory(dataDir, isRoot));
-  const open = { directory, minFreeBytes: settings.minFreeBytes, builder: isRoot ? SANDBOX_USER : undefined, logger };
-  const store = await EnvironmentStore.open({ ...open, maxBytes: settings.maxBytes ?? (await shareOf(directory)) });
+  const lock = lockDirectory(directory, { holder: 'agent', mode: 0o711 });
+  const store = await EnvironmentStore.open({
+    directory,
+    maxBytes: settings.maxBytes ?? (await shareOf(directory)),
+    minFreeBytes: settings.minFreeBytes,
+    builder: isRoot ? SANDBOX_USER : undefined,
+    retire: options.retire,
+    logger,
+  });
   const found = await findTool('uv', `${join(dataDir, 'tools')}:${searchPath}`);
   const uv = found && (await reachableTool(found, join(directory, '.tools'), isRoot));
   const indexes = {
@@ -63,7 +81,8 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
   });
   const channels = { channels: settings.channels, allowed: settings.allowedChannels };
   logger.info({ directory, installer: uv === undefined ? 'pip' : 'uv' }, 'environments are kept');
-  return [venv, new CondaProvider({ ...common, venv, uv, channels })];
+  const providers = [venv, new CondaProvider({ ...common, venv, uv, channels })];
+  return { providers, close: () => lock.release() };
 }
 
 async function defaultDirectory(dataDir: string, isRoot: boolean): Promise<string> {

@@ -22,5 +22,6 @@ export function storedPython(
     variables: { [variable]: ENVIRONMENT_PATH, PATH: `${ENVIRONMENT_PATH}/bin:/usr/local/bin:/usr/bin:/bin` },
     preload,
   };
+  held.runsAs(start.key);
   return { start, release: () => held.release() };
 }

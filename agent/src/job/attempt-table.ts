@@ -321,7 +321,9 @@ export class AttemptTable implements PreparationsEvents {
       if (!finished) running.add(key);
       if (!this.#held.has(key)) {
         const from = { state: finished ? 'finished' : 'running', askedBefore: this.#asked } as const;
-        this.#add(new HeldAttempt({ executionId, attempt }, keeper, from));
+        // A former agent has prepared what it runs in.
+        const prepared = finished ? undefined : this.#options.environments.holdAll();
+        this.#add(new HeldAttempt({ executionId, attempt }, keeper, { ...from, ...(prepared && { prepared }) }));
       }
     }
     for (const [key, held] of [...this.#held]) {

@@ -115,6 +115,18 @@ const SUCCEEDED: AttemptEnd = {
   stderrTruncated: false,
 };
 
+test('what a former agent has prepared is held until the attempts that it left have ended', () => {
+  const { table, executor, provider } = setUp();
+  const finished = { executionId: 'b', attempt: 1 };
+  table.onRecovered(executor, [
+    { ...A, finished: false },
+    { ...finished, finished: true },
+  ]);
+  expect(provider.held).toBe(1);
+  table.onFinished(A, SUCCEEDED);
+  expect(provider.held).toBe(0);
+});
+
 test('what is there already starts at once, and is held until the end', () => {
   const { table, executor, provider, told, onEnvironmentPrepared } = setUp();
   provider.isThere = true;

@@ -60,6 +60,7 @@ export class EnvironmentBuilds {
       maxBytes: 4 * 1024 ** 3,
       minFreeBytes: 64 * 1024 ** 2,
       builder: isRoot ? { uid: 70621, gid: 70621 } : undefined,
+      retire: (tenant, startKey) => launcher.retire(tenant, startKey),
       logger: silentLogger(),
     });
     return new EnvironmentBuilds(runs, store, launcher, record, [dataDir, stored]);

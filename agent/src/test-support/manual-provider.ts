@@ -48,6 +48,10 @@ export class ManualProvider implements EnvironmentProvider {
     return this.resolved;
   }
 
+  holdAll(): PreparedEnvironment {
+    return this.#hold();
+  }
+
   /** The newest. */
   get last(): Making {
     const last = this.made.at(-1);

@@ -68,6 +68,10 @@ export class CondaProvider implements EnvironmentProvider {
     return held === undefined ? undefined : storedPython(held, request.preload, 'CONDA_PREFIX');
   }
 
+  holdAll(): { release(): void } {
+    return this.#options.store.holdAll();
+  }
+
   async prepare(
     request: EnvironmentRequest,
     events: PreparationEvents,

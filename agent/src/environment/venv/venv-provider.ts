@@ -57,6 +57,10 @@ export class VenvProvider implements EnvironmentProvider {
     return held === undefined ? undefined : storedVenv(held, request.preload);
   }
 
+  holdAll(): { release(): void } {
+    return this.#options.store.holdAll();
+  }
+
   async prepare(
     request: EnvironmentRequest,
     events: PreparationEvents,
