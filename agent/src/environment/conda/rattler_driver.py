@@ -97,7 +97,7 @@ async def install_environment(request: dict, prefix: str) -> None:
     )
 
 
-def main() -> None:
+def main() -> int:
     request = json.load(sys.stdin)
     try:
         if sys.argv[1] == "solve":
@@ -106,8 +106,13 @@ def main() -> None:
             asyncio.run(install_environment(request, sys.argv[2]))
     except Exception as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by the interpreter's own end: threads of the solver that call back into it meanwhile abort the process.
+    os._exit(code)
