@@ -88,7 +88,7 @@ class Bench {
     for (let run = 0; run < COLD_RUNS; run++) {
       bare.push(time(() => docker('run', '--rm', '--network', 'none', PYTHON_IMAGE, 'python3', '-c', 'pass')));
       // Other limits need another container.
-      const other = await this.#module(ADD_ONE, kind, { limits: { processes: 200 + run } });
+      const other = await this.#module(ADD_ONE, kind, { limits: { memoryBytes: BigInt(256 + run) * 1024n ** 2n } });
       cold.push(await this.#call(other, 1));
     }
     return {
