@@ -32,7 +32,7 @@ export interface DockerParts {
   containers(): number;
   /** Resolves when it is known whether there is an engine, and what a former agent has left. */
   open(): Promise<void>;
-  close(): void;
+  close(): Promise<void>;
 }
 
 export function createDockerParts(options: DockerPartsOptions): DockerParts {
@@ -56,8 +56,8 @@ export function createDockerParts(options: DockerPartsOptions): DockerParts {
       await engine.open();
       executor.open();
     },
-    close: () => {
-      pool.close();
+    close: async () => {
+      await pool.close();
       executor.close();
       engine.close();
     },

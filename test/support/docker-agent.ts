@@ -10,7 +10,7 @@ import { Images } from '../../agent/src/docker/images.ts';
 import { SCRIPT_RUNNERS } from '../../agent/src/executor/container-program.ts';
 import { DockerExecutor } from '../../agent/src/executor/docker-executor.ts';
 import type { AttemptEnd, AttemptKey, ExecutorEvents, StartRefusal } from '../../agent/src/executor/executor.ts';
-import { DOCKER_SOCKET, PYTHON_IMAGE } from './docker-engine.ts';
+import { DOCKER_SOCKET, docker, PYTHON_IMAGE } from './docker-engine.ts';
 import { directory } from './workspace.ts';
 
 type AssignmentFields = Omit<MessageInitShape<typeof AssignmentSchema>, '$typeName' | '$unknown'>;
@@ -114,7 +114,11 @@ export class DockerAgent {
     const agent = new DockerAgent(options);
     await agent.engine.open();
     agent.executor.open();
-    onTestFinished(() => agent.close());
+    onTestFinished(() => {
+      agent.close();
+      const left = docker('ps', '--all', '--quiet', '--filter', `label=harrier.agent=${agent.dataDir}`);
+      if (left !== '') docker('rm', '--force', ...left.split('\n'));
+    });
     return agent;
   }
 

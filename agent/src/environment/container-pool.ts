@@ -8,7 +8,7 @@ import type { ContainerBudget, ReleasePlace } from '../docker/container-budget.t
 import { LABEL, listContainers } from '../docker/container-list.ts';
 import { containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun } from '../docker/container-run.ts';
-import { type DockerEngine, engineMessage } from '../docker/engine.ts';
+import { type DockerEngine, EngineUnavailableError, engineMessage } from '../docker/engine.ts';
 import type { HeldImage } from '../docker/images.ts';
 import type { ExpectMessage, StartEnvironment } from '../launcher/messages.ts';
 import { EnvironmentError, type EnvironmentRequest, type PreparedEnvironment } from './environment.ts';
@@ -82,6 +82,8 @@ export class ContainerPool {
   /** By key: all that have not left. */
   readonly #all = new Map<string, Warm>();
   readonly #starts = new Map<string, Promise<Warm>>();
+  /** What is being removed now. */
+  readonly #removals = new Set<Promise<void>>();
   #launcherPid: number | undefined;
   #closed = false;
 
@@ -139,10 +141,13 @@ export class ContainerPool {
     this.#engineChanged();
   }
 
-  /** Leaves the containers with running calls to the launcher and a later agent. */
-  close(): void {
+  /** Removes the containers that nobody uses; those with running calls are left to the launcher and a later agent. */
+  async close(): Promise<void> {
+    const idle = [...this.#all.values()].filter(({ users, state }) => users === 0 && state === 'ready');
+    for (const warm of idle) this.#leave(warm);
     this.#closed = true;
     for (const { idleTimer } of this.#all.values()) clearTimeout(idleTimer);
+    await Promise.all(this.#removals);
   }
 
   async #start(pooled: string, request: EnvironmentRequest, image: HeldImage): Promise<Warm> {
@@ -210,18 +215,15 @@ export class ContainerPool {
     const onOutput = (_: string, data: Buffer): void => {
       written = (written + data.toString('utf8')).slice(-SHOWN_CHARS);
     };
-    const running = await warm.run.start(options, undefined, onOutput, engine.lost);
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(() => late.reject(new Error('it took too long')), ATTACH_TIMEOUT_MS);
     try {
-      const ended = running.ended
-        .then(() => warm.run.exit())
-        .then(({ exitCode }) => {
-          throw new Error(`it ended with exit code ${exitCode}`);
-        });
+      const running = await warm.run.start(options, undefined, onOutput, engine.lost);
+      const ended = running.ended.then(() => endedEarly(warm.run));
       await Promise.race([warm.attached.promise, ended, late.promise]);
     } catch (error) {
-      engine.lost.throwIfAborted();
+      const gone = engine.unavailable();
+      if (gone !== undefined) throw new EngineUnavailableError(gone, { cause: error });
       const said = written.trim() === '' ? '' : `:\n${written.trim()}`;
       const message = `no Python 3.9 or newer comes up in the image ${image.lock}: ${engineMessage(error)}${said}`;
       throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message, { cause: error });
@@ -269,7 +271,8 @@ export class ContainerPool {
     this.#all.delete(warm.key);
     for (const [pooled, current] of this.#current) if (current === warm) this.#current.delete(pooled);
     this.#options.host.retire(warm.tenant, warm.key);
-    void this.#remove(warm);
+    const removal = this.#remove(warm).finally(() => this.#removals.delete(removal));
+    this.#removals.add(removal);
   }
 
   async #remove(warm: Warm): Promise<void> {
@@ -316,6 +319,11 @@ export class ContainerPool {
       logger.warn({ reason: engineMessage(error) }, 'containers not looked through');
     }
   }
+}
+
+async function endedEarly(run: ContainerRun): Promise<never> {
+  const { exitCode } = await run.exit();
+  throw new Error(`it ended with exit code ${exitCode}`);
 }
 
 function poolKey({ tenant, preload }: EnvironmentRequest, image: HeldImage): string {
