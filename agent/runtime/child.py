@@ -53,6 +53,7 @@ class Shared:
         self.isolation = isolation
         self.cgroup_limits = cgroup_limits  # what holds for a call as a whole, when its worker joins control groups
         self._memory = namespaces.Memory()
+        self._ruleset = namespaces.scope_ruleset(self._memory) if isolation == SANDBOX else None
         self._calls: dict[int, list[namespaces.Call]] = {}
         self._program = seccomp.build() if isolation == SANDBOX else b""
         self.baseline = limits.baseline_bytes()
@@ -70,7 +71,9 @@ class Shared:
 
     def _prepare(self, tmp_bytes: int) -> list[namespaces.Call]:
         call, memory = namespaces.call, self._memory
-        calls = [
+        # Calls without network share an abstract socket namespace with the tenant's others.
+        calls = [call("landlock_restrict_self", self._ruleset)] if self._ruleset is not None else []
+        calls += [
             call("close_range", channel.FD + 1, 0xFFFFFFFF),
             call("setsid"),  # a signal to "my process group" must not reach the zygote or another call
         ]

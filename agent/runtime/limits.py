@@ -19,6 +19,8 @@ _ADDRESS_SPACE_SLACK_BYTES = 512 * _MIB
 PROCESS_SLACK = 512
 
 NOFILE = 4096
+# The kernel's default. Locked memory cannot be swapped out or reclaimed.
+_MEMLOCK_BYTES = 8 * _MIB
 
 
 def baseline_bytes() -> tuple[int, int]:
@@ -38,6 +40,11 @@ def set_fixed() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     nofile = NOFILE if hard == resource.RLIM_INFINITY else min(NOFILE, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (nofile, nofile))
+    hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    locked = _MEMLOCK_BYTES if hard == resource.RLIM_INFINITY else min(_MEMLOCK_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (locked, locked))
+    for kind in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):
+        resource.setrlimit(kind, (0, 0))  # no call goes before the host's own processes
 
 
 def set_for_call(memory_bytes: int, processes: int, baseline: tuple[int, int], cgroup_limits: list[str]) -> None:

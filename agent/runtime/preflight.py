@@ -1,7 +1,8 @@
-"""Proves that calls can be run before the launcher says that it is ready: starts a zygote and runs one call in it."""
+"""Proves that calls can be run, and that the sandbox holds, before the launcher says that it is ready: by one call."""
 
 from __future__ import annotations
 
+import json
 import os
 
 import frames
@@ -15,8 +16,34 @@ from zygote_process import ZygoteProcess
 
 _TIMEOUT_S = 30.0
 _TMP_BYTES = 1 << 20
-_CODE = b"def handler(input):\n    return input\n"
-_INPUT = b'{"ok":true}'
+# What must hold in every sandbox, as a call sees it: the names of what does not.
+_CODE = b"""
+import os, socket
+def handler(input):
+    status = dict(line.split(':', 1) for line in open('/proc/self/status').read().splitlines() if ':' in line)
+    capabilities = [int(status[name], 16) for name in ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb')]
+    def writable(path):
+        try:
+            os.close(os.open(path + '/harrier-probe', os.O_CREAT | os.O_WRONLY))
+            return True
+        except OSError:
+            return False
+    holds = {
+        'a PID namespace of its own': os.getpid() == 1 and [n for n in os.listdir('/proc') if n.isdigit()] == ['1'],
+        'a user that is not root': 0 not in (os.getuid(), os.geteuid()),
+        'no capabilities': not any(capabilities),
+        'no_new_privs': status['NoNewPrivs'].strip() == '1',
+        'a seccomp filter': status['Seccomp'].strip() == '2',
+        'no network but a loopback': {name for _, name in socket.if_nameindex()} <= {'lo'},
+        'a file system that cannot be written': not any(map(writable, ('', '/usr', '/etc', '/dev', '/harrier'))),
+        'a private /tmp and /dev/shm': writable('/tmp') and writable('/dev/shm'),
+        'no open descriptors of others': sorted(os.listdir('/proc/self/fd'))[:4] == ['0', '1', '2', '3']
+            and len(os.listdir('/proc/self/fd')) <= 5,
+    }
+    return {'missing': [name for name, held in holds.items() if not held]}
+"""
+_BARE_CODE = b"def handler(input):\n    return {'missing': []}\n"
+_FINE = b'{"missing":[]}'
 
 
 class Unusable(Exception):
@@ -28,6 +55,7 @@ class _Check:
 
     def __init__(self, loop: Loop, log: object, spec: Spec) -> None:
         self._loop = loop
+        self._code = _CODE if spec.bwrap else _BARE_CODE
         self.fault: str | None = "it did not answer in time"
         self._timer = loop.call_later(_TIMEOUT_S, loop.stop)
         self.zygote = ZygoteProcess(loop, log, spec, self)
@@ -38,9 +66,9 @@ class _Check:
 
     def on_forked(self, worker: Worker) -> None:
         header = {"type": "start", "kind": "python", "handler": "handler", "filename": "preflight.py", "context": {}}
-        header.update(code_bytes=len(_CODE), input_bytes=len(_INPUT))
+        header.update(code_bytes=len(self._code), input_bytes=2)
         header["limits"] = {"memory_bytes": 0, "processes": 0, "result_bytes": 0}
-        worker.give(self, frames.encode(header, _CODE + _INPUT), 1 << 20, self._on_reply)
+        worker.give(self, frames.encode(header, self._code + b"{}"), 1 << 20, self._on_reply)
 
     def on_fork_failed(self, worker: Worker, text: str) -> None:
         self._end(text)
@@ -55,8 +83,10 @@ class _Check:
         self._end(reason)
 
     def _on_reply(self, worker: Worker, reply: dict, body: bytes) -> None:
-        fine = reply["type"] == "result" and body == _INPUT
-        self._end(None if fine else str(reply.get("message", reply)))
+        if reply["type"] != "result":
+            self._end(str(reply.get("message", reply)))
+        else:
+            self._end(None if body == _FINE else f"the sandbox lacks {', '.join(json.loads(body)['missing'])}")
         worker.close()
 
     def _end(self, fault: str | None) -> None:

@@ -56,6 +56,27 @@ class Start(unittest.TestCase):
         finally:
             launcher.__exit__()
 
+    def test_a_sandbox_that_does_not_hold_is_refused(self) -> None:
+        for option, missing in (
+            ("--unshare-net", "no network but a loopback"),
+            ("--remount-ro", "a file system that cannot"),
+        ):
+            launcher = support.Launcher()
+            self.addCleanup(launcher.__exit__)
+            with tempfile.TemporaryDirectory() as directory:
+                os.chmod(directory, 0o755)
+                path = os.path.join(directory, "bwrap")
+                words = ["--remount-ro", "/"] if option == "--remount-ro" else [option]
+                with open(path, "w") as file:
+                    file.write(
+                        f"#!/usr/bin/python3\nimport os, sys\nwords, gone = sys.argv, {words!r}\nat = words.index(gone[0])\n"
+                    )
+                    file.write("del words[at:at + len(gone)]\nos.execv('/usr/bin/bwrap', words)\n")
+                os.chmod(path, 0o755)
+                refused = launcher.start(env={"PATH": f"{directory}:/usr/bin:/bin"})
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"the sandbox lacks {missing}", refused.stderr)
+
     def test_a_bubblewrap_that_fails_is_told(self) -> None:
         launcher = support.Launcher()
         self.addCleanup(launcher.__exit__)

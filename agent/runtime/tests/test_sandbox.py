@@ -106,6 +106,42 @@ return out
 """)
         self.assertEqual(result, {"interfaces": ["lo"], "connect": "ENETUNREACH"})
 
+    def test_abstract_sockets_of_other_calls_are_out_of_reach(self) -> None:
+        if tuple(map(int, platform.release().split(".")[:2])) < (6, 12):
+            self.skipTest("Landlock knows abstract unix sockets from Linux 6.12 on")
+        other = self.agent.start(
+            "import socket, time\ndef handler(input):\n    server = socket.socket(socket.AF_UNIX)\n"
+            "    server.bind('\\0mine')\n    server.listen()\n    print('up')\n    time.sleep(60)"
+        )
+        self.agent.wait_for_output(other, b"up\n")
+        result = self.probe("""
+import socket
+out = {}
+own = socket.socket(socket.AF_UNIX)
+own.bind('\\0own')
+own.listen()
+for name in ('mine', 'own'):
+    out[name] = socket.socket(socket.AF_UNIX).connect_ex('\\0' + name)
+return out
+""")
+        self.agent.send({"type": "cancel", "execution": other, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+        self.assertEqual(result, {"mine": 1, "own": 0})
+
+    def test_every_mount_forbids_setuid_files(self) -> None:
+        result = self.probe(
+            "return {'mounts': [line.split()[1] for line in open('/proc/mounts') if 'nosuid' not in line.split()[3]]}"
+        )
+        self.assertEqual(result, {"mounts": []})
+
+    def test_limits_on_what_a_process_may_hold(self) -> None:
+        result = self.probe("""
+import resource
+return {n: resource.getrlimit(getattr(resource, 'RLIMIT_' + n)) for n in ('CORE', 'NOFILE', 'MEMLOCK', 'RTPRIO', 'NICE')}
+""")
+        self.assertLessEqual(result.pop("NOFILE")[1], 4096)
+        self.assertLessEqual(result.pop("MEMLOCK")[1], 8 << 20)
+        self.assertEqual(result, {"CORE": [0, 0], "RTPRIO": [0, 0], "NICE": [0, 0]})
+
     def test_shared_memory_is_its_own(self) -> None:
         code = "return {'id': libc.shmget(4711, 4096, 0o1600 | 0o2000)}"  # IPC_CREAT | IPC_EXCL: fails if it exists
         for _ in range(2):
