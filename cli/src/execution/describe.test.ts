@@ -28,6 +28,12 @@ describe('describeError', () => {
     const error = create(ExecutionErrorSchema, { code: Code.HANDLER_ERROR, message: 'ValueError: no', details });
     expect(describeError(error)).toBe('HANDLER_ERROR: ValueError: no\nTraceback …\n  File "code.py"');
   });
+
+  it('leaves nothing to the terminal of what the code has chosen', () => {
+    const message = 'a\u001b]0;title\u0007b\u001b[2Jc\rd\u0008e\u009b31mf\tg\nh';
+    const error = create(ExecutionErrorSchema, { code: Code.HANDLER_ERROR, message });
+    expect(describeError(error)).toBe('HANDLER_ERROR: abcdef\tg\nh');
+  });
 });
 
 it('shows a state that only a newer control plane knows as its number', () => {

@@ -2,7 +2,7 @@ import { type Timestamp, timestampDate } from '@bufbuild/protobuf/wkt';
 import { ExecutionError_Code as Code, type ExecutionError } from '@harrier/shared/gen/error';
 import { type Execution, Execution_State as State } from '@harrier/shared/gen/execution';
 import { EXIT } from '../failure.ts';
-import { paint, type Style } from '../output/terminal.ts';
+import { paint, printable, type Style } from '../output/terminal.ts';
 
 const STATE_STYLES: Readonly<Partial<Record<keyof typeof State, Style>>> = {
   RUNNING: 'cyan',
@@ -27,7 +27,7 @@ export function paintState(state: State, stream?: NodeJS.WriteStream): string {
 export function describeError(error: ExecutionError): string {
   const traceback = error.details?.traceback;
   const text = `${nameIn(Code, error.code)}: ${error.message}`;
-  return typeof traceback === 'string' && traceback !== '' ? `${text}\n${traceback.trimEnd()}` : text;
+  return printable(typeof traceback === 'string' && traceback !== '' ? `${text}\n${traceback.trimEnd()}` : text);
 }
 
 /** The exit code that follows the execution. */

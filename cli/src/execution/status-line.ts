@@ -1,5 +1,5 @@
 import type { ExecutionStateChange, Progress } from '@harrier/shared/gen/execution';
-import { isTerminal, paint, writeError } from '../output/terminal.ts';
+import { isTerminal, paint, printable, writeError } from '../output/terminal.ts';
 import { stateName } from './describe.ts';
 
 const BAR_WIDTH = 24;
@@ -41,5 +41,5 @@ export function progressBar({ percent, step }: Pick<Progress, 'percent' | 'step'
   const share = Math.min(1, Math.max(0, percent / 100));
   const full = Math.round(share * BAR_WIDTH);
   const bar = '█'.repeat(full) + '░'.repeat(BAR_WIDTH - full);
-  return `[${bar}] ${String(Math.round(share * 100)).padStart(3)} %${step === '' ? '' : ` ${step}`}`;
+  return `[${bar}] ${String(Math.round(share * 100)).padStart(3)} %${step === '' ? '' : ` ${printable(step)}`}`;
 }

@@ -1,5 +1,5 @@
 import { stripVTControlCharacters } from 'node:util';
-import { isTerminal, paint } from './terminal.ts';
+import { isTerminal, paint, printable } from './terminal.ts';
 
 /**
  * Rows as text: on a terminal aligned below a heading, else one row a line with its cells parted by tabs and no heading,
@@ -32,7 +32,7 @@ export function formatFields(fields: readonly (readonly [string, string])[], ter
 }
 
 function flat(cell: string): string {
-  return stripVTControlCharacters(cell).replaceAll(/[\t\r\n]+/g, ' ');
+  return printable(cell).replaceAll(/[\t\n]+/g, ' ');
 }
 
 function widthOf(cell: string): number {

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
-import { styleText } from 'node:util';
+import { stripVTControlCharacters, styleText } from 'node:util';
 
 /** 128 + SIGPIPE: what a program ends with when its reader has gone. */
 const EXIT_CLOSED_PIPE = 141;
@@ -24,6 +24,14 @@ async function writeTo(stream: Writable, data: string | Uint8Array): Promise<voi
 /** Colour on a terminal; plain when it is none, or NO_COLOR is set. */
 export function paint(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
   return styleText(style, text, { stream });
+}
+
+/**
+ * Text that code has chosen, where a person reads ours: without what would move the cursor, change the terminal's title, or
+ * hide what stands before it. Lines and tabs stay.
+ */
+export function printable(text: string): string {
+  return stripVTControlCharacters(text).replace(/[^\P{Cc}\n\t]/gu, '');
 }
 
 /** A person looks at standard output. */
