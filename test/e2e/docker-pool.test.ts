@@ -75,6 +75,20 @@ describe('a warm container', () => {
     expect(await outputOf(code(RETURN_IMAGE, { image: 'harrier-test/pool:three' }))).toEqual({ text: 'three\n' });
   });
 
+  test('gives its place to whoever waits as soon as its call has ended', async () => {
+    const source =
+      'import os, time\ndef handler(input):\n    print("up", flush=True)\n    time.sleep(input["s"])\n    return {}\n';
+    const busy = await Promise.all(
+      ['five', 'six'].map((text) => create(executions, code(source, { image: ownImage(text), input: { s: 3600 } }))),
+    );
+    for (const id of busy) await untilPrinted(executions, id, 'up');
+    const waiting = create(executions, code(RETURN_IMAGE, { image: ownImage('seven') }));
+    await executions.cancelExecution({ id: busy[0] ?? '' });
+    const execution = await finished(executions, await waiting);
+    expect(execution, execution.error?.message).toMatchObject({ outputJson: '{"text":"seven\\n"}' });
+    await executions.cancelExecution({ id: busy[1] ?? '' });
+  });
+
   test('has imported what its module preloads', async () => {
     const environment = { kind: { case: 'docker' as const, value: { image: PYTHON_IMAGE } } };
     await stack.modules.createModule({

@@ -17,6 +17,11 @@ export class ContainerBudget {
     return this.#used;
   }
 
+  /** Whether somebody waits for a place. */
+  get contested(): boolean {
+    return this.#waiting.size > 0;
+  }
+
   /** @param makeRoom gives up a container that nobody uses, and its place; answers whether there was one */
   onFull(makeRoom: () => boolean): void {
     this.#makeRoom = makeRoom;

@@ -241,8 +241,10 @@ export class Images {
         if (line.error !== undefined) throw new Error(line.error);
         const told = progress.add(line);
         if (told !== undefined) say(`${told}\n`);
-        if (progress.percent === pull.percent) continue;
-        pull.percent = progress.percent;
+        // The engine tells of every few bytes.
+        const percent = Math.floor(progress.percent);
+        if (percent === pull.percent) continue;
+        pull.percent = percent;
         for (const follower of pull.followers) follower.onProgress(pull.percent, step(reference));
       }
       signal.throwIfAborted();

@@ -251,6 +251,10 @@ export class ContainerPool {
   #watchIdle(warm: Warm): void {
     if (warm.users > 0 || warm.state !== 'ready' || this.#closed) return;
     clearTimeout(warm.idleTimer);
+    if (this.#options.budget.contested) {
+      this.#leave(warm);
+      return;
+    }
     warm.idleTimer = setTimeout(() => this.#leave(warm), this.#options.idleMs);
     // The last one that became idle is the last to make room.
     this.#all.delete(warm.key);

@@ -264,8 +264,12 @@ export class DockerExecutor implements Executor {
       return;
     }
     clearTimeout(attempt.timer);
+    if (graceMs === 0) {
+      void this.#kill(attempt, 'SIGKILL');
+      return;
+    }
     attempt.timer = setTimeout(() => void this.#kill(attempt, 'SIGKILL'), graceMs);
-    if (graceMs > 0) void this.#kill(attempt, 'SIGTERM');
+    void this.#kill(attempt, 'SIGTERM');
   }
 
   async #kill(attempt: DockerAttempt, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
