@@ -17,6 +17,8 @@ export interface EnvironmentRequest {
 export interface PreparedEnvironment {
   /** What the launcher's `start` gets; undefined for inline. */
   readonly start: StartEnvironment | undefined;
+  /** What is installed, where the request came without a lock and nothing had to be prepared. Absent otherwise. */
+  readonly lock?: string;
   /** It may be evicted from now on, when nobody else holds it. Safe to call twice. */
   release(): void;
 }

@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { realpathSync } from 'node:fs';
 import { readdir, realpath } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -35,6 +36,8 @@ export class Interpreters {
   readonly #preferred: () => string | undefined;
   readonly #mustBeOpen: boolean;
   #found: Promise<Interpreter[]> | undefined;
+  /** What was found, once it was. */
+  #known: readonly Interpreter[] = [];
 
   /**
    * @param preferred the interpreter of `inline`
@@ -52,16 +55,21 @@ export class Interpreters {
    */
   async find(wanted: string): Promise<Interpreter> {
     this.#found ??= this.#look();
-    const all = await this.#found;
-    const text = wanted.trim();
-    const real = text.startsWith('/') ? await realpath(text).catch(() => text) : undefined;
-    const found = all.find((one) => (real === undefined ? matchesVersion(text, one.version) : one.path === real));
+    this.#known = await this.#found;
+    const found = this.findKnown(wanted);
     if (found !== undefined) return found;
-    const list = all.map(({ version, path }) => `${version.join('.')} (${path})`).join(', ') || 'none';
+    const list = this.#known.map(({ version, path }) => `${version.join('.')} (${path})`).join(', ') || 'none';
     throw new EnvironmentError(
       Code.ENVIRONMENT_FAILED,
       `this agent has no Python "${wanted}" that a sandbox can run; it has ${list}`,
     );
+  }
+
+  /** As `find`, without asking anybody; undefined also as long as nobody has looked. */
+  findKnown(wanted: string): Interpreter | undefined {
+    const text = wanted.trim();
+    const real = text.startsWith('/') ? realPathOf(text) : undefined;
+    return this.#known.find((one) => (real === undefined ? matchesVersion(text, one.version) : one.path === real));
   }
 
   async #look(): Promise<Interpreter[]> {
@@ -140,6 +148,14 @@ function compareVersions(a: readonly number[], b: readonly number[]): number {
     if (order !== 0) return order;
   }
   return 0;
+}
+
+function realPathOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
 }
 
 function isBelow(path: string, directory: string): boolean {

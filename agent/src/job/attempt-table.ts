@@ -83,6 +83,8 @@ export class AttemptTable implements PreparationsEvents {
   readonly #replayed = new Set<AttemptKeeper>();
   /** Counts the questions for what keepers have; see `HeldAttempt.askedBefore`. */
   #asked = 0;
+  /** Locks that this link was told of beside the attempts that found them. */
+  readonly #locksTold = new Set<string>();
   /** Undefined while assignments are taken; otherwise why not. */
   #closedReason: string | undefined;
 
@@ -135,6 +137,7 @@ export class AttemptTable implements PreparationsEvents {
   linkDown(): void {
     this.#linked = false;
     this.#replayed.clear();
+    this.#locksTold.clear();
   }
 
   assign(assignment: Assignment): void {
@@ -172,6 +175,20 @@ export class AttemptTable implements PreparationsEvents {
     }
     const from = { ...this.#fromOf(assignment, arrivedAtMs), state: 'assigned', prepared } as const;
     this.#add(new HeldAttempt(ref, started, from));
+    this.#tellLock(ref, assignment, prepared);
+  }
+
+  /**
+   * A module may come without a lock although another one, or ad-hoc code, has led to the same environment before: its
+   * version gets that lock now, so that other agents install the same. Nobody waits for the answer.
+   */
+  #tellLock(ref: AttemptKey, { program }: Assignment, { start, lock = '' }: PreparedEnvironment): void {
+    if (lock === '' || program.case !== 'python') return;
+    const told = `${program.value.filename} ${start?.key}`;
+    if (this.#locksTold.has(told)) return;
+    if (this.#locksTold.size >= MAX_LOCKS_TOLD) this.#locksTold.clear();
+    this.#locksTold.add(told);
+    this.#options.send(lockFoundMessage(ref, lock));
   }
 
   #start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): Executor | StartRefusal {
@@ -432,6 +449,8 @@ export class AttemptTable implements PreparationsEvents {
   }
 }
 
+/** More only costs that a lock is told twice. */
+const MAX_LOCKS_TOLD = 10_000;
 const NO_PRELUDE = new Uint8Array(0);
 
 function environmentKind({ environment }: Assignment): string {

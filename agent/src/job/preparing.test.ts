@@ -115,6 +115,21 @@ const SUCCEEDED: AttemptEnd = {
   stderrTruncated: false,
 };
 
+test('a module whose environment is there already gets its lock all the same, once a link', () => {
+  const { table, provider, takeSent, link } = setUp();
+  provider.isThere = true;
+  provider.lock = 'six==1.17.0';
+  const C = { executionId: 'c', attempt: 1 };
+  for (const ref of [A, { executionId: 'b', attempt: 1 }]) table.assign(assignment(ref));
+  expect(takeSent()).toMatchObject([{ case: 'lockFound', value: { ref: A, lock: 'six==1.17.0' } }]);
+  table.onFinished(A, SUCCEEDED);
+  table.linkDown();
+  link();
+  takeSent();
+  table.assign(assignment(C));
+  expect(takeSent()).toMatchObject([{ case: 'lockFound', value: { ref: C } }]);
+});
+
 test('what a former agent has prepared is held until the attempts that it left have ended', () => {
   const { table, executor, provider } = setUp();
   const finished = { executionId: 'b', attempt: 1 };

@@ -21,6 +21,8 @@ export class ManualProvider implements EnvironmentProvider {
   readonly made: Making[] = [];
   /** What is there already. */
   isThere = false;
+  /** Its lock, when requests come without. */
+  lock: string | undefined;
   reason: string | undefined;
   /** Environments that are held. */
   held = 0;
@@ -32,7 +34,8 @@ export class ManualProvider implements EnvironmentProvider {
   }
 
   prepared(): PreparedEnvironment | undefined {
-    return this.isThere ? this.#hold() : undefined;
+    if (!this.isThere) return undefined;
+    return this.lock === undefined ? this.#hold() : { ...this.#hold(), lock: this.lock };
   }
 
   async prepare(request: EnvironmentRequest, events: PreparationEvents, signal: AbortSignal) {

@@ -64,8 +64,11 @@ export class CondaProvider implements EnvironmentProvider {
   }
 
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
-    const held = this.#options.store.holdByRequest(request.tenant, requestKey(condaOf(request)));
-    return held === undefined ? undefined : storedPython(held, request.preload, 'CONDA_PREFIX');
+    const plan = this.#knownPlan(condaOf(request));
+    const held = plan && this.#options.store.holdByRequest(request.tenant, requestKey(plan));
+    if (held === undefined) return undefined;
+    const prepared = storedPython(held, request.preload, 'CONDA_PREFIX');
+    return plan?.conda.lock === '' ? { ...prepared, lock: held.manifest.lock } : prepared;
   }
 
   holdAll(): { release(): void } {
@@ -79,9 +82,9 @@ export class CondaProvider implements EnvironmentProvider {
   ): Promise<PreparedEnvironment> {
     const plan = this.#plan(condaOf(request));
     const { tenant, preload } = request;
-    const text = plan.conda.lock || (await events.decideLock(await this.#lockOf(tenant, plan, events, signal)));
+    const text = plan.conda.lock || (await this.#decidedLock(tenant, plan, events, signal));
     const lock = this.#checked(plan, text);
-    const about = { kind: this.kind, lock: text, facts: {}, request: requestKey(plan.conda) };
+    const about = { kind: this.kind, lock: text, facts: {}, request: requestKey(plan) };
     const build = async (directories: BuildDirectories, told: TaskEvents, stop: AbortSignal) => {
       told.onProgress(30, 'installing packages');
       await this.#install(tenant, plan, lock, directories, told, stop);
@@ -103,6 +106,23 @@ export class CondaProvider implements EnvironmentProvider {
     const spec = conda.lock === '' ? specOf(conda) : { dependencies: [], channels: conda.channels, pip: [] };
     for (const requirement of spec.pip) checkRequirement(requirement);
     return { conda, spec, channels: chooseChannels(this.#options.channels, spec.channels) };
+  }
+
+  /** The lock that the same request has led to before, or else what it comes to now; another agent's may be first. */
+  async #decidedLock(tenant: string, plan: Plan, events: PreparationEvents, signal: AbortSignal): Promise<string> {
+    const before = this.#options.store.holdByRequest(tenant, requestKey(plan));
+    before?.release();
+    return await events.decideLock(before?.manifest.lock ?? (await this.#lockOf(tenant, plan, events, signal)));
+  }
+
+  /** As `#plan`; undefined where `prepare` says what is wrong. */
+  #knownPlan(conda: Conda): Plan | undefined {
+    try {
+      return this.#plan(conda);
+    } catch (error) {
+      if (error instanceof EnvironmentError) return undefined;
+      throw error;
+    }
   }
 
   /** A lock may name any URL: it must be of a channel that is allowed. */
@@ -252,8 +272,10 @@ function condaOf({ environment }: EnvironmentRequest): Conda {
   throw new Error(`a request for "${environment.kind.case}" came to conda`);
 }
 
-function requestKey({ file, dependencies, channels, lock }: Conda): string {
-  return EnvironmentStore.keyOf(['conda', file, dependencies, channels, lock]);
+/** Of what a caller wrote, and of the channels that it means now. */
+function requestKey({ conda, channels }: Plan): string {
+  const { file, dependencies, lock } = conda;
+  return EnvironmentStore.keyOf(['conda', file, dependencies, channels.urls, lock]);
 }
 
 function keyOf(lock: string): string {

@@ -9,6 +9,7 @@ import {
   TOOLS_PATH,
 } from '../../test-support/environment-builds.ts';
 import type { EnvironmentRequest } from '../environment.ts';
+import type { IndexPolicy } from '../index-policy.ts';
 import { Interpreters } from '../interpreters.ts';
 import { findTool } from '../tools.ts';
 import { pipInstaller, uvInstaller } from './installer.ts';
@@ -19,14 +20,16 @@ const builds = await EnvironmentBuilds.start();
 afterAll(() => builds.stop());
 const never = new AbortController().signal;
 
-async function provider(kind: 'uv' | 'pip'): Promise<VenvProvider> {
+const PUBLIC = { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] };
+
+async function provider(kind: 'uv' | 'pip', indexes: IndexPolicy = PUBLIC): Promise<VenvProvider> {
   const uv = await findTool('uv', TOOLS_PATH);
   return new VenvProvider({
     store: builds.store,
     runs: builds.runs,
     interpreters: new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot),
     installer: kind === 'uv' ? uvInstaller(uv ?? 'uv is missing: run npm test, or pip install uv') : pipInstaller(),
-    indexes: { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] },
+    indexes,
     unavailable: () => undefined,
   });
 }
@@ -52,6 +55,7 @@ describe.each(['uv', 'pip'] as const)('with %s', (kind) => {
     expect(await builds.outcome(prepared, write)).toBe('failed HANDLER_ERROR');
     const again = venv.prepared(wanted);
     expect(again?.start?.key).toBe(prepared.start?.key);
+    expect(again?.lock).toBe(told.locks[0]);
     again?.release();
     prepared.release();
     expect(await venv.resolve(request({ lock: told.locks[0] ?? '' }, kind), never)).toMatchObject({ held: true });
@@ -125,6 +129,27 @@ test.each([
 test('the dependencies of a pyproject.toml are installed', async () => {
   const pyproject = '[project]\nname = "x"\nversion = "1"\ndependencies = ["six==1.17.0"]\n';
   expect((await (await provider('uv')).resolve(request({ pyproject }), never)).lock).toContain('six==1.17.0');
+});
+
+test('the next agent process asks no resolver again, and an index that is not allowed any more is refused', async () => {
+  const wanted = request({ requirements: ['six==1.17.0'], indexUrl: 'https://pypi.org/simple/' }, 'next');
+  const allowing = {
+    indexUrl: 'https://pypi.org/simple',
+    allowed: ['https://pypi.org'],
+    allowExtra: false,
+    fileHosts: [],
+  };
+  const told = events();
+  (await (await provider('uv', allowing)).prepare(wanted, told, never)).release();
+  const next = await provider('uv', { ...allowing, indexUrl: 'https://pypi.org/simple/' });
+  expect(next.prepared(wanted)).toBeUndefined();
+  const again = events();
+  (await next.prepare(wanted, again, never)).release();
+  expect([again.locks, again.text]).toEqual([told.locks, '']);
+  const denying = await provider('uv', { ...allowing, allowed: [] });
+  const refused = denying.prepare(wanted, events(), never);
+  await expect(refused).rejects.toMatchObject({ code: Code.POLICY_DENIED });
+  expect(denying.prepared(wanted)).toBeUndefined();
 });
 
 test('a preparation that nobody waits for any more is stopped', async () => {

@@ -53,8 +53,11 @@ export class VenvProvider implements EnvironmentProvider {
   }
 
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
-    const held = this.#options.store.holdByRequest(request.tenant, requestKey(venvOf(request)));
-    return held === undefined ? undefined : storedVenv(held, request.preload);
+    const plan = this.#knownPlan(venvOf(request));
+    const held = plan && this.#options.store.holdByRequest(request.tenant, requestKey(plan));
+    if (held === undefined) return undefined;
+    const prepared = storedVenv(held, request.preload);
+    return plan?.venv.lock === '' ? { ...prepared, lock: held.manifest.lock } : prepared;
   }
 
   holdAll(): { release(): void } {
@@ -68,11 +71,11 @@ export class VenvProvider implements EnvironmentProvider {
   ): Promise<PreparedEnvironment> {
     const plan = await this.#plan(venvOf(request));
     const { tenant, preload } = request;
-    const lock = plan.venv.lock || (await events.decideLock(await this.#lockOf(tenant, plan, events, signal)));
-    checkLock(lock);
     const { store } = this.#options;
+    const lock = plan.venv.lock || (await this.#decidedLock(tenant, plan, events, signal));
+    checkLock(lock);
     const facts = { binds: JSON.stringify(plan.python.binds) };
-    const about = { kind: this.kind, lock, facts, request: requestKey(plan.venv) };
+    const about = { kind: this.kind, lock, facts, request: requestKey(plan) };
     const held = await store.build(
       tenant,
       this.#keyOf(plan, lock),
@@ -101,6 +104,27 @@ export class VenvProvider implements EnvironmentProvider {
     const requirements = requirementsOf(venv);
     const chosen = chooseIndexes(indexes, venv.indexUrl, venv.extraIndexUrls);
     return { venv, requirements, indexes: chosen, python: await interpreters.find(venv.python) };
+  }
+
+  /** As `#plan`, from what is known already; undefined where `prepare` has to look, or says what is wrong. */
+  #knownPlan(venv: Venv): Plan | undefined {
+    const python = this.#options.interpreters.findKnown(venv.python);
+    if (python === undefined) return undefined;
+    try {
+      const indexes = chooseIndexes(this.#options.indexes, venv.indexUrl, venv.extraIndexUrls);
+      return { venv, requirements: requirementsOf(venv), indexes, python };
+    } catch (error) {
+      if (error instanceof EnvironmentError) return undefined;
+      throw error;
+    }
+  }
+
+  /** The lock that the same request has led to before, or else what it comes to now; another agent's may be first. */
+  async #decidedLock(tenant: string, plan: Plan, events: PreparationEvents, signal: AbortSignal): Promise<string> {
+    const before = this.#options.store.holdByRequest(tenant, requestKey(plan));
+    before?.release();
+    const lock = before?.manifest.lock ?? (await this.#lockOf(tenant, plan, events, signal));
+    return lock === '' ? '' : await events.decideLock(lock);
   }
 
   #keyOf({ python, indexes }: Plan, lock: string): string {
@@ -153,9 +177,12 @@ function venvOf({ environment }: EnvironmentRequest): Venv {
   throw new Error(`a request for "${environment.kind.case}" came to venv`);
 }
 
-/** Of what a caller wrote: the same request finds the same environment without resolving it again. */
-function requestKey({ requirements, lock, python, indexUrl, extraIndexUrls, pyproject }: Venv): string {
-  return EnvironmentStore.keyOf(['venv', requirements, lock, python, indexUrl, extraIndexUrls, pyproject]);
+/**
+ * Of what a caller wrote and what it means on this host now: the same request finds the same environment without resolving it
+ * again, until the operator changes the index or the system its Python.
+ */
+function requestKey({ venv, requirements, python, indexes }: Plan): string {
+  return EnvironmentStore.keyOf(['venv', requirements, venv.lock, python.build, indexes.urls]);
 }
 
 function storedVenv(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
