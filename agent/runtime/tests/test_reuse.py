@@ -90,13 +90,11 @@ class Reuse(support.RuntimeTest):
             "def handler(input):\n"
             "    print('mine')\n"
             "    if input.get('first'):\n"
-            "        listener = socket.socket(socket.AF_UNIX)\n"
-            "        listener.bind('\\0late')\n"
-            "        listener.listen()\n"
+            "        listener = socket.create_server(('127.0.0.1', 4710))\n"
             "        threading.Thread(target=late, args=(listener,), daemon=True).start()\n"
             "    return {}"
         )
-        poke = "import socket\ndef handler(input):\n    s = socket.socket(socket.AF_UNIX)\n    s.connect('\\0late')\n    s.recv(1)\n    return {}"
+        poke = "import socket\ndef handler(input):\n    socket.create_connection(('127.0.0.1', 4710)).recv(1)\n    return {}"
         self.assertEqual(self.agent.run(code, {"first": True}, reuse_key="o").stdout, b"mine\n")
         self.assertSucceeds(self.agent.run(poke), {})
         self.assertEqual(self.agent.run(code, reuse_key="o").stdout, b"mine\n")
@@ -121,18 +119,15 @@ class Reuse(support.RuntimeTest):
 HOLDS = """
 import os, socket
 def handler(input):
+    listener = socket.create_server(('127.0.0.1', input['port']))
     print('up')
-    if input.get('wait'):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind('\\0' + input['wait'])
-        listener.listen()
-        listener.accept()
+    listener.accept()
     return {'ns': os.readlink('/proc/self/ns/pid')}
 """
 FREES = """
 import socket
 def handler(input):
-    socket.socket(socket.AF_UNIX).connect('\\0' + input['wait'])
+    socket.create_connection(('127.0.0.1', input['port']))
     return {}
 """
 
@@ -156,14 +151,15 @@ class Kept(support.RuntimeTest):
         self.assertEqual(counts, {"a": 3, "c": 2, "d": 2, "b": 1})
 
     def test_calls_wait_while_all_are_busy_and_fresh_ones_do_not(self) -> None:
-        held = {key: self.agent.start(HOLDS, {"wait": f"held {key}"}, reuse_key=key) for key in ("x", "y", "z")}
+        ports = {"x": 4711, "y": 4712, "z": 4713}
+        held = {key: self.agent.start(HOLDS, {"port": port}, reuse_key=key) for key, port in ports.items()}
         for execution in held.values():
             self.agent.wait_for_output(execution, b"up\n")
         waiting = self.agent.start(COUNTER, reuse_key="w")
-        self.assertSucceeds(self.agent.run(FREES, {"wait": "held y"}), {})
+        self.assertSucceeds(self.agent.run(FREES, {"port": ports["y"]}), {})
         self.assertEqual(self.agent.wait_for(waiting).result["n"], 1)
         for key in ("x", "z"):
-            self.agent.run(FREES, {"wait": f"held {key}"})
+            self.agent.run(FREES, {"port": ports[key]})
         for execution in held.values():
             self.assertEqual(self.agent.wait_for(execution).outcome, "succeeded")
 
