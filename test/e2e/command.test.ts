@@ -1,5 +1,5 @@
 // The command `harrier` as a person uses it: up, then run, exec, logs and the rest against it, then Ctrl-C.
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { Program, runProgram, untilGone } from '../support/program.ts';
@@ -38,14 +38,7 @@ describe('harrier up', () => {
   beforeAll(async () => {
     dataDirectory = directory('up');
     modulesFile = join(directory('modules'), 'modules.yaml');
-    writeFileSync(
-      modulesFile,
-      readFileSync(join(REPOSITORY, 'examples/modules.yaml'), 'utf8').replace('./modules/', './'),
-    );
-    copyFileSync(
-      join(REPOSITORY, 'examples/modules/describe_numbers.py'),
-      join(modulesFile, '..', 'describe_numbers.py'),
-    );
+    cpSync(join(REPOSITORY, 'examples'), join(modulesFile, '..'), { recursive: true });
     up = start();
     url = (await ready(up)).url;
     return async () => {
@@ -61,6 +54,16 @@ describe('harrier up', () => {
       stdout: '{"message":"Hello, Ada!"}\n',
       stderr: '',
     });
+  });
+
+  test('runs a module that is a directory with packages of its own', async () => {
+    const ran = await harrier('run', 'data-processor', '-i', '{"values": [3, 1, 2]}', '--follow');
+    expect(ran, ran.stderr).toMatchObject({ code: 0, stdout: expect.stringMatching(/rank +value[\s\S]*1 +1/) });
+    const again = await harrier('run', 'data-processor', '-i', '{"values": []}');
+    expect(again).toMatchObject({ code: 0, stdout: '{"count":0,"sorted":[]}\n' });
+    expect((await harrier('modules', 'validate', modulesFile)).stdout).toMatch(
+      /data-processor 1\.0\.0: 1 of 1 agents can run it/,
+    );
   });
 
   test('shows output as it comes, and again from the log, byte for byte', async () => {

@@ -72,6 +72,8 @@ export class PythonSource {
   #start(): Worker {
     const worker = new Worker(new URL('./worker.ts', import.meta.url), {
       resourceLimits: { maxOldGenerationSizeMb: 256 },
+      // What the process was started with is not for a thread of it: a module to import would be imported once more.
+      execArgv: [],
     });
     worker.unref();
     worker.on('message', (findings: SourceFindings) => this.#questions.get(findings.id)?.resolve(findings));
