@@ -1,8 +1,17 @@
+import { realpathSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { Environment_Docker_Pull as Pull } from '@harrier/shared/gen/module';
 import { describe, expect, test } from 'vitest';
-import { DOCKER_SOCKET, docker, PYTHON_IMAGE, startDockerEngine, stopDockerEngine } from '../support/docker-engine.ts';
+import {
+  DOCKER_SOCKET,
+  docker,
+  imageWith,
+  PYTHON_IMAGE,
+  startDockerEngine,
+  stopDockerEngine,
+} from '../support/docker-engine.ts';
 import { create, execute, finished, get, storedLog, untilState } from '../support/executions.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { until } from '../support/wait.ts';
@@ -89,6 +98,33 @@ describe('an image', () => {
     expect((await finished(executions, id)).state).toBe(State.CANCELLED);
     await until('the container to be gone', async () => (await metric('harrier_agent_active_containers')) === 0);
   });
+});
+
+test('code that names no image runs in that of the agent', async () => {
+  const environment = { kind: { case: 'docker' as const, value: {} } };
+  const source = 'def handler(input):\n    import sys\n    return {"version": list(sys.version_info[:2])}\n';
+  const execution = await execute(executions, {
+    target: { case: 'code', value: { source, environment } },
+    inputForm: { case: 'inputJson', value: '{}' },
+  });
+  expect(execution.outputJson, execution.error?.message).toMatch(/^\{"version":\[3,\d+\]\}$/);
+  const value = { source: 'package main', language: 'go', environment };
+  const missing = await execute(executions, { target: { case: 'code', value } });
+  expect(missing.error).toMatchObject({
+    code: Code.ENVIRONMENT_FAILED,
+    message: 'no image is named, and this agent has none for go (HARRIER_AGENT_RUNNER_IMAGES)',
+  });
+});
+
+test('code in Node.js runs in an image that has it', async () => {
+  const image = imageWith('harrier-test/nodejs:1', dirname(dirname(realpathSync(process.execPath))), '/opt/node');
+  const environment = { kind: { case: 'docker' as const, value: { image } } };
+  const source = 'export const run = ({ name }) => { console.log("printed"); return { hello: name }; };';
+  const execution = await execute(executions, {
+    target: { case: 'code', value: { source, language: 'nodejs', handler: 'run', environment } },
+    inputForm: { case: 'inputJson', value: '{"name":"you"}' },
+  });
+  expect(execution, execution.error?.message).toMatchObject({ outputJson: '{"hello":"you"}', stderrTail: 'printed\n' });
 });
 
 test('a command runs in an image', async () => {

@@ -1,5 +1,15 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { killProcessesWith, listProcesses } from './processes.ts';
@@ -9,6 +19,9 @@ import { until } from './wait.ts';
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'harrier', 'test-docker');
 /** Short, so that the sockets in it have short paths. */
 const RUNTIME = '/run/harrier-test-docker';
+/** A file for each run of tests that uses the engine, named after its process. */
+const USERS = join(RUNTIME, 'users');
+const RUN = process.env.HARRIER_TEST_RUN ?? String(process.pid);
 const LOG = join(RUNTIME, 'dockerd.log');
 
 /** A Docker engine of the tests' own: no network, no bridge, no part in an engine that the host may have. */
@@ -26,9 +39,18 @@ export async function startDockerEngine(): Promise<void> {
   }
   if (process.getuid?.() !== 0) throw new Error('the tests of Docker start an engine of their own, which takes root');
   mkdirSync(CACHE, { recursive: true });
-  mkdirSync(RUNTIME, { recursive: true });
+  mkdirSync(USERS, { recursive: true });
+  // The engine is shared by the files of a run, and by runs that go on at the same time: the last one ends it.
+  writeFileSync(join(USERS, RUN), '');
   if (!answers()) await launch();
   if (docker('image', 'ls', '--quiet', PYTHON_IMAGE) === '') docker('import', pythonTree(), PYTHON_IMAGE);
+}
+
+/** Ends the engine unless another run of tests uses it. */
+export async function leaveDockerEngine(run: string): Promise<void> {
+  rmSync(join(USERS, run), { force: true });
+  const users = existsSync(USERS) ? readdirSync(USERS) : [];
+  if (users.every((pid) => !existsSync(`/proc/${pid}`))) await stopDockerEngine();
 }
 
 /** Ends the engine: politely, or as a crash would. Containers that run end with it. */
@@ -90,7 +112,7 @@ function answers(): boolean {
   return spawnSync('docker', ['version'], { env: dockerEnvironment(), timeout: 10_000 }).status === 0;
 }
 
-/** Started as a daemon: it is shared by the files of a run, and stays for the next one. */
+/** Started as a daemon: it outlives the file that starts it. */
 async function launch(): Promise<void> {
   const options = [
     ...['--host', `unix://${DOCKER_SOCKET}`, '--pidfile', join(RUNTIME, 'dockerd.pid')],
