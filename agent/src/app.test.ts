@@ -7,7 +7,7 @@ import { type Agent, startAgent } from './app.ts';
 import { readConfig } from './config.ts';
 import { LinkServer, type ServerSide } from './test-support/link-server.ts';
 import { silentLogger } from './test-support/silent-logger.ts';
-import { tempDir } from './test-support/temp-dir.ts';
+import { openTempDir, tempDir } from './test-support/temp-dir.ts';
 
 const LIMIT = 16n * 1024n * 1024n;
 
@@ -18,6 +18,7 @@ async function startOn(server: LinkServer, dataDir: string, settings: Record<str
     HARRIER_SERVER_URL: server.httpUrl,
     HARRIER_JOIN_TOKEN: 'token',
     HARRIER_AGENT_DATA_DIR: dataDir,
+    HARRIER_AGENT_ENVIRONMENTS_DIR: openTempDir(),
     HARRIER_AGENT_METRICS_LISTEN: '127.0.0.1:0',
     HARRIER_AGENT_STOP_LAUNCHER: 'true',
     HARRIER_AGENT_SLOTS: '2',

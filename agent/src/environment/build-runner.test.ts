@@ -58,4 +58,5 @@ END`;
 test('a step that fails tells the end of its standard error', async () => {
   await expect(build('echo one >&2; printf "\\033[31mtwo\\033[0m\\n" >&2; exit 3')).rejects.toThrow(/^one\ntwo$/);
   await expect(build('exit 3')).rejects.toThrow(/3/);
+  await expect(build('echo working >&2; kill -SEGV $$')).rejects.toThrow(/^working\n.*SIGSEGV/);
 });

@@ -90,7 +90,9 @@ export async function runBuild(
   if (end.outcome === 'succeeded') return Buffer.concat(stdout).toString('utf8');
   const told = stripVTControlCharacters(reason.toString('utf8')).trim();
   const ended = end.error?.message ?? end.outcome;
-  throw new EnvironmentError(Code.ENVIRONMENT_FAILED, told === '' ? ended : told);
+  // A program that ends by itself has said why; one that was ended, or crashed, has not.
+  const why = told === '' ? ended : end.error?.code === 'EXIT_NONZERO' ? told : `${told}\n${ended}`;
+  throw new EnvironmentError(Code.ENVIRONMENT_FAILED, why);
 }
 
 /** One sandbox for the steps of a build that have the same tools, and for no other build. */

@@ -12,6 +12,8 @@ const run = promisify(execFile);
 const NAMES = /^python3(\.\d+)?$/;
 const OLDEST = [3, 9] as const;
 const ASK_TIMEOUT_MS = 10_000;
+/** What is missing may have been installed meanwhile; looking starts every interpreter once. */
+const LOOK_AGAIN_MS = 60_000;
 const QUESTION = `import json, sys, sysconfig
 print(json.dumps([list(sys.version_info[:3]), sys.executable, sys.base_prefix, sys.base_exec_prefix,
     sysconfig.get_config_var("SOABI") or "", sys.implementation.cache_tag]))`;
@@ -36,6 +38,7 @@ export class Interpreters {
   readonly #preferred: () => string | undefined;
   readonly #mustBeOpen: boolean;
   #found: Promise<Interpreter[]> | undefined;
+  #lookedMs = 0;
   /** What was found, once it was. */
   #known: readonly Interpreter[] = [];
 
@@ -56,7 +59,12 @@ export class Interpreters {
   async find(wanted: string): Promise<Interpreter> {
     this.#found ??= this.#look();
     this.#known = await this.#found;
-    const found = this.findKnown(wanted);
+    let found = this.findKnown(wanted);
+    if (found === undefined && performance.now() - this.#lookedMs > LOOK_AGAIN_MS) {
+      this.#found = this.#look();
+      this.#known = await this.#found;
+      found = this.findKnown(wanted);
+    }
     if (found !== undefined) return found;
     const list = this.#known.map(({ version, path }) => `${version.join('.')} (${path})`).join(', ') || 'none';
     throw new EnvironmentError(
@@ -73,6 +81,7 @@ export class Interpreters {
   }
 
   async #look(): Promise<Interpreter[]> {
+    this.#lookedMs = performance.now();
     const preferred = this.#preferred();
     const candidates = new Set<string>(
       preferred === undefined ? [] : [await realpath(preferred).catch(() => preferred)],

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type Logger, lockDirectory } from '@harrier/shared';
+import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
 import { CondaProvider } from './conda/conda-provider.ts';
 import type { EnvironmentProvider } from './environment.ts';
@@ -50,12 +50,18 @@ export interface PackageProviders {
 
 /**
  * The environments whose packages are installed on this host: venv and conda, over one store.
- * @throws HarrierError failed_precondition, when another agent has the store: it would take builds that go on for torn ones
+ * @throws HarrierError failed_precondition, when the sandbox cannot reach the store, or another agent has it: that would take
+ * builds that go on for torn ones
  */
 export async function createPackageProviders(options: PackageProvidersOptions): Promise<PackageProviders> {
   const { settings, runs, searchPath, dataDir, indexUrl, logger } = options;
   const isRoot = process.getuid?.() === 0;
   const directory = settings.directory ?? (await defaultDirectory(dataDir, isRoot));
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  if (isRoot && !(await isOpenToAll(directory))) {
+    const message = `HARRIER_AGENT_ENVIRONMENTS_DIR: the user of the sandboxes (${SANDBOX_USER.uid}) cannot enter ${directory}; it and what is above it must be executable by everybody`;
+    throw new HarrierError('failed_precondition', message);
+  }
   const lock = lockDirectory(directory, { holder: 'agent', mode: 0o711 });
   const store = await EnvironmentStore.open({
     directory,
@@ -95,7 +101,6 @@ async function defaultDirectory(dataDir: string, isRoot: boolean): Promise<strin
 }
 
 async function shareOf(directory: string): Promise<number> {
-  await mkdir(directory, { recursive: true, mode: 0o711 });
   const { blocks, bsize } = await statfs(dirname(directory));
   return Math.floor(blocks * bsize * DISK_SHARE);
 }

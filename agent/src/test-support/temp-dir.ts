@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
@@ -7,5 +7,12 @@ import { onTestFinished } from 'vitest';
 export function tempDir(): string {
   const directory = mkdtempSync(join(tmpdir(), 'harrier-'));
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** As `tempDir`, for what the sandbox's user has to reach too. */
+export function openTempDir(): string {
+  const directory = tempDir();
+  chmodSync(directory, 0o711);
   return directory;
 }

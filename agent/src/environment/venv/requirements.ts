@@ -38,13 +38,19 @@ export function hasHashes(lock: string): boolean {
 
 /** @throws EnvironmentError POLICY_DENIED for an option of pip, and for what does not come from the index */
 export function checkRequirement(requirement: string): void {
+  // Each goes into a file that is read line by line.
+  if (/[\r\n\0]/.test(requirement)) {
+    throw new EnvironmentError(Code.POLICY_DENIED, `${JSON.stringify(requirement)} is more than one requirement`);
+  }
   if (requirement.startsWith('-') || /\s--?[a-z]/.test(requirement)) {
     throw new EnvironmentError(
       Code.POLICY_DENIED,
       `"${requirement}" has an option of pip; only packages can be required`,
     );
   }
-  if (NOT_FROM_INDEX.test(requirement)) {
+  // `name @ …` takes a path as well as a URL; what is behind the semicolon only says where it is needed.
+  const [name = ''] = requirement.split(';', 1);
+  if (name.includes('@') || NOT_FROM_INDEX.test(requirement)) {
     throw new EnvironmentError(Code.POLICY_DENIED, `"${requirement}" does not come from the package index`);
   }
 }

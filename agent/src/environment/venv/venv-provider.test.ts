@@ -112,6 +112,8 @@ test.each([
     Code.POLICY_DENIED,
     /does not come from the package index/,
   ],
+  ['a named path', { requirements: ['six @ ./local'] }, Code.POLICY_DENIED, /does not come from the package index/],
+  ['a second line', { requirements: ['six\n./local'] }, Code.POLICY_DENIED, /more than one requirement/],
   ['a path', { requirements: ['./local'] }, Code.POLICY_DENIED, /does not come from the package index/],
   ['an option behind a requirement', { requirements: ['six --global-option=x'] }, Code.POLICY_DENIED, /option of pip/],
   ['a lock that pins nothing', { lock: 'six>=1' }, Code.ENVIRONMENT_FAILED, /pin every package/],
