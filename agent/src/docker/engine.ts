@@ -40,7 +40,8 @@ export class EngineUnavailableError extends Error {
 const RETRY: BackoffOptions = { initialMs: 200, maxMs: 10_000, multiplier: 2 };
 /** A hung engine keeps its streams open: only a ping shows it. */
 const PING_EVERY_MS = 10_000;
-const PING_TIMEOUT_MS = 5_000;
+/** An engine that hangs answers nothing, not even no. */
+const ANSWER_TIMEOUT_MS = 5_000;
 
 interface Connection {
   docker: Docker;
@@ -121,12 +122,12 @@ export class DockerEngine {
   async #connect(): Promise<void> {
     try {
       const { socketPath } = this.#options;
-      await tryConnection(socketPath);
+      await inTime(tryConnection(socketPath));
       // Loaded only where there is an engine: it takes 30 MiB.
       const { default: Dockerode } = await import('dockerode');
       const docker = new Dockerode({ socketPath });
-      const facts = await readFacts(docker);
-      const events = await docker.getEvents({ filters: { type: ['image'] } });
+      const facts = await inTime(readFacts(docker));
+      const events = await inTime(docker.getEvents({ filters: { type: ['image'] } }));
       if (this.#state === 'closed') {
         destroy(events);
         return;
@@ -158,14 +159,10 @@ export class DockerEngine {
   }
 
   async #ping({ docker, lost }: Connection): Promise<void> {
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Error('no answer in time')), PING_TIMEOUT_MS);
     try {
-      await Promise.race([docker.ping(), late.promise]);
+      await inTime(docker.ping());
     } catch (error) {
       if (!lost.signal.aborted) this.#failed(`the Docker engine does not answer: ${engineMessage(error)}`);
-    } finally {
-      clearTimeout(timer);
     }
   }
 
@@ -217,6 +214,17 @@ export function isConnectionError(error: unknown): boolean {
 export function engineStatus(error: unknown): number | undefined {
   const status = (error as { statusCode?: unknown } | undefined)?.statusCode;
   return typeof status === 'number' ? status : undefined;
+}
+
+/** The answer, or an error when it does not come in time. */
+async function inTime<T>(answer: Promise<T>): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error('no answer in time')), ANSWER_TIMEOUT_MS);
+  try {
+    return await Promise.race([answer, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 async function tryConnection(socketPath: string): Promise<void> {
