@@ -32,13 +32,14 @@ class Slot:
     each group that is joined costs a fresh call some hundredths of a millisecond.
     """
 
-    __slots__ = ("_events", "_late", "_limits", "_oom_kills", "_paths", "joins")
+    __slots__ = ("_events", "_late", "_limits", "_oom_kills", "_paths", "doubtful", "joins")
 
     def __init__(self, paths: dict[str, str]) -> None:
         """``paths``: controller to directory, which exist. Raises OSError."""
         self._paths = paths
         self._limits: dict[str, float] = {}
         self._oom_kills = 0
+        self.doubtful = False  # nobody trustworthy has said that its processes have ended
         self.joins: list[int] = []
         self._events = -1
         try:
@@ -77,8 +78,9 @@ class Slot:
 
     def make_ready(self) -> bool:
         """For another worker. False when there are processes in it. Raises OSError."""
-        if any(os.pread(fd, 16, 0) for fd in self.joins):
+        if self.doubtful and any(os.pread(fd, 16, 0) for fd in self.joins):
             return False
+        self.doubtful = False
         self._late = self._paths.get(CPU) not in (None, *self._joined_paths())
         self.take_oom_kills()
         return True
@@ -129,8 +131,9 @@ class Cgroups:
             self._ending.append(slot)
         return self._make() if self._parents else None
 
-    def give_back(self, slot: Slot) -> None:
-        """Its worker has ended."""
+    def give_back(self, slot: Slot, ended: bool) -> None:
+        """Its worker has no more use for it. ``ended``: its processes are gone for sure, which saves a look."""
+        slot.doubtful = not ended
         self._busy.discard(slot)
         self._free.insert(0, slot)  # the one that is used next has had the most time to become empty
         if len(self._free) > _KEPT_SLOTS:

@@ -119,10 +119,10 @@ class ZygoteProcess:
                 os.close(fd)
 
     def _leave(self, worker: Worker) -> None:
-        """Its process, and with it its PID namespace, has ended."""
+        """Its process, and with it its PID namespace, has ended, if the zygote is to be believed."""
         if worker.slot:
             slot, worker.slot = worker.slot, None
-            self._cgroups.give_back(slot)
+            self._cgroups.give_back(slot, ended=not self.dead and not self.private)
 
     def _start_maker(self, message: bytes) -> None:
         """Sends the message with the socket of the process that makes network namespaces. Raises OSError."""
@@ -301,7 +301,7 @@ class ZygoteProcess:
             self.owner.on_ended(worker, None)
             self._leave(worker)
         if self._slot:
-            self._cgroups.give_back(self._slot)
+            self._cgroups.give_back(self._slot, ended=False)
         self.owner.on_dead(self, reason)
 
 
