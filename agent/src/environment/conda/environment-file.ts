@@ -1,6 +1,7 @@
+import { createRequire } from 'node:module';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Conda as Conda } from '@harrier/shared/gen/module';
-import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml';
+import type { Node } from 'yaml';
 import { EnvironmentError } from '../environment.ts';
 
 /** What a conda environment is to hold. */
@@ -12,6 +13,9 @@ export interface CondaSpec {
   /** Requirements for pip, installed after the packages. */
   pip: string[];
 }
+
+// Loaded with the first environment.yml: 9 MiB that most agents never need.
+const require = createRequire(import.meta.url);
 
 /** Keys of an environment.yml that say nothing of what is installed. */
 const IGNORED = new Set(['name', 'prefix']);
@@ -27,6 +31,7 @@ export function specOf(conda: Conda): CondaSpec {
 
 /** @throws EnvironmentError with the line that is wrong */
 export function parseEnvironmentFile(text: string): CondaSpec {
+  const { isMap, isScalar, isSeq, LineCounter, parseDocument } = require('yaml') as typeof import('yaml');
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines });
   const lineOf = (node: unknown) => lines.linePos((node as Node | undefined)?.range?.[0] ?? 0).line;
