@@ -9,7 +9,7 @@ const never = new AbortController().signal;
 
 async function build(script: string, options: { tenant?: string; hosts?: string[] } = {}): Promise<string> {
   const { tenant = 'acme', hosts = [] } = options;
-  return await builds.store.scratch(tenant, async (directories) => {
+  return await builds.store.scratch(tenant, never, async (directories) => {
     const command = { tenant, argv: ['sh', '-c', script], input: '', directories, binds: [], hosts };
     return await runBuild(builds.runs, command, recordedEvents(), never);
   });

@@ -142,7 +142,9 @@ describe('a build', () => {
     const directory = tempDir();
     const store = await open(join(directory, 'store'));
     await expect(build(store, 'k1', 1, '../other')).rejects.toThrow('cannot be the name of a directory');
-    await expect(store.scratch('..', async () => undefined)).rejects.toThrow('cannot be the name of a directory');
+    await expect(store.scratch('..', never, async () => undefined)).rejects.toThrow(
+      'cannot be the name of a directory',
+    );
     expect(readdirSync(directory)).toEqual(['store']);
   });
 });
@@ -260,6 +262,14 @@ function program(body: string): string[] {
   return ['--input-type=module', '-e', code];
 }
 
+/** Runs it on a disk of 16 MiB of which 5 stay free, in namespaces that end with the process. Answers what it prints. */
+async function onSmallDisk(directory: string, body: string): Promise<string[]> {
+  const script = 'mount -t tmpfs -o size=16m none "$0" && exec "$@"';
+  const argv = ['--user', '--map-root-user', '--mount', 'sh', '-c', script, directory, process.execPath];
+  const { stdout } = await promisify(execFile)('unshare', [...argv, ...program(body), directory, String(5 * MIB)]);
+  return JSON.parse(stdout);
+}
+
 test('a process that is killed in the middle of a build leaves nothing but what was complete', async () => {
   const directory = tempDir();
   const body = `
@@ -282,9 +292,19 @@ test('a process that is killed in the middle of a build leaves nothing but what 
   expect(stored(directory)).toEqual(['whole']);
 });
 
+test('what builds keep of downloads makes room before any environment does', async () => {
+  const body = `
+    await store.build('acme', 'one', about, events, never, async ({ tree, cache }) => {
+      writeFileSync(tree + '/data', Buffer.alloc(2 << 20));
+      writeFileSync(cache + '/package', Buffer.alloc(8 << 20));
+    });
+    await store.build('acme', 'two', about, events, never, async ({ tree }) => writeFileSync(tree + '/data', Buffer.alloc(2 << 20)));
+    console.log(JSON.stringify(readdirSync(directory + '/acme').sort()));`;
+  expect(await onSmallDisk(tempDir(), body)).toEqual(['one', 'two']);
+});
+
 test('a disk that is full stops a build, refuses the next, and leaves what is there', async () => {
   const directory = tempDir();
-  // A small disk of its own, in namespaces that end with the process.
   const body = `
     const fill = (mib) => async ({ tree }) => { for (let i = 0; i < mib; i++) writeFileSync(tree + '/' + i, Buffer.alloc(1 << 20)); };
     const tell = (name, work) => work.then(() => name + ': built', (error) => name + ': ' + (error.code ?? '') + ' ' + error.message);
@@ -293,13 +313,10 @@ test('a disk that is full stops a build, refuses the next, and leaves what is th
     lines.push(await tell('large', store.build('acme', 'large', about, events, never, fill(40))));
     lines.push(await tell('medium', store.build('acme', 'medium', about, events, never, fill(10))));
     lines.push(await tell('next', store.build('acme', 'next', about, events, never, fill(1))));
-    lines.push(await tell('resolving', store.scratch('acme', async () => undefined)));
+    lines.push(await tell('resolving', store.scratch('acme', never, async () => undefined)));
     lines.push(readdirSync(directory + '/acme').filter((name) => name !== '.cache').join());
     console.log(JSON.stringify(lines));`;
-  const script = 'mount -t tmpfs -o size=16m none "$0" && exec "$@"';
-  const argv = ['--user', '--map-root-user', '--mount', 'sh', '-c', script, directory, process.execPath];
-  const { stdout } = await promisify(execFile)('unshare', [...argv, ...program(body), directory, String(5 * MIB)]);
-  const [large, medium, next, resolving, left] = JSON.parse(stdout);
+  const [large, medium, next, resolving, left] = await onSmallDisk(directory, body);
   expect(large).toMatch(/^large: ENOSPC/);
   expect(medium).toBe('medium: built');
   const full = `${Code.ENVIRONMENT_FAILED} the disk of ${directory} has 3 MiB left, and 5 MiB stay free`;

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
+import { renameSync } from 'node:fs';
 import { chown, lstat, mkdir, open, readdir, readFile, rename, statfs, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -182,27 +183,33 @@ export class EnvironmentStore {
       }
       const entry = await this.#builds.run(id, events, signal, async (told, stop) => {
         // The one before may have come to its end although nobody waited for it any more.
-        return this.#entries.get(id) ?? (await this.#build(tenant, key, about, told, stop, build));
+        const before = this.#entries.get(id);
+        if (before !== undefined) return before;
+        const built = await this.#build(tenant, key, about, told, stop, build);
+        await this.#makeRoom(built);
+        return built;
       });
       // It may have been evicted before this turn came.
       if (this.#entries.get(id) === entry) return this.#held(entry);
     }
   }
 
-  /** Directories for work that does not become an environment: resolving. Removed when the work is over. */
-  async scratch<Result>(tenant: string, work: (directories: BuildDirectories) => Promise<Result>): Promise<Result> {
-    await this.#refuseWhenFull();
-    this.#building++;
-    try {
-      const { directory, directories } = await this.#buildDirectory(tenant);
+  /**
+   * Directories for work that does not become an environment: resolving. Removed when the work is over.
+   * @throws EnvironmentError when the disk has no room; what `work` throws
+   */
+  async scratch<Result>(
+    tenant: string,
+    signal: AbortSignal,
+    work: (directories: BuildDirectories, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    return await this.#inBuildDirectory(tenant, signal, async (directory, directories, watched) => {
       try {
-        return await work(directories);
+        return await work(directories, watched);
       } finally {
         await this.#remove(tenant, directory);
       }
-    } finally {
-      this.#building--;
-    }
+    });
   }
 
   async #build(
@@ -213,62 +220,69 @@ export class EnvironmentStore {
     signal: AbortSignal,
     fill: (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<void>,
   ): Promise<Entry> {
-    await this.#refuseWhenFull();
-    const { directory, directories } = await this.#buildDirectory(tenant);
+    return await this.#inBuildDirectory(tenant, signal, async (directory, directories, watched) => {
+      try {
+        await fill(directories, events, watched);
+        watched.throwIfAborted();
+        const sizeBytes = await directorySize(directories.tree);
+        const { request, ...shape } = about;
+        const build = randomUUID().slice(0, 8);
+        const requests = request === undefined ? [] : [request];
+        const manifest = { format: FORMAT, build, ...shape, requests, sizeBytes };
+        // The manifest says that all of it is there, so it must not reach the disk before the rest.
+        await run('sync', ['-f', directories.tree]);
+        await writeDurably(join(directory, MANIFEST), JSON.stringify(manifest));
+        await rename(directory, join(this.#options.directory, tenant, key));
+        return this.#add(tenant, key, manifest, Date.now());
+      } catch (error) {
+        await this.#remove(tenant, directory);
+        throw error;
+      }
+    });
+  }
+
+  /** Work that writes to the disk: refused when that is full, stopped when it takes too much. */
+  async #inBuildDirectory<Result>(
+    tenant: string,
+    signal: AbortSignal,
+    work: (directory: string, directories: BuildDirectories, signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    await this.#makeRoom();
+    const full = await this.whyFull();
+    if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
+    const stop = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    // From here on caches are left alone.
     this.#building++;
-    const watch = this.#watch(directories.tree, signal);
     try {
-      await fill(directories, events, watch.signal);
-      watch.signal.throwIfAborted();
-      const sizeBytes = await directorySize(directories.tree);
-      const { request, ...shape } = about;
-      const build = randomUUID().slice(0, 8);
-      const requests = request === undefined ? [] : [request];
-      const manifest = { format: FORMAT, build, ...shape, requests, sizeBytes };
-      // The manifest says that all of it is there, so it must not reach the disk before the rest.
-      await run('sync', ['-f', directories.tree]);
-      await writeDurably(join(directory, MANIFEST), JSON.stringify(manifest));
-      await rename(directory, join(this.#options.directory, tenant, key));
-      const entry = this.#add(tenant, key, manifest, Date.now());
-      await this.#makeRoom(0, entry);
-      return entry;
+      const { directory, directories } = await this.#buildDirectory(tenant);
+      const look = async () => {
+        const fault = await this.#whyStop(directories).catch(() => undefined);
+        if (fault !== undefined) stop.abort(new EnvironmentError(Code.ENVIRONMENT_FAILED, fault));
+        else timer?.refresh();
+      };
+      timer = setTimeout(() => void look(), WATCH_MS).unref();
+      return await work(directory, directories, AbortSignal.any([signal, stop.signal]));
     } catch (error) {
-      await this.#remove(tenant, directory);
-      throw watch.fault ?? error;
+      throw stop.signal.aborted ? stop.signal.reason : error;
     } finally {
-      watch.stop();
+      clearTimeout(timer);
+      timer = undefined;
       this.#building--;
     }
   }
 
-  async #refuseWhenFull(): Promise<void> {
-    await this.#makeRoom(0);
+  /** Why a build must not go on; undefined when it may. */
+  async #whyStop({ tree, cache }: BuildDirectories): Promise<string | undefined> {
+    const { maxBytes } = this.#options;
     const full = await this.whyFull();
-    if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
-  }
-
-  /** Stops a build that takes the disk. */
-  #watch(tree: string, signal: AbortSignal): { signal: AbortSignal; stop: () => void; fault?: Error } {
-    const own = new AbortController();
-    const watch: { signal: AbortSignal; stop: () => void; fault?: Error } = {
-      signal: AbortSignal.any([signal, own.signal]),
-      stop: () => clearInterval(timer),
-    };
-    const look = async () => {
-      const full = await this.whyFull();
-      const bytes = await directorySize(tree);
-      const tooLarge =
-        bytes > this.#options.maxBytes
-          ? `it takes more than the ${mib(this.#options.maxBytes)} MiB of all environments`
-          : undefined;
-      const reason = full ?? tooLarge;
-      if (reason === undefined || own.signal.aborted) return;
-      watch.fault = new EnvironmentError(Code.ENVIRONMENT_FAILED, `the build was stopped: ${reason}`);
-      own.abort(watch.fault);
-    };
-    const timer = setInterval(() => void look().catch(() => undefined), WATCH_MS);
-    timer.unref();
-    return watch;
+    if (full !== undefined) return `the build was stopped: ${full}`;
+    for (const directory of [tree, cache]) {
+      if ((await directorySize(directory)) > maxBytes) {
+        return `the build was stopped: it takes more than the ${mib(maxBytes)} MiB of all environments`;
+      }
+    }
+    return undefined;
   }
 
   async #buildDirectory(tenant: string): Promise<{ directory: string; directories: BuildDirectories }> {
@@ -341,14 +355,13 @@ export class EnvironmentStore {
     await writeDurably(join(this.#options.directory, tenant, key, MANIFEST), JSON.stringify(manifest));
   }
 
-  /** Evicts what was not used for longest, until the rest fits. */
-  async #makeRoom(neededBytes: number, keep?: Entry): Promise<void> {
+  /** Evicts what was not used for longest, until the rest fits. What only saves downloads goes first. */
+  async #makeRoom(keep?: Entry): Promise<void> {
     const { maxBytes, minFreeBytes, directory } = this.#options;
+    if ((await freeBytes(directory)) < minFreeBytes) await this.#dropCaches();
     const oldest = [...this.#entries.values()].toSorted((a, b) => a.usedMs - b.usedMs);
     for (const entry of oldest) {
-      const fits =
-        this.sizeBytes + neededBytes <= maxBytes && (await freeBytes(directory)) >= minFreeBytes + neededBytes;
-      if (fits) return;
+      if (this.sizeBytes <= maxBytes && (await freeBytes(directory)) >= minFreeBytes) return;
       const present = this.#entries.get(idOf(entry.tenant, entry.key)) === entry;
       if (!present || entry.holders > 0 || entry === keep) continue;
       this.#entries.delete(idOf(entry.tenant, entry.key));
@@ -356,12 +369,12 @@ export class EnvironmentStore {
       for (const startKey of entry.startKeys) this.#options.retire(entry.tenant, startKey);
       await this.#remove(entry.tenant, join(directory, entry.tenant, entry.key));
     }
-    if (this.#building === 0 && (await freeBytes(directory)) < minFreeBytes) await this.#dropCaches();
   }
 
-  /** What builds keep of downloads only saves time. */
   async #dropCaches(): Promise<void> {
     for (const tenant of await readdir(this.#options.directory)) {
+      // A build that begins meanwhile may be using the rest.
+      if (this.#building > 0) return;
       if (TENANT.test(tenant)) await this.#remove(tenant, join(this.#options.directory, tenant, CACHE));
     }
   }
@@ -370,7 +383,8 @@ export class EnvironmentStore {
   async #remove(tenant: string, path: string): Promise<void> {
     const gone = join(this.#options.directory, tenant, `${GONE_PREFIX}${randomUUID()}`);
     try {
-      await rename(path, gone);
+      // At once, so that nobody begins to use it in between.
+      renameSync(path, gone);
       await removeTree(gone);
     } catch (error) {
       // Gone already, or a file beside the tenants.

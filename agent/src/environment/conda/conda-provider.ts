@@ -144,14 +144,14 @@ export class CondaProvider implements EnvironmentProvider {
     const key = EnvironmentStore.keyOf([tenant, spec, channels.urls]);
     return await this.#resolving.run(key, events, signal, async (told, stop) => {
       told.onProgress(0, 'solving');
-      return await this.#options.store.scratch(tenant, async (directories) => {
+      return await this.#options.store.scratch(tenant, stop, async (directories, watched) => {
         const urls = channels.urls.map((url) => toInside(channels, `${url}/`));
         const request = { channels: urls, dependencies: spec.dependencies, cache: '/cache/conda' };
-        const printed = await this.#rattler('solve', request, { tenant, directories, channels }, told, stop);
+        const printed = await this.#rattler('solve', request, { tenant, directories, channels }, told, watched);
         const answer = JSON.parse(printed.trim().split('\n').at(-1) ?? '{}') as { lock: string };
         const explicit = toOutside(channels, answer.lock);
         const pip =
-          spec.pip.length === 0 ? '' : await this.#pipLock(tenant, spec.pip, explicit, directories, told, stop);
+          spec.pip.length === 0 ? '' : await this.#pipLock(tenant, spec.pip, explicit, directories, told, watched);
         return formatLock({ explicit, pip });
       });
     });

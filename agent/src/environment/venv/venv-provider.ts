@@ -141,12 +141,12 @@ export class VenvProvider implements EnvironmentProvider {
     return await this.#resolving.run(key, events, signal, async (told, stop) => {
       told.onProgress(0, 'resolving packages');
       const { script, variables } = installer.resolve(python.path, indexes.urls);
-      const lock = await store.scratch(tenant, async (directories) => {
+      const lock = await store.scratch(tenant, stop, async (directories, watched) => {
         const command = {
           ...{ tenant, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n`, variables, directories },
           ...{ binds: [...installer.binds, ...python.binds], hosts: indexes.hosts },
         };
-        return await runBuild(runs, command, told, stop);
+        return await runBuild(runs, command, told, watched);
       });
       if (lock.trim() === '') throw new EnvironmentError(Code.ENVIRONMENT_FAILED, 'the resolver found no package');
       return lock;
