@@ -11,6 +11,7 @@ import { SCRIPT_RUNNERS } from '../../agent/src/executor/container-program.ts';
 import { DockerExecutor } from '../../agent/src/executor/docker-executor.ts';
 import type { AttemptEnd, AttemptKey, ExecutorEvents, StartRefusal } from '../../agent/src/executor/executor.ts';
 import { DOCKER_SOCKET, docker, PYTHON_IMAGE } from './docker-engine.ts';
+import { until } from './wait.ts';
 import { directory } from './workspace.ts';
 
 type AssignmentFields = Omit<MessageInitShape<typeof AssignmentSchema>, '$typeName' | '$unknown'>;
@@ -114,10 +115,9 @@ export class DockerAgent {
     const agent = new DockerAgent(options);
     await agent.engine.open();
     agent.executor.open();
-    onTestFinished(() => {
+    onTestFinished(async () => {
       agent.close();
-      const left = docker('ps', '--all', '--quiet', '--filter', `label=harrier.agent=${agent.dataDir}`);
-      if (left !== '') docker('rm', '--force', ...left.split('\n'));
+      await removeContainers(`label=harrier.agent=${agent.dataDir}`);
     });
     return agent;
   }
@@ -159,6 +159,20 @@ export class DockerAgent {
   async untilLogged(executionId: string, text: string): Promise<void> {
     await this.record.until(() => this.record.logs.get(`${executionId} stderr`)?.includes(text));
   }
+}
+
+/** Removes containers, also those that are just being removed by somebody else. */
+async function removeContainers(filter: string): Promise<void> {
+  await until('the containers of the test to be gone', () => {
+    const left = docker('ps', '--all', '--quiet', '--filter', filter);
+    if (left === '') return true;
+    try {
+      docker('rm', '--force', ...left.split('\n'));
+    } catch {
+      // It is being removed.
+    }
+    return false;
+  });
 }
 
 export interface RunResult extends AttemptEnd {

@@ -79,26 +79,50 @@ export class ContainerRun {
 
   /**
    * Reads the output of a container that was started before, from its log: all that is there, and then what comes.
-   * @param skip bytes of each stream that are known
-   * @param logBytes what the engine keeps of the log at least
-   * @throws LogOverrunError
+   * @param skip bytes of each stream that are known; infinite: the stream is not wanted any more
+   * @param logBytes what the engine keeps of the log at least; infinite: what it may have dropped is of no use
+   * @throws LogOverrunError when the log may have lost its beginning
    */
   async follow(skip: Record<OutputStream, number>, logBytes: number, onOutput: OnOutput): Promise<void> {
+    const wanted = { stdout: Number.isFinite(skip.stdout), stderr: Number.isFinite(skip.stderr) };
+    const isWhole = !Number.isFinite(logBytes) || (await this.#loggedBytes()) < logBytes;
+    if (!isWhole) throw new LogOverrunError(logBytes);
     const left = { ...skip };
-    let logged = 0;
-    const frames = new StreamFrames(
-      (stream, data) => {
-        const known = Math.min(left[stream], data.length);
-        left[stream] -= known;
-        if (known < data.length) onOutput(stream, data.subarray(known));
-      },
-      (lengthBytes) => {
-        logged += lengthBytes + LOG_ENTRY_BYTES;
-        if (logged >= logBytes) throw new LogOverrunError(logBytes);
-      },
-    );
-    const log = await this.#whileUp(this.#container.logs({ follow: true, stdout: true, stderr: true }));
+    const frames = new StreamFrames((stream, data) => {
+      const known = Math.min(left[stream], data.length);
+      left[stream] -= known;
+      if (known < data.length) onOutput(stream, data.subarray(known));
+    });
+    const log = await this.#whileUp(this.#container.logs({ follow: true, ...wanted }));
     await this.#read(log as Readable, frames);
+  }
+
+  /** What the container's log takes on disk now, at most. */
+  async #loggedBytes(): Promise<number> {
+    let logged = 0;
+    const count = (lengthBytes: number): void => {
+      logged += lengthBytes + LOG_ENTRY_BYTES;
+    };
+    const log = await this.#whileUp(this.#storedLog());
+    await this.#read(log, new StreamFrames(() => {}, count));
+    return logged;
+  }
+
+  /** The log as it is now, as a stream: the client's own request would hold all of it in memory. */
+  #storedLog(): Promise<Readable> {
+    const request = {
+      path: `/containers/${this.name}/logs?`,
+      method: 'GET',
+      isStream: true,
+      statusCodes: { 200: true, 404: 'no such container', 500: 'server error' },
+      options: { stdout: true, stderr: true },
+    };
+    return new Promise((resolve, reject) => {
+      this.#engine.docker.modem.dial(request, (error, log) => {
+        if (error) reject(error);
+        else resolve(log as Readable);
+      });
+    });
   }
 
   /** Waits for the end of the container. */

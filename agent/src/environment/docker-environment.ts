@@ -61,7 +61,11 @@ export class DockerEnvironment implements EnvironmentProvider {
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
     const image = this.#known(request);
     if (image === undefined) return undefined;
-    return isPython(request) ? this.#options.pool.find(request, image) : new PreparedImage(image);
+    const lock = isLocked(this.#wanted(request).name, image) ? undefined : image.lock;
+    // Only for Python the lock is told beside a call that runs already.
+    if (!isPython(request)) return lock === undefined ? new PreparedImage(image) : undefined;
+    const found = this.#options.pool.find(request, image);
+    return found === undefined || lock === undefined ? found : { ...found, lock };
   }
 
   async prepare(
@@ -88,15 +92,12 @@ export class DockerEnvironment implements EnvironmentProvider {
     }
   }
 
-  /** The image, when nothing is to be asked of anybody: neither a registry nor, for the lock, the control plane. */
-  #known(request: EnvironmentRequest): HeldImage | undefined {
-    if (this.unavailable() !== undefined) return undefined;
-    const { environment } = request;
-    if (environment.kind.case !== 'docker' || environment.kind.value.image === '') return undefined;
-    const { image: name, pull } = environment.kind.value;
-    const image = this.#options.images.held(name);
-    if (image === undefined || pull === Pull.ALWAYS) return undefined;
-    return isLocked(name, image) ? image : undefined;
+  /** The image, when neither the engine nor a registry is to be asked for it. */
+  #known({ environment, language }: EnvironmentRequest): HeldImage | undefined {
+    const { images, runnerImages } = this.#options;
+    if (this.unavailable() !== undefined || environment.kind.case !== 'docker') return undefined;
+    const { image, pull } = environment.kind.value;
+    return pull === Pull.ALWAYS ? undefined : images.held(image || (runnerImages[language || DEFAULT_LANGUAGE] ?? ''));
   }
 
   async #image(request: EnvironmentRequest, events: PreparationEvents, signal: AbortSignal): Promise<HeldImage> {

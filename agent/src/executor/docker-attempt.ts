@@ -120,6 +120,13 @@ export class DockerAttempt {
     return { stdout: known('stdout', 0), stderr: known('stderr', before) };
   }
 
+  /** What the container's log must still hold to be of use; infinite when only a result is wanted, which comes last. */
+  get wantedLogBytes(): number {
+    const { program, logBytes } = this.facts;
+    const wantsResultOnly = program === 'protocol' && this.files.truncated('stderr') && this.known.stdout === 0;
+    return wantsResultOnly ? Number.POSITIVE_INFINITY : logBytes;
+  }
+
   /** Whether its container has got all of its input. */
   get handedOver(): boolean {
     return this.files.kept(HANDED_OVER) === true;

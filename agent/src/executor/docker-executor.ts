@@ -348,7 +348,7 @@ export class DockerExecutor implements Executor {
       if (attempt.ending !== undefined) await attempt.run.signal('SIGKILL');
       else if (state.kind === 'running') this.#startTimeout(attempt, state.startedAtMs);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
-      await attempt.run.follow(attempt.known, attempt.facts.logBytes, sink);
+      await attempt.run.follow(attempt.known, attempt.wantedLogBytes, sink);
       await this.#settle(attempt);
     } catch (error) {
       this.#broken(attempt, error);
