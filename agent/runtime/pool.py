@@ -146,12 +146,12 @@ class Pool:
     # What the zygote tells.
 
     def on_ready(self, zygote: ZygoteProcess) -> None:
-        self._failed_starts = 0
         if self._asyncio:
             zygote.preload_asyncio()
         self._refill()
 
     def on_forked(self, worker: Worker) -> None:
+        self._failed_starts = 0  # now, not before: one that gets ready and then dies would be started for ever
         self._forking -= 1
         attempt = self._next_waiting(worker)
         if attempt:

@@ -146,8 +146,10 @@ class ZygoteProcess:
             self.kill()
             return
         fds = _descriptors(ancillary)
-        worker = self.workers[_NUMBER.unpack_from(message)[0]]
+        worker = self.workers.get(_NUMBER.unpack_from(message)[0])
         try:
+            if worker is None:
+                return  # the zygote says that it has ended
             if not fds:
                 raise OSError(f"no network namespace: {message[_NUMBER.size :].decode(errors='replace')}")
             worker.listener = fds.pop()
@@ -183,7 +185,7 @@ class ZygoteProcess:
             fds = _descriptors(ancillary)
             try:
                 self._on_message(message, fds)
-            except (struct.error, LookupError, ValueError) as error:
+            except (struct.error, LookupError, TypeError, ValueError, RecursionError) as error:
                 # It may run what a tenant has installed: whatever it says is checked.
                 # An error's text, unlike its repr, does not quote what could not be decoded.
                 self._log.error("a zygote broke its protocol and is killed", error=f"{type(error).__name__}: {error}")
@@ -205,6 +207,8 @@ class ZygoteProcess:
             self._leave(worker)
         elif kind == b"E":
             number = _FAILED.unpack_from(message)[1]
+            if self.workers[number].pidfd >= 0 or self.workers[number].channel < 0:
+                raise ValueError("a worker fails to be forked when it is asked for")
             worker = self.workers.pop(number)
             self.owner.on_fork_failed(worker, message[_FAILED.size :].decode(errors="replace"))
             self._leave(worker)
@@ -231,8 +235,8 @@ class ZygoteProcess:
 
     def _on_forked(self, number: int, fds: array.array) -> None:
         worker = self.workers[number]
-        if worker.pidfd >= 0 or not fds or not _is_pidfd(fds[0]):
-            raise ValueError("a worker comes with the descriptor of its process, once")
+        if worker.channel < 0 or worker.pidfd >= 0 or not fds or not _is_pidfd(fds[0]):
+            raise ValueError("a worker that was asked for comes with the descriptor of its process, once")
         worker.pidfd = fds.pop(0)
         if worker.dead:
             worker.close()  # it was given up while it was being forked

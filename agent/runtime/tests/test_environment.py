@@ -32,6 +32,33 @@ found = {
 }
 """
 
+# Sends what the zygote would, on its socket: at once, or while calls run.
+TAKES_OVER = """
+import array, os, socket, struct, threading, time
+control = socket.socket(fileno=os.dup(3))
+case = os.environ['CASE']
+ready = b'R{"python":"3","faults":""}'
+at_once = {
+    'not json': [b'R{'], 'deep': [b'R' + b'[' * 15000], 'a list': [b'R[]'], 'ready twice': [ready, ready],
+    'unknown worker': [struct.pack('=cIi', b'X', 4711, 0)],
+}.get(case, [])
+later = {
+    'failed': lambda n: [control.send(struct.pack('=cI', b'E', n) + b'no')],
+    'ended': lambda n: [control.send(struct.pack('=cIi', b'X', n, 0))],
+    'forked': lambda n: [control.send(struct.pack('=cII', b'W', n, 1))],
+    'other descriptors': lambda n: [control.sendmsg([struct.pack('=cII', b'W', n, 1)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0]))])],
+}.get(case)
+for message in at_once:
+    control.send(message)
+def meddle():
+    while True:
+        for number in range(1, 8):
+            time.sleep(0.02)
+            later(number)
+if later:
+    threading.Thread(target=meddle, daemon=True).start()
+"""
+
 
 class Environments(support.RuntimeTest):
     @classmethod
@@ -138,6 +165,36 @@ class Environments(support.RuntimeTest):
         found = self.agent.run(code, environment=self.venv_environment("probe", preload=["probe"])).result
         self.assertEqual((found["pid"], found["runtime"]), (1, []))
         self.assertEqual({name: got for name, got in found["calls"].items() if got != "EPERM"}, {})
+
+    def test_packages_that_speak_for_the_zygote_hurt_nobody_else(self) -> None:
+        with open(os.path.join(self.site, "takes_over.py"), "w") as file:
+            file.write(TAKES_OVER)
+        sleeper = "import time\ndef handler(input):\n    print('up', flush=True)\n    time.sleep(1000)"
+        neighbour = self.agent.start(sleeper)
+        self.agent.wait_for_output(neighbour, b"up\n")
+        for case in (
+            "not json",
+            "deep",
+            "a list",
+            "ready twice",
+            "unknown worker",
+            "failed",
+            "ended",
+            "forked",
+            "other descriptors",
+        ):
+            with self.subTest(case):
+                environment = self.venv_environment(
+                    f"takes over: {case}", preload=["takes_over"], variables={"CASE": case}
+                )
+                for fields in ({}, {"network": {"mode": "full"}}):
+                    running = self.agent.start(sleeper, timeout_ms=1000, grace_ms=0, environment=environment, **fields)
+                    ended = self.agent.wait_for(running)
+                    self.assertIn(ended.outcome, ("failed", "timed_out"), ended.header)
+                self.agent.send({"type": "retire", "tenant": "acme", "key": environment["key"]})
+        self.assertSucceeds(self.agent.run("def handler(input):\n    return {}"), {})
+        self.agent.send({"type": "cancel", "execution": neighbour, "attempt": 1, "reason": "cancel", "grace_ms": 0})
+        self.assertEqual(self.agent.wait_for(neighbour).outcome, "cancelled")
 
     def test_variables_of_the_environment_come_before_those_of_the_call(self) -> None:
         environment = {"key": "variables", "variables": {"ONE": "1", "TWO": "2", "PATH": "/environment/bin:/usr/bin"}}
