@@ -6,10 +6,10 @@ import { describe, expect, test } from 'vitest';
 import { create as createExecution, execute, finished, untilState } from '../support/executions.ts';
 import { moduleCall } from '../support/requests.ts';
 import { startStack } from '../support/stack.ts';
-import { within } from '../support/wait.ts';
+import { until, within } from '../support/wait.ts';
 
 // Packages come from the real index.
-const stack = await startStack({ agents: [{ name: 'one' }, { name: 'two' }] });
+const stack = await startStack({ agents: [{ name: 'one', labels: { place: 'here' } }, { name: 'two' }] });
 const { executions, modules, clients } = stack;
 const MINUTES = 10 * 60_000;
 
@@ -85,6 +85,25 @@ test('every agent installs what the first one found', async () => {
     ['one', true],
     ['two', true],
   ]);
+});
+
+test('a version whose environment its agent has from another module gets a lock like every other', async () => {
+  for (const name of ['first', 'second']) {
+    const environment = venv({ requirements: ['six>=1.16'] });
+    await modules.createModule({ module: { name, version: '1.0.0', code: VERSION_OF('six'), environment } });
+  }
+  const locks = [];
+  for (const name of ['first', 'second']) {
+    await execute(executions, { ...moduleCall(name), agentSelector: 'place=here' });
+    locks.push(
+      await until(`the lock of ${name}`, async () => {
+        const { module } = await modules.getModule({ name });
+        return module?.environment?.kind.case === 'venv' && module.environment.kind.value.lock;
+      }),
+    );
+  }
+  expect(locks[0]).toMatch(/^six==/);
+  expect(locks[1]).toBe(locks[0]);
 });
 
 describe('what cannot be prepared says why', () => {
