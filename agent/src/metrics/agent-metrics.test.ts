@@ -14,6 +14,7 @@ async function linesOf(metrics: AgentMetrics): Promise<string[]> {
 test('the metrics of the contract are served', async () => {
   const metrics = new AgentMetrics({
     activeExecutions: () => 3,
+    activeContainers: () => 2,
     linked: () => true,
     spoolBytes: () => 99,
     hardware: () => HARDWARE,
@@ -28,6 +29,7 @@ test('the metrics of the contract are served', async () => {
     'harrier_agent_execution_duration_seconds_bucket{le="0.05",task_class="cpu_short",environment="inline"} 1',
     'harrier_agent_environment_prepare_seconds_sum{environment="venv",cache="miss"} 1.5',
     'harrier_agent_active_executions 3',
+    'harrier_agent_active_containers 2',
     'harrier_agent_link_connected 1',
     'harrier_agent_spool_bytes 99',
     'harrier_agent_gpu_utilization_ratio{gpu="GPU-a"} 0.5',
@@ -47,6 +49,7 @@ test('the metrics of the contract are served', async () => {
 test('only counters are named _total', async () => {
   const { registry } = new AgentMetrics({
     activeExecutions: () => 0,
+    activeContainers: () => 0,
     linked: () => false,
     spoolBytes: () => 0,
     hardware: () => HARDWARE,

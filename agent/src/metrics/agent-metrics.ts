@@ -11,6 +11,7 @@ const DURATION_BUCKETS = [
 /** What is read when Prometheus asks. */
 export interface MetricSources {
   activeExecutions: () => number;
+  activeContainers: () => number;
   linked: () => boolean;
   spoolBytes: () => number;
   hardware: () => Hardware;
@@ -47,6 +48,11 @@ export class AgentMetrics {
       registers,
     });
     gauge('harrier_agent_active_executions', 'Attempts that occupy a slot now.', sources.activeExecutions);
+    gauge(
+      'harrier_agent_active_containers',
+      'Docker containers that run calls or are kept warm for them now.',
+      sources.activeContainers,
+    );
     gauge('harrier_agent_link_connected', 'Whether the link to the control plane is up.', () =>
       Number(sources.linked()),
     );
