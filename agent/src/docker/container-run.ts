@@ -1,6 +1,7 @@
 import type Docker from 'dockerode';
 import { type DockerEngine, engineStatus } from './engine.ts';
 import { type OutputStream, StreamFrames } from './stream-frames.ts';
+import { whileUp } from './while-up.ts';
 
 /** How a container ended. */
 export interface ContainerExit {
@@ -47,8 +48,9 @@ export class ContainerRun {
   }
 
   /**
-   * Creates and starts the container; resolves when its program runs. Without `stdin` its standard input is empty. Output is passed on as it comes: while it is not
-   * taken, the container's writes block, as those to a pipe do.
+   * Creates and starts the container; resolves when its program runs. Without `stdin` its standard input is empty. Output
+   * is passed on as it comes: while it is not taken, the container's writes block, as those to a pipe do. When it throws,
+   * the container may be there: it is to be removed.
    */
   async start(
     options: Docker.ContainerCreateOptions,
@@ -56,16 +58,21 @@ export class ContainerRun {
     onOutput: OnOutput,
     signal: AbortSignal,
   ): Promise<RunningContainer> {
-    const container = await this.#whileUp(this.#engine.docker.createContainer({ ...options, name: this.name }));
-    signal.throwIfAborted();
+    const container = await this.#create(options, signal);
     const attach = { stream: true, stdin: stdin !== undefined, stdout: true, stderr: true, hijack: true };
-    const stream = (await this.#whileUp(container.attach(attach))) as Duplex;
+    const attached = container.attach(attach) as Promise<Duplex>;
+    const stream = await this.#whileUp(attached, signal).catch((error: unknown) => {
+      attached.then(
+        (late) => late.destroy(),
+        () => {},
+      );
+      throw error;
+    });
     const ended = this.#read(stream, new StreamFrames(onOutput));
     // Whoever starts a container may fail before anybody waits for its end.
     ended.catch(() => {});
     try {
-      signal.throwIfAborted();
-      await this.#whileUp(container.start());
+      await this.#whileUp(container.start(), signal);
     } catch (error) {
       stream.destroy();
       throw error;
@@ -75,6 +82,17 @@ export class ContainerRun {
       else stream.end(stdin, () => resolve());
     });
     return { handedOver, ended };
+  }
+
+  async #create(options: Docker.ContainerCreateOptions, signal: AbortSignal): Promise<Docker.Container> {
+    const created = this.#engine.docker.createContainer({ ...options, name: this.name });
+    try {
+      return await this.#whileUp(created, signal);
+    } catch (error) {
+      // Whoever was told so removes the container before the engine has made it.
+      created.then(() => this.remove()).catch(() => {});
+      throw error;
+    }
   }
 
   /**
@@ -180,17 +198,7 @@ export class ContainerRun {
     }
   }
 
-  /** The engine's answer. Requests of an engine that hangs never end by themselves. */
-  async #whileUp<T>(answer: Promise<T>): Promise<T> {
-    const { lost } = this.#engine;
-    const gone = Promise.withResolvers<never>();
-    const onLost = (): void => gone.reject(lost.reason);
-    lost.addEventListener('abort', onLost, { once: true });
-    answer.catch(() => {});
-    try {
-      return await Promise.race([answer, gone.promise]);
-    } finally {
-      lost.removeEventListener('abort', onLost);
-    }
+  #whileUp<T>(answer: Promise<T>, signal?: AbortSignal): Promise<T> {
+    return whileUp(this.#engine, answer, signal);
   }
 }

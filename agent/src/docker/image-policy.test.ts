@@ -16,7 +16,9 @@ describe('a pattern', () => {
     ['python:3.*', 'docker.io/library/python:3.12'],
     ['docker.io/library/*', 'python'],
     ['docker.io/*', 'acme/tool'],
-    ['python:3.12', `docker.io/library/python:3.12@${DIGEST}`],
+    ['python:3.*@*', `docker.io/library/python:3.12@${DIGEST}`],
+    ['*', `ghcr.io/a/b:1@${DIGEST}`],
+    ['127.0.0.1:5000/*', `127.0.0.1:5000/a:1@${DIGEST}`],
     [`python@${DIGEST}`, `python:3.12@${DIGEST}`],
     ['127.0.0.1:5000/*', '127.0.0.1:5000/a:1'],
   ])('%s allows %s', (pattern, image) => expect(allows(pattern, image)).toBe(true));
@@ -31,7 +33,18 @@ describe('a pattern', () => {
     ['ghcr.io/acme/*', 'ghcrxio/acme/tool'],
     [`python@${DIGEST}`, 'python:3.12'],
     ['python:3', `python@${DIGEST}`],
+    ['python:3', `python:3@${DIGEST}`],
+    ['python:3.*', `python:3.12@${DIGEST}`],
+    ['python:3*', 'python:3000/evil'],
   ])('%s denies %s', (pattern, image) => expect(allows(pattern, image)).toBe(false));
+});
+
+test('a pattern with a tag allows a digest of which it is known that the tag has named it, and of no other tag', () => {
+  const policy = new ImagePolicy(['python:3.*']);
+  const denied = (image: string) => policy.tagDenied(parseImageReference(image) as NamedImage) !== undefined;
+  expect(denied(`python:3.12@${DIGEST}`)).toBe(false);
+  expect(denied(`python:2@${DIGEST}`)).toBe(true);
+  expect(denied(`python@${DIGEST}`)).toBe(true);
 });
 
 test('a denial names the image and the rule', () => {

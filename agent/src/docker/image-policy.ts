@@ -3,14 +3,23 @@ import { familiarName, fullName, type NamedImage, suffix } from './image-referen
 /** The setting that the messages name. */
 export const ALLOWED_IMAGES_SETTING = 'HARRIER_AGENT_ALLOWED_IMAGES';
 
+/** What an image must be; undefined: anything, or nothing, will do. */
+interface Rule {
+  name: RegExp;
+  tag: RegExp | undefined;
+  digest: RegExp | undefined;
+}
+
 /**
- * Which images this agent runs, whatever it is told. A pattern is the text of a reference where `*` stands for any
- * characters: `python:3.*`, `ghcr.io/acme/*`, `*`. It is held against the name as people write it (`python:3.12`) and
- * with its registry (`docker.io/library/python:3.12`); one without a tag allows every tag and digest.
+ * Which images this agent runs, whatever it is told. A pattern is written like a reference, and `*` stands for any
+ * characters of its name, its tag or its digest: `python:3.*`, `ghcr.io/acme/*`, `*`. The name is held against that which
+ * people write (`python`) and that with its registry (`docker.io/library/python`). A pattern with neither tag nor digest
+ * allows all of them. One with a tag alone allows what the tag names, and no digest: the digest alone would decide which
+ * image it is, so that whoever names one must show that it is the tag's; see `tagDenied`.
  */
 export class ImagePolicy {
   readonly #patterns: readonly string[];
-  readonly #rules: readonly RegExp[];
+  readonly #rules: readonly Rule[];
 
   constructor(patterns: readonly string[]) {
     this.#patterns = patterns;
@@ -24,17 +33,15 @@ export class ImagePolicy {
 
   /** @returns why the image is denied, with the rule; undefined when it is allowed */
   denied(reference: NamedImage): string | undefined {
-    const names = [familiarName(reference), fullName(reference)];
-    const { tag, digest } = reference;
-    // A lock has tag and digest; the operator may have written either.
-    const endings = new Set([
-      suffix(reference),
-      suffix({ tag, digest: undefined }),
-      suffix({ tag: undefined, digest }),
-    ]);
-    const forms = names.flatMap((name) => [...endings].map((ending) => name + ending));
-    if (this.#rules.some((rule) => forms.some((form) => rule.test(form)))) return undefined;
+    if (this.#rules.some((rule) => allows(rule, reference))) return undefined;
     return `the image ${fullName(reference)}${suffix(reference)} is not allowed on this agent: ${this.rule}`;
+  }
+
+  /** Like `denied`, for a reference with tag and digest of which it is known that the tag has named the digest. */
+  tagDenied(reference: NamedImage): string | undefined {
+    const denial = this.denied(reference);
+    if (denial === undefined || reference.tag === undefined) return denial;
+    return this.denied({ ...reference, digest: undefined }) === undefined ? undefined : denial;
   }
 
   /** The rule in force, for messages. */
@@ -44,11 +51,27 @@ export class ImagePolicy {
   }
 }
 
-function ruleOf(pattern: string): RegExp {
-  const text = pattern
-    .split('*')
-    .map((part) => part.replace(/[\\^$.+?()[\]{}|]/g, '\\$&'))
-    .join('.*');
-  const hasEnding = pattern.includes('@') || pattern.lastIndexOf(':') > pattern.lastIndexOf('/');
-  return new RegExp(`^${text}${hasEnding ? '' : '([:@].*)?'}$`);
+function allows(rule: Rule, reference: NamedImage): boolean {
+  const { tag, digest } = reference;
+  if (![familiarName(reference), fullName(reference)].some((name) => rule.name.test(name))) return false;
+  if (rule.tag !== undefined && (tag === undefined || !rule.tag.test(tag))) return false;
+  if (rule.digest !== undefined) return digest !== undefined && rule.digest.test(digest);
+  return rule.tag === undefined || digest === undefined;
+}
+
+function ruleOf(pattern: string): Rule {
+  const at = pattern.indexOf('@');
+  const named = at < 0 ? pattern : pattern.slice(0, at);
+  const colon = named.lastIndexOf(':');
+  const hasTag = colon > named.lastIndexOf('/');
+  return {
+    name: expression(hasTag ? named.slice(0, colon) : named),
+    tag: hasTag ? expression(named.slice(colon + 1)) : undefined,
+    digest: at < 0 ? undefined : expression(pattern.slice(at + 1)),
+  };
+}
+
+function expression(pattern: string): RegExp {
+  const parts = pattern.split('*').map((part) => part.replace(/[\\^$.+?()[\]{}|]/g, '\\$&'));
+  return new RegExp(`^${parts.join('.*')}$`);
 }

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline';
 import type { Logger } from '@harrier/shared';
 import type { ImageInspectInfo } from 'dockerode';
-import { type DockerEngine, EngineUnavailableError, engineMessage, engineStatus } from './engine.ts';
+import { type DockerEngine, EngineUnavailableError, engineMessage, engineStatus, isConnectionError } from './engine.ts';
 import type { ImagePolicy } from './image-policy.ts';
 import {
   engineName,
@@ -16,6 +16,7 @@ import {
 } from './image-reference.ts';
 import { type PullLine, PullProgress } from './pull-progress.ts';
 import { CredentialsError, registryCredentials } from './registry-credentials.ts';
+import { whileUp } from './while-up.ts';
 
 /** When an image is fetched: always before it is used, when the engine does not have it, or by the operator only. */
 export type PullRule = 'always' | 'if_missing' | 'never';
@@ -60,6 +61,11 @@ export interface ImagesOptions {
 /** Kept of a pull's text for those who come to it later. */
 const MAX_HISTORY_CHARS = 64 * 1024;
 
+/** Locks are short, and an agent that has forgotten one asks again. */
+const MAX_KNOWN = 10_000;
+
+type Lines = NodeJS.ReadableStream & { destroy(): void };
+
 /** A pull that goes on, with everybody who waits for it. */
 interface Pull {
   readonly abort: AbortController;
@@ -74,6 +80,8 @@ export class Images {
   readonly #options: ImagesOptions;
   readonly #held = new Map<string, HeldImage>();
   readonly #pulls = new Map<string, Pull>();
+  /** Whole references whose tag has named their digest, as this agent has seen or was told. */
+  readonly #known = new Set<string>();
 
   constructor(options: ImagesOptions) {
     this.#options = options;
@@ -89,12 +97,12 @@ export class Images {
 
   /**
    * The image, fetched if need be. One fetch of an image goes on at a time, however many ask for it.
+   * @param text a reference; where the policy allows its tag alone, its digest must be one that the tag has named
    * @throws ImageError; EngineUnavailableError; the signal's reason when aborted
    */
   async ensure(text: string, rule: PullRule, events: PullEvents, signal: AbortSignal): Promise<HeldImage> {
-    const reference = this.#allowed(text);
-    const known = rule === 'always' ? undefined : (this.#held.get(text) ?? (await this.#find(text, reference)));
-    signal.throwIfAborted();
+    const reference = await this.#allowed(text, signal);
+    const known = rule === 'always' ? undefined : (this.#held.get(text) ?? (await this.#find(text, reference, signal)));
     if (known !== undefined) return known;
     if (rule === 'never') {
       throw new ImageError(`the image ${formatImage(reference)} is not on this agent, and pull is NEVER`);
@@ -105,7 +113,7 @@ export class Images {
       );
     }
     await this.#pull(reference, events, signal);
-    const found = await this.#find(text, reference);
+    const found = await this.#find(text, reference, signal);
     if (found === undefined) throw new ImageError(`the image ${formatImage(reference)} is gone after it was fetched`);
     return found;
   }
@@ -119,46 +127,85 @@ export class Images {
     rule: PullRule,
     signal: AbortSignal,
   ): Promise<{ lock: string; sizeBytes: number; held: boolean }> {
-    const reference = this.#allowed(text);
-    const known = await this.#find(text, reference);
-    signal.throwIfAborted();
+    const reference = await this.#allowed(text, signal);
+    const known = await this.#find(text, reference, signal);
     if (known !== undefined && (rule !== 'always' || 'id' in reference)) {
       return { lock: known.lock, sizeBytes: known.sizeBytes, held: true };
     }
     if ('id' in reference || rule === 'never') {
       throw new ImageError(`the image ${formatImage(reference)} is not on this agent`);
     }
+    const lock = formatImage({ ...reference, digest: await this.#digest(reference, signal) });
+    this.#remember(lock);
+    return { lock, sizeBytes: 0, held: known?.lock === lock };
+  }
+
+  /**
+   * Takes the control plane's word that a tag has named a digest.
+   * @param lock the image with its digest, as it was found for `text`, a reference without one
+   */
+  trust(lock: string, text: string): void {
+    const locked = parse(lock);
+    if ('id' in locked || formatImage({ ...locked, digest: undefined }) !== formatImage(parse(text))) return;
+    this.#remember(lock);
+  }
+
+  #remember(lock: string): void {
+    this.#known.add(lock);
+    const [oldest] = this.#known;
+    if (this.#known.size > MAX_KNOWN && oldest !== undefined) this.#known.delete(oldest);
+  }
+
+  async #allowed(text: string, signal: AbortSignal): Promise<ImageReference> {
+    const reference = parse(text);
+    if ('id' in reference) return reference;
+    const { policy } = this.#options;
+    const denied = policy.denied(reference);
+    if (denied === undefined) return reference;
+    if (policy.tagDenied(reference) !== undefined) throw new ImageError(denied, { denied: true });
+    await this.#checkDigest(reference, signal);
+    return reference;
+  }
+
+  /** Where a tag alone is allowed, a digest beside it must be the tag's: here, as it was found, or in its registry. */
+  async #checkDigest(reference: NamedImage, signal: AbortSignal): Promise<void> {
+    const lock = formatImage(reference);
+    const tagged = { ...reference, digest: undefined };
+    if (this.#known.has(lock) || (await this.#find(formatImage(tagged), tagged, signal))?.lock === lock) return;
+    const digest = await this.#digest(tagged, signal);
+    if (digest !== reference.digest) {
+      const why = `${formatImage(tagged)} is ${digest} by now, and ${this.#options.policy.rule}`;
+      throw new ImageError(`the image ${lock} is not allowed on this agent: ${why}`, { denied: true });
+    }
+    this.#remember(lock);
+  }
+
+  /** The digest that a name stands for in its registry. */
+  async #digest(reference: NamedImage, signal: AbortSignal): Promise<string> {
     const { engine } = this.#options;
     try {
       const authconfig = await this.#credentials(reference);
       const image = engine.docker.getImage(engineName(reference));
       // Its types know it with a callback only.
       const asked = image.distribution(authconfig === undefined ? {} : { authconfig }) as unknown;
-      const { Descriptor } = await (asked as Promise<{ Descriptor: { digest: string } }>);
-      signal.throwIfAborted();
-      const lock = fullName(reference) + suffix({ tag: reference.tag, digest: Descriptor.digest });
-      return { lock, sizeBytes: 0, held: known?.lock === lock };
+      const answer = asked as Promise<{ Descriptor: { digest: string } }>;
+      return (await whileUp(engine, answer, signal)).Descriptor.digest;
     } catch (error) {
       signal.throwIfAborted();
       throw this.#failure(reference, error);
     }
   }
 
-  #allowed(text: string): ImageReference {
-    const reference = parse(text);
-    if ('id' in reference) return reference;
-    const denied = this.#options.policy.denied(reference);
-    if (denied !== undefined) throw new ImageError(denied, { denied: true });
-    return reference;
-  }
-
-  async #find(text: string, reference: ImageReference): Promise<HeldImage | undefined> {
+  async #find(text: string, reference: ImageReference, signal: AbortSignal): Promise<HeldImage | undefined> {
+    const { engine } = this.#options;
     let info: ImageInspectInfo;
     try {
-      info = await this.#options.engine.docker.getImage(engineName(reference)).inspect();
+      info = await whileUp(engine, engine.docker.getImage(engineName(reference)).inspect(), signal);
     } catch (error) {
+      signal.throwIfAborted();
       if (engineStatus(error) === 404) return undefined;
-      throw error instanceof EngineUnavailableError ? error : this.#failure(reference, error);
+      if (isConnectionError(error)) throw new EngineUnavailableError(engineMessage(error), { cause: error });
+      throw this.#failure(reference, error);
     }
     if ('id' in reference) this.#checkNames(reference.id, info);
     const image: HeldImage = {
@@ -168,6 +215,7 @@ export class Images {
       volumes: Object.keys(info.Config?.Volumes ?? {}),
     };
     this.#held.set(text, image);
+    if (!('id' in reference) && reference.digest === undefined && image.lock !== image.id) this.#remember(image.lock);
     return image;
   }
 
@@ -233,7 +281,8 @@ export class Images {
       const { tag, digest } = reference;
       say(`pulling ${formatImage(reference)}\n`);
       const query = { fromImage: familiarName(reference), tag: digest ?? tag, abortSignal: signal };
-      const lines = (await engine.docker.createImage(authconfig, query)) as NodeJS.ReadableStream & { destroy(): void };
+      const answer = engine.docker.createImage(authconfig, query) as Promise<Lines>;
+      const lines = await whileUp(engine, answer, signal);
       signal.addEventListener('abort', () => lines.destroy(), { once: true });
       const progress = new PullProgress();
       for await (const text of createInterface({ input: lines })) {

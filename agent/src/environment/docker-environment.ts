@@ -110,7 +110,9 @@ export class DockerEnvironment implements EnvironmentProvider {
     const image = await images.ensure(name, rule, pulling, signal);
     if (isLocked(name, image)) return image;
     const lock = await events.decideLock(image.lock);
-    return lock === image.lock ? image : await images.ensure(lock, rule, pulling, signal);
+    if (lock === image.lock) return image;
+    images.trust(lock, name);
+    return await images.ensure(lock, rule, pulling, signal);
   }
 
   #wanted({ environment, language }: EnvironmentRequest): { name: string; rule: PullRule } {

@@ -145,7 +145,7 @@ export class DockerExecutor implements Executor {
     try {
       const { budget, images, engine } = this.#options;
       const { signal } = attempt.abort;
-      attempt.release = await budget.take(signal);
+      attempt.release = await budget.take(AbortSignal.any([signal, engine.lost]));
       const onOutput = (text: string): void => this.#append(attempt, 'stderr', Buffer.from(text));
       const pulling = { onOutput, onProgress: () => {} };
       const image = prepared ?? (await images.ensure(program.image, program.pull, pulling, signal));

@@ -1,0 +1,74 @@
+import { create } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { type Assignment, AssignmentSchema } from '@harrier/shared/gen/link';
+import { expect, onTestFinished, test } from 'vitest';
+import { ContainerBudget } from '../docker/container-budget.ts';
+import { ImagePolicy } from '../docker/image-policy.ts';
+import { Images } from '../docker/images.ts';
+import { silentLogger } from '../test-support/silent-logger.ts';
+import { standInEngine } from '../test-support/stand-in-engine.ts';
+import { tempDir } from '../test-support/temp-dir.ts';
+import { DockerExecutor } from './docker-executor.ts';
+import type { AttemptEnd, ExecutorEvents } from './executor.ts';
+
+const UNPREPARED = { start: undefined, release: () => {} };
+
+function assignment(executionId: string): Assignment {
+  return create(AssignmentSchema, {
+    ref: { executionId, attempt: 1 },
+    tenant: 'acme',
+    program: { case: 'image', value: { image: 'tool:1' } },
+    limits: { memoryBytes: 1n, stdoutBytes: 1n, stderrBytes: 1n, outputBytes: 1n },
+  });
+}
+
+/** An executor on an engine that answers nothing but that it is there. */
+async function hung(places: number, dataDir = tempDir()) {
+  const asked = Promise.withResolvers<void>();
+  const { engine, end } = await standInEngine(({ url }) => {
+    if (url?.startsWith('/images/')) asked.resolve();
+  });
+  const policy = new ImagePolicy(['*']);
+  const images = new Images({ engine, policy, credentialsPath: undefined, logger: silentLogger() });
+  const ends = new Map<string, PromiseWithResolvers<AttemptEnd>>();
+  const ended = (id: string): PromiseWithResolvers<AttemptEnd> => {
+    const found = ends.get(id) ?? Promise.withResolvers<AttemptEnd>();
+    ends.set(id, found);
+    return found;
+  };
+  const events: ExecutorEvents = {
+    onStarted: () => {},
+    onOutput: () => {},
+    onProgress: () => {},
+    onRecovered: () => {},
+    onLost: () => {},
+    onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),
+  };
+  const budget = new ContainerBudget(places);
+  const executor = new DockerExecutor({ engine, images, budget, dataDir, runners: {}, events, logger: silentLogger() });
+  executor.open();
+  onTestFinished(() => executor.close());
+  const start = (id: string): void => {
+    expect(executor.start(assignment(id), UNPREPARED, new Uint8Array(0))).toBeUndefined();
+  };
+  return { executor, asked: asked.promise, end, start, ended: (id: string) => ended(id).promise };
+}
+
+test('a call is cancelled while the engine hangs', async () => {
+  const { executor, asked, start, ended } = await hung(1);
+  start('a');
+  await asked;
+  executor.cancel({ executionId: 'a', attempt: 1 }, 'cancel', 1000);
+  expect(await ended('a')).toMatchObject({ outcome: 'cancelled' });
+});
+
+test('calls that have not started end with the engine: those that wait for it, and those that wait for a place', async () => {
+  const { asked, end, start, ended } = await hung(1);
+  start('asks');
+  start('waits');
+  await asked;
+  end();
+  for (const id of ['asks', 'waits']) {
+    expect(await ended(id)).toMatchObject({ outcome: 'failed', error: { code: Code.SUBMIT_FAILED } });
+  }
+});
