@@ -20,6 +20,8 @@ const GONE_PREFIX = '.gone-';
 const WATCH_MS = 2_000;
 /** What is used often need not be written down each time: it only orders the evictions after a restart. */
 const TOUCH_MS = 60_000;
+/** Files that builds leave room for on the disk: empty ones take no bytes. */
+const MIN_FREE_FILES = 10_000;
 const FORMAT = 1;
 /** A tenant is a part of paths. */
 const TENANT = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
@@ -156,6 +158,9 @@ export class EnvironmentStore {
   /** Why nothing can be built now; undefined when it can. */
   async whyFull(): Promise<string | undefined> {
     const { directory, minFreeBytes } = this.#options;
+    const { files, ffree } = await statfs(directory);
+    // Some file systems have no fixed number of files, and tell 0.
+    if (files > 0 && ffree < MIN_FREE_FILES) return `the disk of ${directory} has room for ${ffree} more files only`;
     const free = await freeBytes(directory);
     if (free >= minFreeBytes) return undefined;
     return `the disk of ${directory} has ${mib(free)} MiB left, and ${mib(minFreeBytes)} MiB stay free`;

@@ -1,5 +1,6 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { EnvironmentError } from './environment.ts';
+import { isWithin, plainUrl, shownUrl } from './url-scope.ts';
 
 /** The package indexes that an agent lets builds use. */
 export interface IndexPolicy {
@@ -32,11 +33,14 @@ export function chooseIndexes(policy: IndexPolicy, indexUrl: string, extra: read
       `extra_index_urls asks for ${extra.length === 1 ? 'a second index' : `${extra.length} further indexes`}, any of which could answer for any package; HARRIER_AGENT_ALLOW_EXTRA_INDEX does not allow it`,
     );
   }
-  const urls = [indexUrl || policy.indexUrl, ...extra];
-  for (const url of urls) {
-    if (url === policy.indexUrl || policy.allowed.some((one) => one === '*' || isWithin(url, one))) continue;
-    throw denied(`the package index ${withoutCredentials(url)} is not in HARRIER_AGENT_ALLOWED_INDEXES`);
-  }
+  const own = plainUrl(policy.indexUrl) ?? policy.indexUrl;
+  const allowed = policy.allowed.map((one) => plainUrl(one) ?? one);
+  const urls = [indexUrl || own, ...extra].map((text) => {
+    const url = text === own ? own : plainUrl(text);
+    if (url === undefined) throw denied(`"${shownUrl(text)}" is not the plain http(s) URL of a package index`);
+    if (url === own || allowed.some((one) => one === '*' || isWithin(url, one))) return url;
+    throw denied(`the package index ${shownUrl(url)} is not in HARRIER_AGENT_ALLOWED_INDEXES`);
+  });
   const hosts = new Set<string>();
   for (const url of urls) {
     const { hostname, port, protocol } = new URL(url);
@@ -47,15 +51,9 @@ export function chooseIndexes(policy: IndexPolicy, indexUrl: string, extra: read
   return { urls, hosts: [...hosts] };
 }
 
-/** For messages and logs: an index may carry a password. */
-export function withoutCredentials(url: string): string {
-  return url.replace(/\/\/[^/@]*@/, '//…@');
-}
-
-/** `https://a/b` is within `https://a`, and `https://a.evil` is not. */
-export function isWithin(url: string, allowed: string): boolean {
-  const beginning = allowed.replace(/\/+$/, '');
-  return url === beginning || url.startsWith(`${beginning}/`);
+/** An index with a password: build scripts of packages must not run where it can be seen. */
+export function hasCredentials({ urls }: ChosenIndexes): boolean {
+  return urls.some((url) => new URL(url).username !== '' || new URL(url).password !== '');
 }
 
 function denied(message: string): EnvironmentError {

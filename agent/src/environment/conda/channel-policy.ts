@@ -3,9 +3,10 @@ import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Bind } from '../../launcher/messages.ts';
 import { TOOLS_PATH } from '../build-runner.ts';
 import { EnvironmentError } from '../environment.ts';
-import { isWithin, withoutCredentials } from '../index-policy.ts';
+import { isWithin, plainUrl, shownUrl } from '../url-scope.ts';
 
 const ALIAS = 'https://conda.anaconda.org';
+export const SCHEMES = ['http:', 'https:', 'file:'];
 
 /** The conda channels that an agent lets builds use. */
 export interface ChannelPolicy {
@@ -44,7 +45,7 @@ export function chooseChannels(policy: ChannelPolicy, asked: readonly string[]):
     const isDirectory = url.startsWith('file:');
     const open = policy.allowed.some((one) => (one === '*' ? !isDirectory : isWithin(url, urlOf(one))));
     if (!own.has(url) && !open) {
-      throw denied(`the conda channel ${withoutCredentials(channel)} is not in HARRIER_AGENT_ALLOWED_CHANNELS`);
+      throw denied(`the conda channel ${shownUrl(channel)} is not in HARRIER_AGENT_ALLOWED_CHANNELS`);
     }
     chosen.urls.push(url);
     if (isDirectory) {
@@ -59,13 +60,13 @@ export function chooseChannels(policy: ChannelPolicy, asked: readonly string[]):
   return { ...chosen, hosts: [...new Set(chosen.hosts)] };
 }
 
-/** A name is a channel of the public server. @throws EnvironmentError for what is neither name nor URL */
+/** A name is a channel of the public server. @throws EnvironmentError for what is neither name nor plain URL */
 function urlOf(channel: string): string {
-  const url = /^[\w-]+:\/\//.test(channel) ? channel : `${ALIAS}/${channel}`;
-  const text = url.replace(/\/+$/, '');
-  if (URL.canParse(text) && ['http:', 'https:', 'file:'].includes(new URL(text).protocol) && !text.includes('/../'))
-    return text;
-  throw denied(`"${withoutCredentials(channel)}" is neither the name nor the URL of a conda channel`);
+  const text = /^[\w-]+:/.test(channel) ? channel : `${ALIAS}/${channel}`;
+  const url = plainUrl(text, SCHEMES);
+  // The public server has many channels: a name is one of them, never a way to another.
+  if (url !== undefined && (text === channel || isWithin(url, ALIAS))) return url;
+  throw denied(`"${shownUrl(channel)}" is neither the name nor the plain URL of a conda channel`);
 }
 
 function denied(message: string): EnvironmentError {

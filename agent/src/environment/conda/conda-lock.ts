@@ -1,53 +1,73 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { EnvironmentError } from '../environment.ts';
+import { plainUrl, shownUrl } from '../url-scope.ts';
+import { SCHEMES } from './channel-policy.ts';
 
 const PIP_MARK = '# pip:';
+/** URL, and an MD5 or SHA-256 of the package. */
+const PACKAGE = /^(\S+?)(?:#([0-9a-f]{32}|[0-9a-f]{64}))?$/i;
+
+/** A package of a conda lock. */
+export interface CondaPackage {
+  /** Plain, see `plainUrl`. */
+  url: string;
+  /** MD5 or SHA-256 in hexadecimal; empty: none is known. */
+  digest: string;
+}
 
 /**
  * The lock of a conda environment: an explicit list of package URLs as `conda list --explicit` writes it, and after a
  * comment, so that conda itself still takes it, what pip installs on top.
  */
 export interface CondaLock {
-  explicit: string;
+  packages: CondaPackage[];
   /** A requirements file with every version pinned; empty: nothing. */
   pip: string;
 }
 
-export function formatLock({ explicit, pip }: CondaLock): string {
-  if (pip.trim() === '') return explicit;
-  const lines = pip
-    .trimEnd()
-    .split('\n')
-    .map((line) => `# ${line}`);
-  return `${explicit.trimEnd()}\n${PIP_MARK}\n${lines.join('\n')}\n`;
+export function formatLock({ packages, pip }: CondaLock): string {
+  const lines = ['@EXPLICIT', ...packages.map(({ url, digest }) => (digest === '' ? url : `${url}#${digest}`))];
+  const pins =
+    pip.trim() === ''
+      ? []
+      : [
+          PIP_MARK,
+          ...pip
+            .trimEnd()
+            .split('\n')
+            .map((line) => `# ${line}`),
+        ];
+  return `${[...lines, ...pins].join('\n')}\n`;
 }
 
-/** @throws EnvironmentError when there is no package in it */
+/**
+ * Reads a lock; whoever installs it gets what is read here, and never the text.
+ * @throws EnvironmentError for a line that is none of an explicit list, and when there is no package
+ */
 export function parseLock(text: string): CondaLock {
   const [explicit = '', pip = ''] = text.split(`${PIP_MARK}\n`);
-  if (!explicit.split('\n').some((line) => /^\s*[a-z]+:\/\//.test(line))) {
-    throw new EnvironmentError(
-      Code.ENVIRONMENT_FAILED,
-      'the lock names no package; it must be an explicit list as "conda list --explicit --md5" writes it',
-    );
+  const packages: CondaPackage[] = [];
+  for (const line of explicit.split(/\r?\n/).map((one) => one.trim())) {
+    if (line === '' || line === '@EXPLICIT' || line.startsWith('#')) continue;
+    const [, given = '', digest = ''] = PACKAGE.exec(line) ?? [];
+    const url = plainUrl(given, SCHEMES);
+    if (url === undefined)
+      throw failed(`the lock has the line "${shownUrl(line.slice(0, 200))}", which is no plain package URL`);
+    packages.push({ url, digest: digest.toLowerCase() });
   }
-  return { explicit, pip: pip.replace(/^# ?/gm, '') };
-}
-
-/** URLs of the packages. */
-export function urlsOf({ explicit }: CondaLock): string[] {
-  return explicit
-    .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => /^[a-z]+:\/\//.test(line))
-    .map((line) => line.replace(/#.*$/, ''));
+  if (packages.length > 0) return { packages, pip: pip.replace(/^# ?/gm, '') };
+  throw failed('the lock names no package; it must be an explicit list as "conda list --explicit --md5" writes it');
 }
 
 /** `3.12` of `…/linux-64/python-3.12.4-h1_0.conda`; undefined when there is no Python in it. */
-export function pythonVersionOf(lock: CondaLock): string | undefined {
-  for (const url of urlsOf(lock)) {
+export function pythonVersionOf(packages: readonly CondaPackage[]): string | undefined {
+  for (const { url } of packages) {
     const found = /\/python-(\d+\.\d+)[^/]*$/.exec(url)?.[1];
     if (found !== undefined) return found;
   }
   return undefined;
+}
+
+function failed(message: string): EnvironmentError {
+  return new EnvironmentError(Code.ENVIRONMENT_FAILED, message);
 }

@@ -78,7 +78,7 @@ test.each([
     /No candidates were found for no-such/,
   ],
   ['a version that there is not', { dependencies: ['python=3.2'], channels: [channel] }, /python 3\.2/],
-  ['no Python in it', { lock: 'x' }, /names no package/],
+  ['no Python in it', { lock: 'x' }, /no plain package URL/],
   [
     'a broken file',
     { file: 'dependencies:\n  - python\n  - {a: 1}\n' },
@@ -109,11 +109,14 @@ test.each([
     { dependencies: ['python'], channels: ['file:///etc'] },
     /HARRIER_AGENT_ALLOWED_CHANNELS/,
   ],
+  ['a way around', { dependencies: ['python'], channels: [`${channel}/../../etc`] }, /HARRIER_AGENT_ALLOWED_CHANNELS/],
   [
-    'a way around',
-    { dependencies: ['python'], channels: [`${channel}/../../etc`] },
-    /HARRIER_AGENT_ALLOWED_CHANNELS|neither/,
+    'a hidden way around',
+    { dependencies: ['python'], channels: [`${channel}/%2e%2e/%2e%2e/etc`] },
+    /HARRIER_AGENT_ALLOWED_CHANNELS/,
   ],
+  ['an encoded slash', { dependencies: ['python'], channels: [`${channel}/a%2f..`] }, /plain URL/],
+  ['a name that leads elsewhere', { dependencies: ['python'], channels: ['conda-forge/../evil'] }, /ALLOWED_CHANNELS/],
 ])('%s is denied', async (_, value, message) => {
   const denied = conda.prepare(request(value), recordedEvents(), never);
   await expect(denied).rejects.toMatchObject({ code: Code.POLICY_DENIED, message: expect.stringMatching(message) });

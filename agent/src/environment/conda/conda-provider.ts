@@ -17,9 +17,11 @@ import { type BuildDirectories, EnvironmentStore } from '../environment-store.ts
 import { chooseIndexes, type IndexPolicy } from '../index-policy.ts';
 import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
 import { storedPython } from '../stored-python.ts';
-import { checkLock, checkRequirement } from '../venv/requirements.ts';
+import { isWithin, shownUrl } from '../url-scope.ts';
+import { uvVariables } from '../venv/installer.ts';
+import { checkRequirement, plainLock } from '../venv/requirements.ts';
 import { type ChannelPolicy, type ChosenChannels, chooseChannels, toInside, toOutside } from './channel-policy.ts';
-import { type CondaLock, formatLock, parseLock, pythonVersionOf, urlsOf } from './conda-lock.ts';
+import { type CondaLock, type CondaPackage, formatLock, parseLock, pythonVersionOf } from './conda-lock.ts';
 import { type CondaSpec, specOf } from './environment-file.ts';
 
 /** The solver: a wheel of the package index, so that no host needs conda and every host solves alike. */
@@ -41,6 +43,12 @@ export interface CondaProviderOptions {
   unavailable: () => string | undefined;
 }
 
+/** What the driver prints. */
+interface Solved {
+  packages: CondaPackage[];
+  size_bytes: number;
+}
+
 interface Plan {
   conda: Conda;
   spec: CondaSpec;
@@ -54,6 +62,8 @@ export class CondaProvider implements EnvironmentProvider {
   readonly kind = 'conda';
   readonly #options: CondaProviderOptions;
   readonly #resolving = new SharedTasks<string>();
+  /** Bytes to download for locks that were solved here, by the key of their environment. */
+  readonly #sizes = new Map<string, number>();
 
   constructor(options: CondaProviderOptions) {
     this.#options = options;
@@ -99,7 +109,8 @@ export class CondaProvider implements EnvironmentProvider {
     this.#checked(plan, lock);
     const held = this.#options.store.hold(request.tenant, keyOf(lock));
     held?.release();
-    return { lock, sizeBytes: held?.manifest.sizeBytes ?? 0, held: held !== undefined };
+    const sizeBytes = held?.manifest.sizeBytes ?? this.#sizes.get(keyOf(lock)) ?? 0;
+    return { lock, sizeBytes, held: held !== undefined };
   }
 
   #plan(conda: Conda): Plan {
@@ -128,15 +139,15 @@ export class CondaProvider implements EnvironmentProvider {
   /** A lock may name any URL: it must be of a channel that is allowed. */
   #checked({ channels }: Plan, text: string): CondaLock {
     const lock = parseLock(text);
-    for (const url of urlsOf(lock)) {
-      if (channels.urls.some((channel) => url.startsWith(`${channel}/`) && !url.includes('/../'))) continue;
+    for (const { url } of lock.packages) {
+      if (channels.urls.some((channel) => isWithin(url, channel))) continue;
+      const names = channels.urls.map(shownUrl).join(', ');
       throw new EnvironmentError(
         Code.POLICY_DENIED,
-        `the lock names ${url}, which is of none of the channels ${channels.urls.join(', ')}`,
+        `the lock names ${shownUrl(url)}, which is of none of the channels ${names}`,
       );
     }
-    if (lock.pip !== '') checkLock(lock.pip);
-    return lock;
+    return { ...lock, pip: plainLock(lock.pip) };
   }
 
   async #lockOf(tenant: string, plan: Plan, events: TaskEvents, signal: AbortSignal): Promise<string> {
@@ -148,11 +159,13 @@ export class CondaProvider implements EnvironmentProvider {
         const urls = channels.urls.map((url) => toInside(channels, `${url}/`));
         const request = { channels: urls, dependencies: spec.dependencies, cache: '/cache/conda' };
         const printed = await this.#rattler('solve', request, { tenant, directories, channels }, told, watched);
-        const answer = JSON.parse(printed.trim().split('\n').at(-1) ?? '{}') as { lock: string };
-        const explicit = toOutside(channels, answer.lock);
+        const answer = JSON.parse(printed.trim().split('\n').at(-1) ?? '{}') as Solved;
+        const packages = answer.packages.map(({ url, digest }) => ({ url: toOutside(channels, url), digest }));
         const pip =
-          spec.pip.length === 0 ? '' : await this.#pipLock(tenant, spec.pip, explicit, directories, told, watched);
-        return formatLock({ explicit, pip });
+          spec.pip.length === 0 ? '' : await this.#pipLock(tenant, spec.pip, packages, directories, told, watched);
+        const lock = formatLock({ packages, pip });
+        this.#sizes.set(keyOf(lock), answer.size_bytes);
+        return lock;
       });
     });
   }
@@ -165,14 +178,15 @@ export class CondaProvider implements EnvironmentProvider {
     events: TaskEvents,
     signal: AbortSignal,
   ): Promise<void> {
-    const request = { lock: toInside(channels, lock.explicit), cache: '/cache/conda' };
+    const packages = lock.packages.map(({ url, digest }) => ({ url: toInside(channels, url), digest }));
+    const request = { packages, cache: '/cache/conda' };
     await this.#rattler('install', request, { tenant, directories, channels }, events, signal);
     const check =
       '/environment/bin/python -I -S -c "import sys; sys.exit(sys.version_info < (3, 9))" || { echo "the environment has no Python 3.9 or newer: add python to its dependencies" >&2; exit 1; }';
     const pip = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --break-system-packages --no-deps --require-hashes --compile-bytecode -r /dev/stdin`;
     const indexes = chooseIndexes(this.#options.indexes, '', []);
     const command = {
-      ...{ tenant, directories, input: lock.pip, variables: this.#uvVariables(indexes.urls) },
+      ...{ tenant, directories, input: lock.pip, variables: uvVariables(indexes) },
       argv: ['sh', '-c', lock.pip === '' ? check : `${check}; exec ${pip}`],
       ...{ binds: [...this.#uvBinds(), ...channels.binds], hosts: lock.pip === '' ? [] : indexes.hosts },
     };
@@ -182,7 +196,7 @@ export class CondaProvider implements EnvironmentProvider {
   async #pipLock(
     tenant: string,
     requirements: readonly string[],
-    explicit: string,
+    packages: readonly CondaPackage[],
     directories: BuildDirectories,
     events: TaskEvents,
     signal: AbortSignal,
@@ -194,18 +208,19 @@ export class CondaProvider implements EnvironmentProvider {
         'the pip section of environment.yml needs uv on the host of the agent',
       );
     }
-    const version = pythonVersionOf({ explicit, pip: '' });
+    const version = pythonVersionOf(packages);
     if (version === undefined) {
       throw new EnvironmentError(
         Code.ENVIRONMENT_FAILED,
         'the pip section of environment.yml needs python among the dependencies',
       );
     }
-    const { urls, hosts } = chooseIndexes(indexes, '', []);
+    const chosen = chooseIndexes(indexes, '', []);
+    const { hosts } = chosen;
     const script = `mkdir -p "$HOME" "$TMPDIR"; exec uv pip compile --python-version ${version} --generate-hashes --no-header --no-annotate --quiet -`;
     const command = {
       ...{ tenant, directories, hosts, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n` },
-      ...{ binds: this.#uvBinds(), variables: this.#uvVariables(urls) },
+      ...{ binds: this.#uvBinds(), variables: uvVariables(chosen) },
     };
     return await runBuild(runs, command, events, signal);
   }
@@ -253,17 +268,6 @@ export class CondaProvider implements EnvironmentProvider {
   #uvBinds(): Bind[] {
     const { uv } = this.#options;
     return uv === undefined ? [] : [{ source: uv, target: `${TOOLS_PATH}/uv`, writable: false }];
-  }
-
-  #uvVariables([index = '']: readonly string[]): Record<string, string> {
-    return {
-      UV_DEFAULT_INDEX: index,
-      UV_CACHE_DIR: '/cache/uv',
-      UV_PYTHON_DOWNLOADS: 'never',
-      UV_NO_CONFIG: '1',
-      UV_NO_PROGRESS: '1',
-      UV_LINK_MODE: 'copy',
-    };
   }
 }
 

@@ -2,9 +2,8 @@
 
 Usage: rattler_driver.py solve | install PREFIX
 `solve` reads {"channels": [URL...], "dependencies": [...], "cache": DIR} from standard input; the last line of
-its standard output is {"lock": TEXT, "size_bytes": N}. `install` reads {"lock": TEXT, "cache": DIR}. The lock
-is an explicit list like that of `conda list --explicit --md5`. What goes wrong is on standard error in the
-solver's own words, with exit code 1.
+its standard output is {"packages": [{"url", "digest"}...], "size_bytes": N}. `install` reads {"packages": [...],
+"cache": DIR}. What goes wrong is on standard error in the solver's own words, with exit code 1.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Progress(InstallerReporter):
 
 async def solve_environment(request: dict) -> dict:
     channels = [Channel(url) for url in request["channels"]]
-    print(f"solving with {', '.join(request['channels'])}", file=sys.stderr, flush=True)
+    print("solving", *request["dependencies"], file=sys.stderr, flush=True)
     records = await solve(
         channels,
         [MatchSpec(spec) for spec in request["dependencies"]],
@@ -51,24 +50,20 @@ async def solve_environment(request: dict) -> dict:
         virtual_packages=VirtualPackage.detect(),
     )
     records.sort(key=lambda record: record.name.normalized)
-    lines = ["@EXPLICIT"]
+    packages = []
     for record in records:
         digest = record.sha256.hex() if record.sha256 else record.md5.hex() if record.md5 else ""
-        lines.append(f"{record.url}#{digest}" if digest else record.url)
-    size = sum(record.size or 0 for record in records)
-    return {"lock": "\n".join(lines) + "\n", "size_bytes": size}
+        packages.append({"url": record.url, "digest": digest})
+    return {"packages": packages, "size_bytes": sum(record.size or 0 for record in records)}
 
 
-def record_of(line: str) -> RepoDataRecord:
-    """A package of an explicit list: URL, and its MD5 or SHA-256 behind a #."""
-    url, _, digest = line.partition("#")
+def record_of(url: str, digest: str) -> RepoDataRecord:
+    """A package by its address and its MD5 or SHA-256, if one is known."""
     directory, _, file_name = url.rpartition("/")
     channel, _, subdir = directory.rpartition("/")
     match = _ARCHIVE.match(file_name)
     if match is None:
-        raise ValueError(f"{url!r} is not the address of a conda package")
-    if digest and not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}", digest):
-        raise ValueError(f"{line!r}: {digest!r} is neither an MD5 nor a SHA-256")
+        raise ValueError(f"{file_name!r} is not the name of a conda package")
     number = re.search(r"(\d+)$", match["build"])
     package = PackageRecord(
         match["name"],
@@ -84,8 +79,7 @@ def record_of(line: str) -> RepoDataRecord:
 
 
 async def install_environment(request: dict, prefix: str) -> None:
-    lines = [line.strip() for line in request["lock"].splitlines()]
-    records = [record_of(line) for line in lines if line and not line.startswith(("#", "@"))]
+    records = [record_of(package["url"], package["digest"]) for package in request["packages"]]
     print(f"installing {len(records)} packages", file=sys.stderr, flush=True)
     await install(
         records,

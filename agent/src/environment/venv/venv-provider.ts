@@ -16,7 +16,7 @@ import type { Interpreter, Interpreters } from '../interpreters.ts';
 import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
 import { storedPython } from '../stored-python.ts';
 import type { Installer } from './installer.ts';
-import { checkLock, hasHashes, requirementsOf } from './requirements.ts';
+import { hasHashes, plainLock, requirementsOf } from './requirements.ts';
 
 export interface VenvProviderOptions {
   store: EnvironmentStore;
@@ -72,8 +72,7 @@ export class VenvProvider implements EnvironmentProvider {
     const plan = await this.#plan(venvOf(request));
     const { tenant, preload } = request;
     const { store } = this.#options;
-    const lock = plan.venv.lock || (await this.#decidedLock(tenant, plan, events, signal));
-    checkLock(lock);
+    const lock = plainLock(plan.venv.lock || (await this.#decidedLock(tenant, plan, events, signal)));
     const facts = { binds: JSON.stringify(plan.python.binds) };
     const about = { kind: this.kind, lock, facts, request: requestKey(plan) };
     const held = await store.build(
@@ -92,8 +91,7 @@ export class VenvProvider implements EnvironmentProvider {
 
   async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
     const plan = await this.#plan(venvOf(request));
-    const lock = plan.venv.lock || (await this.#lockOf(request.tenant, plan, SILENT, signal));
-    checkLock(lock);
+    const lock = plainLock(plan.venv.lock || (await this.#lockOf(request.tenant, plan, SILENT, signal)));
     const held = this.#options.store.hold(request.tenant, this.#keyOf(plan, lock));
     held?.release();
     return { lock, sizeBytes: held?.manifest.sizeBytes ?? 0, held: held !== undefined };
@@ -140,15 +138,16 @@ export class VenvProvider implements EnvironmentProvider {
     const key = EnvironmentStore.keyOf([tenant, python.build, indexes.urls, requirements]);
     return await this.#resolving.run(key, events, signal, async (told, stop) => {
       told.onProgress(0, 'resolving packages');
-      const { script, variables } = installer.resolve(python.path, indexes.urls);
-      const lock = await store.scratch(tenant, stop, async (directories, watched) => {
+      const { script, variables } = installer.resolve(python.path, indexes);
+      const found = await store.scratch(tenant, stop, async (directories, watched) => {
         const command = {
           ...{ tenant, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n`, variables, directories },
           ...{ binds: [...installer.binds, ...python.binds], hosts: indexes.hosts },
         };
         return await runBuild(runs, command, told, watched);
       });
-      if (lock.trim() === '') throw new EnvironmentError(Code.ENVIRONMENT_FAILED, 'the resolver found no package');
+      const lock = plainLock(found);
+      if (lock === '') throw new EnvironmentError(Code.ENVIRONMENT_FAILED, 'the resolver found no package');
       return lock;
     });
   }
@@ -163,7 +162,7 @@ export class VenvProvider implements EnvironmentProvider {
   ): Promise<void> {
     const { installer, runs } = this.#options;
     const shape = { empty: lock.trim() === '', hashes: hasHashes(lock) };
-    const { script, variables } = installer.install(python.path, indexes.urls, shape);
+    const { script, variables } = installer.install(python.path, indexes, shape);
     const command = {
       ...{ tenant, argv: ['sh', '-c', script], input: lock, variables, directories },
       ...{ binds: [...installer.binds, ...python.binds], hosts: shape.empty ? [] : indexes.hosts },
