@@ -104,7 +104,8 @@ test('the lock that is found first is what every later attempt installs', async 
 test('a module is validated by an agent without being registered', async () => {
   const module = { name: 'unseen', version: '1.0.0', code: HANDLER, environment: venv };
   const asked = modules.validateModule({ module });
-  const { id, environment } = await link.next('resolve');
+  const { id, environment, language } = await link.next('resolve');
+  expect(language).toBe('python');
   expect(environment?.kind).toMatchObject({ case: 'venv', value: { requirements: ['six'] } });
   link.send({ case: 'resolved', value: { id, lock: 'six==1.17.0', sizeBytes: 11_000n, held: true } });
   expect(await asked).toMatchObject({

@@ -9,9 +9,9 @@ export function requestOfAssignment({ tenant, environment, program }: Assignment
   return { tenant, environment: orInline(environment), language: languageOf(program), preload };
 }
 
-/** What is to be resolved, whatever will run in it. */
-export function requestOfResolve({ tenant, environment }: Resolve): EnvironmentRequest {
-  return { tenant, environment: orInline(environment), language: '', preload: [] };
+/** What is to be resolved. */
+export function requestOfResolve({ tenant, environment, language }: Resolve): EnvironmentRequest {
+  return { tenant, environment: orInline(environment), language, preload: [] };
 }
 
 function orInline(environment: Environment | undefined): Environment {

@@ -24,7 +24,11 @@ export class AgentQuestions {
    * Lets an agent resolve an environment without installing it.
    * @throws HarrierError unavailable when its link is gone; the signal's reason when it is aborted
    */
-  async resolve(agentId: string, tenant: string, environment: Environment, signal: AbortSignal): Promise<Resolved> {
+  async resolve(
+    agentId: string,
+    asked: { tenant: string; environment: Environment; language: string },
+    signal: AbortSignal,
+  ): Promise<Resolved> {
     signal.throwIfAborted();
     const id = randomUUID();
     const { promise, resolve, reject } = Promise.withResolvers<Resolved>();
@@ -32,7 +36,7 @@ export class AgentQuestions {
     signal.addEventListener('abort', abort, { once: true });
     this.#open.set(id, { agentId, resolve, reject });
     try {
-      const message = { case: 'resolve', value: { id, tenant, environment } } as const;
+      const message = { case: 'resolve', value: { id, ...asked } } as const;
       if (!this.#registry.send(agentId, create(ServerMessageSchema, { message }))) throw gone();
       return await promise;
     } finally {

@@ -1,4 +1,4 @@
-import { clone, create } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { type LabelSelector, messageOf, parseLabelSelector } from '@harrier/shared';
 import {
   type ValidateModuleResponse_AgentAnswer as AgentAnswer,
@@ -51,14 +51,14 @@ export class ModuleValidation {
       for (const { answer } of able) answer.held = true;
       return response;
     }
-    await this.#ask(tenantId, environment, able, response, signal);
+    const asked = { tenant: tenantId, environment, language: module.language || 'python' };
+    await this.#ask(asked, able, response, signal);
     return response;
   }
 
   /** The first agent resolves; the others say whether they have what it has found. */
   async #ask(
-    tenantId: string,
-    environment: Environment,
+    asked: { tenant: string; environment: Environment; language: string },
     able: { agent: LinkedAgent; answer: AgentAnswer }[],
     response: ValidateModuleResponse,
     signal: AbortSignal,
@@ -66,7 +66,7 @@ export class ModuleValidation {
     const { questions } = this.#options;
     const [first, ...others] = able;
     if (first === undefined) return;
-    const found = await questions.resolve(first.agent.id, tenantId, clone(EnvironmentSchema, environment), signal);
+    const found = await questions.resolve(first.agent.id, asked, signal);
     if (found.error !== undefined) {
       response.error = found.error;
       return;
@@ -74,11 +74,11 @@ export class ModuleValidation {
     response.lock = found.lock;
     response.sizeBytes = found.sizeBytes;
     first.answer.held = found.held;
-    const locked = lockedEnvironment(environment, found.lock);
+    const locked = { ...asked, environment: lockedEnvironment(asked.environment, found.lock) };
     await Promise.all(
       others.map(async ({ agent, answer }) => {
         try {
-          const { held, error } = await questions.resolve(agent.id, tenantId, locked, signal);
+          const { held, error } = await questions.resolve(agent.id, locked, signal);
           answer.held = held;
           answer.reason = error?.message ?? '';
         } catch (error) {
