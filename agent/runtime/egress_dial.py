@@ -8,18 +8,21 @@ import ipaddress
 import os
 import socket
 import ssl
-import time
 import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from network_policy import Policy, as_address, forbidden
+from network_policy import Policy, as_address, forbidden, forbidden_name
 
 _RESOLVE_S = 15.0
-# With an upstream proxy a lookup only serves the check. A host without a name server would wait for each.
+# With an upstream proxy a lookup only serves the check. A host without a name server waits as long for each name.
 _UPSTREAM_RESOLVE_S = 1.0
-_SLOW_NAMES_S = 300.0
 _CONNECT_S = 20.0
-# Lookups take threads of all calls; one call with names that nobody answers for must not take them all.
+# At a time, in threads of the call's own: names that nobody answers for keep threads busy for long after the deadline,
+# and with an upstream proxy a lookup that waits too long for a thread checks nothing.
 _LOOKUPS = 4
+# Names that a call is not to wait for again.
+_SLOW_NAMES = 256
 _HEAD_BYTES = 64 * 1024
 
 Streams = tuple  # (StreamReader, StreamWriter)
@@ -40,15 +43,7 @@ class Upstream:
 
     def __init__(self, fields: dict) -> None:
         self._for_tunnels, self._for_requests = (_Server.parse(fields.get(name)) for name in ("https", "http"))
-        self._resolves_from = 0.0
         self._direct = [entry.strip().lower() for entry in fields.get("no_proxy") or [] if entry.strip()]
-
-    def resolves(self) -> bool:
-        """False for a while after a lookup that took too long."""
-        return time.monotonic() >= self._resolves_from
-
-    def note_slow_names(self) -> None:
-        self._resolves_from = time.monotonic() + _SLOW_NAMES_S
 
     def server(self, host: str, tunnel: bool) -> _Server | None:
         return None if self._is_direct(host) else self._for_tunnels if tunnel else self._for_requests
@@ -97,6 +92,12 @@ class Dialer:
     def __init__(self, policy: Policy, upstream: Upstream | None) -> None:
         self._policy, self._upstream = policy, upstream
         self._lookups = asyncio.Semaphore(_LOOKUPS)
+        self._threads = ThreadPoolExecutor(_LOOKUPS)
+        self._slow_names: set[str] = set()
+
+    def close(self) -> None:
+        """Lookups under way end by themselves, unheard."""
+        self._threads.shutdown(wait=False)
 
     def upstream_for(self, host: str, tunnel: bool) -> _Server | None:
         return self._upstream.server(host, tunnel) if self._upstream else None
@@ -106,25 +107,42 @@ class Dialer:
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if not self._policy.allows(host, port):
             raise Refused(f"{name} is not among the hosts that this call may reach (rule: {self._policy.rule})")
+        address = as_address(host)
+        rule = forbidden_name(host) if address is None else forbidden(host)
+        if rule:
+            raise Refused(f"{name} is what no call may reach (rule: {rule})")
         server = self.upstream_for(host, tunnel)
-        if server is None:
-            return await self._connect_to(await self._resolve(host, port, name), name)
-        # Names of the world outside may be known to the upstream proxy alone.
-        if _is_numeric(host) or self._upstream.resolves():
-            try:
-                await self._resolve(host, port, name, _UPSTREAM_RESOLVE_S)
-            except Failed as failed:
-                if failed.timed_out:
-                    self._upstream.note_slow_names()
-        return await self._through(server, name, tunnel)
+        if address is not None:
+            found = [(socket.AF_INET if address.version == 4 else socket.AF_INET6, (host, port))]
+        elif server is None:
+            found = await self._resolve(host, port, name, _RESOLVE_S)
+        else:
+            found = []
+            await self._check_if_known(host, port, name)
+        return await (self._connect_to(found, name) if server is None else self._through(server, name, tunnel))
 
-    async def _resolve(self, host: str, port: int, name: str, limit_s: float = _RESOLVE_S) -> list[tuple]:
-        """(family, address) of what the name leads to and may be reached. Raises Refused or Failed."""
+    async def _check_if_known(self, host: str, port: int, name: str) -> None:
+        """Raises Refused. Names of the world outside may be known to the upstream proxy alone."""
+        if host in self._slow_names:
+            return
+        try:
+            await self._resolve(host, port, name, _UPSTREAM_RESOLVE_S, every=True)
+        except Failed as failed:
+            if failed.timed_out:
+                if len(self._slow_names) == _SLOW_NAMES:
+                    self._slow_names.clear()
+                self._slow_names.add(host)
+
+    async def _resolve(self, host: str, port: int, name: str, limit_s: float, every: bool = False) -> list[tuple]:
+        """(family, address) of what the name leads to and may be reached. Raises Refused or Failed.
+
+        ``every``: for somebody else who chooses among the addresses, so that none may be a forbidden one.
+        """
         loop = asyncio.get_running_loop()
         try:
             async with self._lookups:
-                lookup = loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                found = await asyncio.wait_for(lookup, limit_s)
+                lookup = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+                found = await asyncio.wait_for(loop.run_in_executor(self._threads, lookup), limit_s)
         except asyncio.TimeoutError:
             failed = Failed(f"Cannot reach {name}: its name was not resolved within {limit_s:.0f} s")
             failed.timed_out = True
@@ -133,8 +151,9 @@ class Dialer:
             raise Failed(f"Cannot reach {name}: {_told(error)}") from None
         rules = [forbidden(address[0]) for _, _, _, _, address in found]
         allowed = [(entry[0], entry[4]) for entry, rule in zip(found, rules) if rule is None]
-        if not allowed:
-            raise Refused(f"{name} is at {found[0][4][0]}, which no call may reach (rule: {rules[0]})")
+        if not allowed or (every and len(allowed) < len(found)):
+            address, rule = next((entry[4][0], rule) for entry, rule in zip(found, rules) if rule)
+            raise Refused(f"{name} is at {address}, which no call may reach (rule: {rule})")
         return allowed
 
     async def _connect_to(self, addresses: list[tuple], name: str) -> Streams:
@@ -171,17 +190,6 @@ class Dialer:
             writer.transport.abort()
             raise
         return reader, writer
-
-
-def _is_numeric(host: str) -> bool:
-    """Also for `127.1` and `0x7f000001`, and for the name that everybody knows."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return False
-    return True
 
 
 def _told(error: Exception) -> object:

@@ -6,13 +6,13 @@ import asyncio
 import ipaddress
 import struct
 
-from network_policy import split_port
+from egress_http import Head, Malformed, copy_all, end
+from network_policy import canonical, split_port
 
 _HEAD_BYTES = 64 * 1024
 _SOCKS_VERSION = 5
 _SOCKS_CONNECT = 1
 _SOCKS_OK, _SOCKS_FAILED, _SOCKS_DENIED, _SOCKS_UNREACHABLE, _SOCKS_NO_COMMAND, _SOCKS_NO_TYPE = 0, 1, 2, 4, 7, 8
-_HOP_BY_HOP = ("connection", "proxy-connection", "proxy-authorization", "keep-alive")
 
 
 class BadRequest(Exception):
@@ -39,6 +39,10 @@ class Connect:
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.drain()
 
+    async def pass_on(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter) -> None:
+        """What the client sends after its request, to its end."""
+        await copy_all(reader, far)
+
     async def refuse(self, writer: asyncio.StreamWriter, why: Exception) -> None:
         await _answer(writer, 403, why)
 
@@ -47,22 +51,28 @@ class Connect:
 
 
 class Forward(Connect):
-    """A plain HTTP request, passed on with its connection closed after the answer."""
+    """A plain HTTP request, the only one of its connection, which is closed after the answer."""
 
     tunnel = False
 
-    def __init__(self, method: str, host: str, port: int, path: str, headers: list[str]) -> None:
+    def __init__(self, head: Head, host: str, port: int, path: str) -> None:
         super().__init__(host, port)
-        self._method, self._path, self._headers = method, path, headers
+        self._head, self._path = head, path
 
     async def accept(self, writer: asyncio.StreamWriter, far: asyncio.StreamWriter, upstream: object) -> None:
+        name = f"[{self.host}]" if ":" in self.host else self.host
         target, extra = self._path, []
         if upstream is not None:
-            host = f"[{self.host}]" if ":" in self.host else self.host
-            target, extra = f"http://{host}:{self.port}{self._path}", upstream.authorization
-        lines = [f"{self._method} {target} HTTP/1.1", *self._headers, *extra, "Connection: close", "", ""]
-        far.write("\r\n".join(lines).encode("latin-1"))
+            target, extra = f"http://{name}:{self.port}{self._path}", upstream.authorization
+        far.write(self._head.rebuilt(target, name if self.port == 80 else f"{name}:{self.port}", extra))
         await far.drain()
+
+    async def pass_on(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter) -> None:
+        """The body. Nobody has checked where a request behind it would go: that is read and forgotten."""
+        await self._head.body.copy(reader, far)
+        while await reader.read(_HEAD_BYTES):
+            pass
+        end(far)
 
 
 class Socks(Connect):
@@ -93,30 +103,21 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     return _parse_http(head.decode("latin-1"))
 
 
-def _parse_http(head: str) -> Connect:
-    request, *headers = head[:-4].split("\r\n")
-    words = request.split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise BadRequest(_page(400, "Not a request of HTTP/1.1"))
-    method, target, _ = words
+def _parse_http(text: str) -> Connect:
     try:
-        if method == "CONNECT":
-            host, port = split_port(target)
+        head = Head(text)
+        if head.method == "CONNECT":
+            host, port = split_port(head.target)
             if port is None:
-                raise ValueError(target)
-            return Connect(_normal(host), port)
-        scheme, separator, rest = target.partition("://")
-        if not separator or scheme.lower() != "http":
-            raise BadRequest(_page(400, "This is a proxy: it takes CONNECT and absolute http:// addresses"))
-        authority, slash, path = rest.partition("/")
-        if not slash and "?" in authority:
-            authority, _, query = authority.partition("?")
-            path = "?" + query
-        host, port = split_port(authority.rpartition("@")[2])
+                raise ValueError(head.target)
+            return Connect(canonical(host), port)
+        authority, path = head.absolute_target()
+        host, port = split_port(authority)
+        return Forward(head, canonical(host), port or 80, path)
+    except Malformed as error:
+        raise BadRequest(_page(400, str(error))) from None
     except ValueError:
         raise BadRequest(_page(400, "The address is not a host and a port")) from None
-    kept = [line for line in headers if line.partition(":")[0].strip().lower() not in _HOP_BY_HOP]
-    return Forward(method, _normal(host), port or 80, "/" + path, kept)
 
 
 async def _read_socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Socks:
@@ -137,18 +138,13 @@ async def _read_socks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     port = struct.unpack("!H", await reader.readexactly(2))[0]
     if version != _SOCKS_VERSION or command != _SOCKS_CONNECT:
         raise BadRequest(_socks_reply(_SOCKS_NO_COMMAND))
-    return Socks(_normal(host), port)
-
-
-def _normal(host: str) -> str:
-    """Raises ValueError for what cannot be a host's name or address."""
-    host = host.lower()
-    host = host[:-1] if host.endswith(".") else host
-    if not host or len(host) > 255 or not all(character.isalnum() or character in "-._:" for character in host):
-        raise ValueError(host)
-    if not host.isascii():
-        raise ValueError(host)
-    return host
+    try:
+        host = canonical(host)
+        if port == 0:
+            raise ValueError(port)
+    except ValueError:
+        raise BadRequest(_socks_reply(_SOCKS_FAILED)) from None
+    return Socks(host, port)
 
 
 def _socks_reply(code: int) -> bytes:

@@ -16,11 +16,13 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Coroutine
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from egress_dial import Dialer, Failed, Refused, Upstream
 from egress_handshake import BadRequest, read_request
+from egress_http import copy_all
 from network_policy import Policy
 
 _CONTROL_FD = 3
@@ -49,6 +51,7 @@ class Gate:
         self._listener.close()
         for task in self._tasks:
             task.cancel()
+        self._dialer.close()
 
     def _accept_more(self) -> None:
         if not self._accepting and self._listener.fileno() >= 0:
@@ -96,12 +99,12 @@ async def _serve(connection: socket.socket, dialer: Dialer) -> None:
             return
         try:
             await request.accept(writer, far_writer, dialer.upstream_for(request.host, request.tunnel))
-            await _relay((reader, far_writer), (far_reader, writer))
+            await _relay(request.pass_on(reader, far_writer), copy_all(far_reader, writer))
         finally:
             far_writer.transport.abort()
     except BadRequest as fault:
         await fault.answer(writer)
-    except (OSError, EOFError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError):
+    except (OSError, EOFError, asyncio.TimeoutError, asyncio.LimitOverrunError, ValueError):
         pass  # whoever was there has gone, or speaks neither HTTP nor SOCKS
     finally:
         if writer is None:
@@ -110,25 +113,14 @@ async def _serve(connection: socket.socket, dialer: Dialer) -> None:
             writer.close()
 
 
-async def _relay(*directions: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
+async def _relay(*directions: Coroutine) -> None:
     """Until both directions have ended, or one has failed."""
-    tasks = [asyncio.ensure_future(_copy(*direction)) for direction in directions]
+    tasks = [asyncio.ensure_future(direction) for direction in directions]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while True:
-        data = await reader.read(_BLOCK_BYTES)
-        if not data:
-            break
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
 
 
 class Proxy:

@@ -28,7 +28,7 @@ RUNTIME_FILES = (
     "tracebacks.py",
     "zygote.py",
 )
-PROXY_FILES = ("egress_dial.py", "egress_handshake.py", "egress_proxy.py", "network_policy.py")
+PROXY_FILES = ("egress_dial.py", "egress_handshake.py", "egress_http.py", "egress_proxy.py", "network_policy.py")
 RUNTIME_MOUNT = "/harrier"
 
 # Outside the ranges that distributions, systemd and subuid tables hand out (systemd.io/UIDS-GIDS).

@@ -174,6 +174,8 @@ def handler(input):
         cases = {
             f"127.0.0.1:{self.upstream.port}": "loopback", f"localhost:{self.upstream.port}": "loopback",
             "127.1:80": "loopback", "2130706433:80": "loopback", "0x7f000001:80": "loopback", "0.0.0.0:80": "unspecified",
+            "0x7f.1:80": "loopback", "127.0.0.1.:80": "loopback", "LocalHost.:80": "loopback", "a.localhost:80": "loopback",
+            "[64:ff9b::7f00:1]:80": "loopback", "[2002:a9fe:a9fe::]:80": "link-local", "[::7f00:1]:80": "loopback",
             "[::1]:80": "loopback", "[::ffff:127.0.0.1]:80": "loopback", "169.254.169.254:80": "link-local",
             "[fe80::1]:80": "link-local", "[fd00:ec2::254]:80": "metadata", "224.0.0.1:80": "multicast",
         }  # fmt: skip
@@ -205,11 +207,42 @@ def handler(input):
     return {'answers': answers}
 """
         requests = ["GET / HTTP/1.1\r\n\r\n", "nonsense\r\n\r\n", "CONNECT a:b:c HTTP/1.1\r\n\r\n", "CONNECT x HTTP/1.1\r\n\r\n",
-                    "GET https://a/ HTTP/1.1\r\n\r\n", "CONNECT a\tb:1 HTTP/1.1\r\n\r\n", "\x05\x01\x02", "", "GET"]  # fmt: skip
+                    "GET https://a/ HTTP/1.1\r\n\r\n", "CONNECT a\tb:1 HTTP/1.1\r\n\r\n", "CONNECT a:0 HTTP/1.1\r\n\r\n",
+                    "CONNECT a:65536 HTTP/1.1\r\n\r\n", "CONNECT localhost..:80 HTTP/1.1\r\n\r\n",
+                    "CONNECT a..b:80 HTTP/1.1\r\n\r\n", "CONNECT \xe4.example:80 HTTP/1.1\r\n\r\n",
+                    "\x05\x01\x02", "", "GET"]  # fmt: skip
         answers = self.agent.run(code, {"requests": requests}, network=FULL).result["answers"]
-        self.assertEqual([answer[:12] for answer in answers[:6]], ["HTTP/1.1 400"] * 6)
-        self.assertEqual(answers[6:], ["\x05\xff", "", ""])
+        self.assertEqual([answer[:12] for answer in answers[:-3]], ["HTTP/1.1 400"] * 11)
+        self.assertEqual(answers[-3:], ["\x05\xff", "", ""])
         self.assertEqual(self.echo("far.invalid:443", FULL)["echoed"], "hello")
+
+    def test_no_request_hides_behind_another(self) -> None:
+        code = """
+import socket
+def handler(input):
+    answers = []
+    for text in input['requests']:
+        connection = socket.create_connection(('127.0.0.1', 3128), timeout=30)
+        connection.sendall(text.encode('latin-1'))
+        answers.append(connection.makefile('rb').readline().decode('latin-1').strip()[:12])
+    return {'answers': answers}
+"""
+        hidden = "GET http://169.254.169.254/latest HTTP/1.1\r\nX: y\r\n\r\n"
+        plain = "POST http://far.invalid/hiding HTTP/1.1\r\nHost: far.invalid"
+        requests = [
+            f"{plain}\n\n{hidden}",
+            f"{plain}\r\n\n{hidden}",
+            f"{plain}\r\nX: {hidden}",
+            f"{plain}\r\n\r\n{hidden}",
+            f"{plain}\r\nContent-Length: 2\r\n\r\nab{hidden}",
+            f"{plain}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n{hidden}",
+            f"{plain}\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}",
+        ]
+        ended = self.agent.run(code, {"requests": requests}, network=FULL)
+        bad, good = "HTTP/1.1 400", "HTTP/1.1 200"
+        # The third one's first line of a hidden head is the value of a field.
+        self.assertSucceeds(ended, {"answers": [bad, bad, good, good, good, good, bad]})
+        self.assertFalse([head for head in self.upstream.heads if head.startswith("GET http://169.254")])
 
     def test_there_is_no_other_way_out(self) -> None:
         code = """
