@@ -70,6 +70,16 @@ interface Warm {
   release: ReleasePlace;
 }
 
+/** Who waits for a container that starts. Each gets it held, so that it cannot leave before its callers have it. */
+interface Waiter {
+  held: PreparedEnvironment | undefined;
+}
+
+interface Start {
+  readonly ready: Promise<void>;
+  readonly waiters: Set<Waiter>;
+}
+
 /**
  * Containers with a warm interpreter, one for each tenant, image and list of modules to import. Calls are forked in them
  * by the launcher like anywhere else; a container is never used for two tenants.
@@ -81,7 +91,7 @@ export class ContainerPool {
   readonly #current = new Map<string, Warm>();
   /** By key: all that have not left. */
   readonly #all = new Map<string, Warm>();
-  readonly #starts = new Map<string, Promise<Warm>>();
+  readonly #starts = new Map<string, Start>();
   /** What is being removed now. */
   readonly #removals = new Set<Promise<void>>();
   #launcherPid: number | undefined;
@@ -106,18 +116,22 @@ export class ContainerPool {
    * @throws EnvironmentError, EngineUnavailableError, the signal's reason when aborted
    */
   async get(request: EnvironmentRequest, image: HeldImage, signal: AbortSignal): Promise<PreparedEnvironment> {
+    const found = this.find(request, image);
+    if (found !== undefined) return found;
     const pooled = poolKey(request, image);
-    for (;;) {
-      const found = this.find(request, image);
-      if (found !== undefined) return found;
-      let start = this.#starts.get(pooled);
-      if (start === undefined) {
-        start = this.#start(pooled, request, image).finally(() => this.#starts.delete(pooled));
-        this.#starts.set(pooled, start);
-      }
-      start.catch(() => {});
-      await orAborted(start, signal);
+    const start = this.#starts.get(pooled) ?? this.#begin(pooled, request, image);
+    const waiter: Waiter = { held: undefined };
+    start.waiters.add(waiter);
+    try {
+      await orAborted(start.ready, signal);
+    } catch (error) {
+      waiter.held?.release();
+      throw error;
+    } finally {
+      start.waiters.delete(waiter);
     }
+    if (waiter.held === undefined) throw new Error('a container is ready and not held');
+    return waiter.held;
   }
 
   /** The launcher has the interpreter of a container. */
@@ -150,7 +164,21 @@ export class ContainerPool {
     await Promise.all(this.#removals);
   }
 
-  async #start(pooled: string, request: EnvironmentRequest, image: HeldImage): Promise<Warm> {
+  #begin(pooled: string, request: EnvironmentRequest, image: HeldImage): Start {
+    const waiters = new Set<Waiter>();
+    const ready = this.#start(pooled, request, image, waiters).finally(() => this.#starts.delete(pooled));
+    ready.catch(() => {});
+    const start = { ready, waiters };
+    this.#starts.set(pooled, start);
+    return start;
+  }
+
+  async #start(
+    pooled: string,
+    request: EnvironmentRequest,
+    image: HeldImage,
+    waiters: ReadonlySet<Waiter>,
+  ): Promise<void> {
     const { budget, engine, logger } = this.#options;
     // Nobody's signal: whoever comes meanwhile waits for the same container.
     const release = await budget.take(engine.lost);
@@ -171,15 +199,19 @@ export class ContainerPool {
     this.#all.set(warm.key, warm);
     try {
       await this.#launch(warm, image);
+      // It may have ended in the very moment in which it was ready.
+      if (warm.state !== 'starting') {
+        throw new EnvironmentError(Code.ENVIRONMENT_FAILED, `the container of the image ${image.lock} ended at once`);
+      }
     } catch (error) {
       this.#leave(warm);
       throw error;
     }
     warm.state = 'ready';
     this.#current.set(pooled, warm);
+    for (const waiter of waiters) waiter.held = this.#hold(warm);
     this.#watchIdle(warm);
     logger.info({ container: warm.run.name, tenant: warm.tenant, image: image.lock }, 'container ready');
-    return warm;
   }
 
   async #launch(warm: Warm, image: HeldImage): Promise<void> {

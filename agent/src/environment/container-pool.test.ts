@@ -1,0 +1,118 @@
+import { PassThrough } from 'node:stream';
+import { create } from '@bufbuild/protobuf';
+import { EnvironmentSchema } from '@harrier/shared/gen/module';
+import { expect, onTestFinished, test } from 'vitest';
+import { ContainerBudget } from '../docker/container-budget.ts';
+import type { DockerEngine } from '../docker/engine.ts';
+import type { HeldImage } from '../docker/images.ts';
+import { silentLogger } from '../test-support/silent-logger.ts';
+import { tempDir } from '../test-support/temp-dir.ts';
+import { ContainerPool } from './container-pool.ts';
+import type { EnvironmentRequest } from './environment.ts';
+
+const IMAGE: HeldImage = { id: 'sha256:1', lock: 'python:3', sizeBytes: 1, volumes: [] };
+const never = new AbortController().signal;
+
+function request(tenant: string, fields: Partial<EnvironmentRequest> = {}): EnvironmentRequest {
+  return { tenant, preload: [], language: 'python', environment: create(EnvironmentSchema), ...fields };
+}
+
+interface Listed {
+  name: string;
+  key: string;
+}
+
+type OnExpect = (pool: ContainerPool, key: string) => void;
+
+const attach: OnExpect = (pool, key) => pool.onAttached(key);
+
+/** A pool on an engine whose containers do nothing; `onExpect` is what the launcher tells of each. */
+function stand(places: number, onExpect: OnExpect = attach, listed: readonly Listed[] = []) {
+  const created: { HostConfig: { NanoCpus?: number; Memory: number } }[] = [];
+  const removed: string[] = [];
+  const retired: string[] = [];
+  const exits = new Map<string, PromiseWithResolvers<void>>();
+  const lost = new AbortController();
+  const container = (name: string) => ({
+    attach: async () => new PassThrough(),
+    start: async () => {},
+    wait: () => {
+      const exit = exits.get(name) ?? Promise.withResolvers<void>();
+      exits.set(name, exit);
+      return exit.promise;
+    },
+    inspect: async () => ({ State: { FinishedAt: '', StartedAt: '', ExitCode: 0, OOMKilled: false } }),
+    remove: async () => void removed.push(name),
+  });
+  const docker = {
+    createContainer: async (options: { name: string; HostConfig: { Memory: number } }) => {
+      created.push(options);
+      return container(options.name);
+    },
+    getContainer: container,
+    listContainers: async () =>
+      listed.map(({ name, key }) => ({
+        Names: [`/${name}`],
+        Labels: { 'harrier.key': key, 'harrier.tenant': 'former' },
+      })),
+  };
+  const engine = {
+    docker,
+    facts: { version: '1', cpus: 4, appArmor: false },
+    lost: lost.signal,
+    unavailable: () => undefined,
+    onChange: () => {},
+  } as unknown as DockerEngine;
+  const budget = new ContainerBudget(places);
+  const pool: ContainerPool = new ContainerPool({
+    ...{ engine, budget, dataDir: tempDir(), idleMs: 300_000, memoryBytes: 1e9, tmpBytes: 1e8 },
+    host: {
+      expectZygote: ({ key }) => {
+        // As over the launcher's socket: later.
+        setImmediate(() => onExpect(pool, key));
+        return true;
+      },
+      retire: (_, key) => void retired.push(key),
+    },
+    logger: silentLogger(),
+  });
+  onTestFinished(() => pool.close());
+  return { pool, budget, created, removed, retired, exits };
+}
+
+test('a container serves whoever it was started for, also when others wait for its place', async () => {
+  const { pool, created } = stand(1);
+  const call = async (tenant: string): Promise<void> => {
+    const held = await pool.get(request(tenant), IMAGE, never);
+    held.release();
+  };
+  await Promise.all(['a', 'b', 'a', 'c'].map(call));
+  expect(created.length).toBe(3);
+});
+
+test('a container leaves when those for whom it was started have given up, and somebody waits for its place', async () => {
+  const keys: string[] = [];
+  const expected = Promise.withResolvers<void>();
+  const { pool } = stand(1, (_, key) => {
+    expected.resolve();
+    if (keys.push(key) > 1) attach(pool, key);
+  });
+  const given = new AbortController();
+  const first = pool.get(request('a'), IMAGE, given.signal);
+  first.catch(() => {});
+  await expected.promise;
+  const second = pool.get(request('b'), IMAGE, never);
+  given.abort(new Error('no longer wanted'));
+  await expect(first).rejects.toThrow('no longer wanted');
+  attach(pool, keys[0] ?? '');
+  (await second).release();
+});
+
+test('a container whose interpreter ends in the moment in which it is ready is given to nobody', async () => {
+  const { pool } = stand(1, (_, key) => {
+    attach(pool, key);
+    pool.onDetached(key, 'it ended');
+  });
+  await expect(pool.get(request('a'), IMAGE, never)).rejects.toThrow('ended at once');
+  expect(pool.find(request('a'), IMAGE)).toBeUndefined();
+});
