@@ -13,7 +13,7 @@ import threading
 import unittest
 
 import support
-from test_sandbox import descendants
+from test_sandbox import descendants, proc_text
 
 FULL = {"mode": "full"}
 FETCH = """
@@ -377,9 +377,8 @@ def egress_proxies(launcher: int) -> list[int]:
     """The process in the sandbox comes after bubblewrap, which started it."""
     found = []
     for pid in descendants(launcher):
-        with open(f"/proc/{pid}/cmdline") as file:
-            if "egress_proxy.py" in file.read():
-                found.append(pid)
+        if "egress_proxy.py" in proc_text(pid, "cmdline"):
+            found.append(pid)
     return found
 
 
