@@ -113,7 +113,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
           told.spoolBytes = load.spool_bytes;
         },
         onLauncher: (pid) => docker.pool.onLauncher(pid),
-        onAttached: (_, key) => docker.pool.onAttached(key),
+        onAttached: (tenant, key) => docker.pool.onAttached(tenant, key),
         onDetached: (_, key, reason) => docker.pool.onDetached(key, reason),
       }),
     ),

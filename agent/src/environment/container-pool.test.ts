@@ -1,7 +1,7 @@
 import { PassThrough } from 'node:stream';
 import { create } from '@bufbuild/protobuf';
 import { EnvironmentSchema } from '@harrier/shared/gen/module';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { ContainerBudget } from '../docker/container-budget.ts';
 import type { DockerEngine } from '../docker/engine.ts';
 import type { HeldImage } from '../docker/images.ts';
@@ -24,7 +24,7 @@ interface Listed {
 
 type OnExpect = (pool: ContainerPool, key: string) => void;
 
-const attach: OnExpect = (pool, key) => pool.onAttached(key);
+const attach: OnExpect = (pool, key) => pool.onAttached('acme', key);
 
 /** A pool on an engine whose containers do nothing; `onExpect` is what the launcher tells of each. */
 function stand(places: number, onExpect: OnExpect = attach, listed: readonly Listed[] = []) {
@@ -115,4 +115,31 @@ test('a container whose interpreter ends in the moment in which it is ready is g
   });
   await expect(pool.get(request('a'), IMAGE, never)).rejects.toThrow('ended at once');
   expect(pool.find(request('a'), IMAGE)).toBeUndefined();
+});
+
+test('a container of a former agent keeps its place until it has ended, and takes no calls', async () => {
+  const listed = [{ name: 'old', key: 'docker-old' }];
+  const { pool, budget, exits, retired, removed } = stand(1, attach, listed);
+  pool.onLauncher(1);
+  await vi.waitUntil(() => exits.has('old'));
+  // A new launcher, or an engine that is back, makes the agent look again.
+  pool.onLauncher(2);
+  await vi.waitUntil(() => retired.length === 2);
+  expect(budget.used).toBe(1);
+  const waiting = pool.get(request('a'), IMAGE, never);
+  exits.get('old')?.resolve();
+  (await waiting).release();
+  expect(removed).toEqual(['old']);
+});
+
+test('an interpreter that comes to a launcher for an agent that does not know it is retired', () => {
+  const { pool, retired } = stand(1);
+  pool.onAttached('acme', 'docker-unknown');
+  expect(retired).toEqual(['docker-unknown']);
+});
+
+test('calls with a limit of processors have a container with that limit, and those without share one', async () => {
+  const { pool, created } = stand(8);
+  for (const cpu of [0, 0.5, 0.5, 4, 16, 2]) (await pool.get(request('a', { cpu }), IMAGE, never)).release();
+  expect(created.map(({ HostConfig }) => HostConfig.NanoCpus)).toEqual([undefined, 0.5e9, 2e9]);
 });

@@ -8,7 +8,7 @@ import type { ContainerBudget, ReleasePlace } from '../docker/container-budget.t
 import { LABEL, listContainers } from '../docker/container-list.ts';
 import { containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun } from '../docker/container-run.ts';
-import { type DockerEngine, EngineUnavailableError, engineMessage } from '../docker/engine.ts';
+import { type DockerEngine, type EngineFacts, EngineUnavailableError, engineMessage } from '../docker/engine.ts';
 import type { HeldImage } from '../docker/images.ts';
 import type { ExpectMessage, StartEnvironment } from '../launcher/messages.ts';
 import { EnvironmentError, type EnvironmentRequest, type PreparedEnvironment } from './environment.ts';
@@ -63,6 +63,8 @@ interface Warm {
   readonly run: ContainerRun;
   readonly directory: string;
   readonly preload: readonly string[];
+  /** Processors for all calls in it together; 0: all of the host. */
+  readonly cpu: number;
   readonly attached: PromiseWithResolvers<void>;
   state: WarmState;
   users: number;
@@ -81,19 +83,21 @@ interface Start {
 }
 
 /**
- * Containers with a warm interpreter, one for each tenant, image and list of modules to import. Calls are forked in them
- * by the launcher like anywhere else; a container is never used for two tenants.
+ * Containers with a warm interpreter, one for each tenant, image, list of modules to import and limit of processors. Calls
+ * are forked in them by the launcher like anywhere else; a container is never used for two tenants.
  */
 export class ContainerPool {
   readonly #options: ContainerPoolOptions;
   readonly #directory: string;
-  /** By tenant, image and modules: the one that takes calls. */
+  /** By what calls share: the one that takes calls. */
   readonly #current = new Map<string, Warm>();
   /** By key: all that have not left. */
   readonly #all = new Map<string, Warm>();
   readonly #starts = new Map<string, Start>();
   /** What is being removed now. */
   readonly #removals = new Set<Promise<void>>();
+  /** Names of the containers that this agent waits for to end, or is removing. */
+  readonly #ending = new Set<string>();
   #launcherPid: number | undefined;
   #closed = false;
 
@@ -107,7 +111,7 @@ export class ContainerPool {
 
   /** The container, held, when there is one that is ready. */
   find(request: EnvironmentRequest, image: HeldImage): PreparedEnvironment | undefined {
-    const warm = this.#current.get(poolKey(request, image));
+    const warm = this.#current.get(this.#poolKey(request, image));
     return warm?.state === 'ready' ? this.#hold(warm) : undefined;
   }
 
@@ -118,7 +122,7 @@ export class ContainerPool {
   async get(request: EnvironmentRequest, image: HeldImage, signal: AbortSignal): Promise<PreparedEnvironment> {
     const found = this.find(request, image);
     if (found !== undefined) return found;
-    const pooled = poolKey(request, image);
+    const pooled = this.#poolKey(request, image);
     const start = this.#starts.get(pooled) ?? this.#begin(pooled, request, image);
     const waiter: Waiter = { held: undefined };
     start.waiters.add(waiter);
@@ -134,9 +138,11 @@ export class ContainerPool {
     return waiter.held;
   }
 
-  /** The launcher has the interpreter of a container. */
-  onAttached(key: string): void {
-    this.#all.get(key)?.attached.resolve();
+  /** The launcher has the interpreter of a container. One that a former agent has started takes no new calls. */
+  onAttached(tenant: string, key: string): void {
+    const warm = this.#all.get(key);
+    if (warm === undefined) this.#options.host.retire(tenant, key);
+    else warm.attached.resolve();
   }
 
   /** The interpreter of a container has ended, or cannot be reached. */
@@ -189,6 +195,7 @@ export class ContainerPool {
       run: new ContainerRun(engine, `harrier-pool-${id}`),
       directory: join(this.#directory, id),
       preload: request.preload,
+      cpu: processors(request, engine.facts),
       attached: Promise.withResolvers(),
       state: 'starting',
       users: 0,
@@ -220,7 +227,7 @@ export class ContainerPool {
     // Above it only the agent may enter; in the container another user must.
     chmodSync(this.#directory, 0o700);
     chmodSync(warm.directory, 0o755);
-    const { tenant, key, preload } = warm;
+    const { tenant, key, preload, cpu } = warm;
     const socket = join(warm.directory, SOCKET);
     if (!host.expectZygote({ tenant, key, socket, variables: {}, preload })) {
       throw new EnvironmentError(Code.ENVIRONMENT_FAILED, "the agent's launcher is not running");
@@ -232,7 +239,7 @@ export class ContainerPool {
         command: ['container', `${SOCKET_TARGET}/${SOCKET}`],
         env: {},
         labels: { [LABEL.agent]: dataDir, [LABEL.role]: 'pool', [LABEL.tenant]: tenant, [LABEL.key]: key },
-        limits: { memoryBytes, cpu: 0, processes: PROCESSES, tmpBytes, logBytes: LOG_BYTES },
+        limits: { memoryBytes, cpu, processes: PROCESSES, tmpBytes, logBytes: LOG_BYTES },
         volumes: image.volumes,
         mounts: [
           { source: RUNTIME, target: RUNTIME_TARGET },
@@ -262,6 +269,15 @@ export class ContainerPool {
     } finally {
       clearTimeout(timer);
     }
+  }
+
+  /** Calls share a container when nothing that shapes it differs. */
+  #poolKey(request: EnvironmentRequest, image: HeldImage): string {
+    const { tenant, preload } = request;
+    const cpu = processors(request, this.#options.engine.facts);
+    return createHash('sha256')
+      .update(JSON.stringify([tenant, image.id, [...preload].sort(), cpu]))
+      .digest('hex');
   }
 
   #hold(warm: Warm): PreparedEnvironment {
@@ -312,12 +328,14 @@ export class ContainerPool {
   }
 
   async #remove(warm: Warm): Promise<void> {
+    this.#ending.add(warm.run.name);
     try {
       await warm.run.remove();
     } catch (error) {
       // It is removed when the engine is back.
       this.#options.logger.warn({ container: warm.run.name, reason: engineMessage(error) }, 'container not removed');
     } finally {
+      this.#ending.delete(warm.run.name);
       rmSync(warm.directory, { recursive: true, force: true });
       warm.release();
     }
@@ -331,8 +349,8 @@ export class ContainerPool {
   }
 
   /**
-   * Containers that this agent does not know: those of a former one may still run calls, so that they are retired, and
-   * removed when they have ended; what has ended is removed at once.
+   * Containers that this agent does not know: those of a former one may still run calls, so that they are retired, keep
+   * their place, and are removed when they have ended; what has ended is removed at once.
    */
   async #sweep(): Promise<void> {
     const { engine, dataDir, host, logger } = this.#options;
@@ -341,18 +359,29 @@ export class ContainerPool {
         const key = labels[LABEL.key] ?? '';
         const tenant = labels[LABEL.tenant] ?? '';
         if (this.#closed || this.#all.has(key)) continue;
-        const run = new ContainerRun(engine, name);
+        // Also one that is being waited for already: the launcher may have it only now.
         host.retire(tenant, key);
-        void run
-          .exit()
-          .then(
-            () => run.remove(),
-            () => {},
-          )
-          .catch(() => {});
+        if (!this.#ending.has(name)) void this.#outlast(new ContainerRun(engine, name));
       }
     } catch (error) {
       logger.warn({ reason: engineMessage(error) }, 'containers not looked through');
+    }
+  }
+
+  /** Removes a container of a former agent when it has ended. */
+  async #outlast(run: ContainerRun): Promise<void> {
+    this.#ending.add(run.name);
+    const release = this.#options.budget.adopt();
+    try {
+      await run.exit();
+      await run.remove();
+    } catch (error) {
+      // It is looked for again when the engine is back, or by a later agent.
+      const reason = engineMessage(error);
+      if (!this.#closed) this.#options.logger.warn({ container: run.name, reason }, 'container not removed');
+    } finally {
+      this.#ending.delete(run.name);
+      release();
     }
   }
 }
@@ -362,10 +391,9 @@ async function endedEarly(run: ContainerRun): Promise<never> {
   throw new Error(`it ended with exit code ${exitCode}`);
 }
 
-function poolKey({ tenant, preload }: EnvironmentRequest, image: HeldImage): string {
-  return createHash('sha256')
-    .update(JSON.stringify([tenant, image.id, [...preload].sort()]))
-    .digest('hex');
+/** What bounds a container; 0 where the calls may use every processor, so that those without a limit share one. */
+function processors({ cpu = 0 }: EnvironmentRequest, { cpus }: EngineFacts): number {
+  return cpu < cpus ? cpu : 0;
 }
 
 async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

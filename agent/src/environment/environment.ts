@@ -11,6 +11,8 @@ export interface EnvironmentRequest {
   language: string;
   /** Python modules to import before the first call. */
   preload: readonly string[];
+  /** Processors for the code, where the environment bounds them (`docker`); absent or 0: all. */
+  cpu?: number;
 }
 
 /** An environment that code can run in now. Held until `release`. */

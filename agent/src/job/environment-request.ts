@@ -4,9 +4,9 @@ import { type Environment, EnvironmentSchema } from '@harrier/shared/gen/module'
 import type { EnvironmentRequest } from '../environment/environment.ts';
 
 /** What an assignment asks of a provider. */
-export function requestOfAssignment({ tenant, environment, program }: Assignment): EnvironmentRequest {
+export function requestOfAssignment({ tenant, environment, program, limits }: Assignment): EnvironmentRequest {
   const preload = program.case === 'python' ? program.value.preload : [];
-  return { tenant, environment: orInline(environment), language: languageOf(program), preload };
+  return { tenant, environment: orInline(environment), language: languageOf(program), preload, cpu: limits?.cpu ?? 0 };
 }
 
 /** What is to be resolved. */
