@@ -1,6 +1,7 @@
 import {
   closeSync,
   existsSync,
+  fsyncSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -12,6 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { messageOf } from '@harrier/shared';
 import type { OutputStream } from './stream-frames.ts';
 
 /** A stream's bytes on disk, up to a limit. */
@@ -32,7 +34,7 @@ export interface StreamLimit {
 
 /**
  * What is kept of one attempt until the control plane has it: the two streams, facts as JSON, and marks. One directory,
- * which outlives the agent's process, not the host: nothing is synced.
+ * which outlives the agent's process. The streams may lose their ends with the host; facts are synced.
  */
 export class AttemptFiles {
   readonly directory: string;
@@ -88,7 +90,7 @@ export class AttemptFiles {
     keepFacts(this.directory, name, facts);
   }
 
-  /** @returns the facts kept under a name; undefined when there are none */
+  /** @returns the facts kept under a name; undefined when there are none. @throws Error when they cannot be read */
   kept(name: string): unknown {
     return keptFacts(this.directory, name);
   }
@@ -121,15 +123,28 @@ export class AttemptFiles {
   }
 }
 
-export function keepFacts(directory: string, name: string, facts: unknown): void {
+function keepFacts(directory: string, name: string, facts: unknown): void {
   const path = join(directory, name);
-  writeFileSync(`${path}.new`, JSON.stringify(facts), { mode: 0o600 });
+  const file = openSync(`${path}.new`, 'w', 0o600);
+  try {
+    writeFileSync(file, JSON.stringify(facts));
+    // A host that fails may else keep the name and not the bytes.
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
   renameSync(`${path}.new`, path);
 }
 
+/** @throws Error when what is kept cannot be read */
 export function keptFacts(directory: string, name: string): unknown {
   const path = join(directory, name);
-  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : undefined;
+  if (!existsSync(path)) return undefined;
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new Error(`${path} cannot be read: ${messageOf(error)}`, { cause: error });
+  }
 }
 
 function truncationMark(name: OutputStream): string {

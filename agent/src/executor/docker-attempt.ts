@@ -70,7 +70,10 @@ export class DockerAttempt {
   #end: KeptEnd | undefined;
   #ending: Ending | undefined;
 
-  /** @param directory its own; what a former agent has left there is taken up */
+  /**
+   * @param directory its own; what a former agent has left there is taken up
+   * @throws Error when that cannot be read
+   */
   constructor(
     directory: string,
     facts: AttemptFacts,
@@ -79,6 +82,8 @@ export class DockerAttempt {
   ) {
     this.facts = facts;
     this.run = run;
+    this.#end = keptFacts(directory, END) as KeptEnd | undefined;
+    this.#ending = keptFacts(directory, ENDING) as Ending | undefined;
     const hasLog = facts.program === 'command';
     this.files = AttemptFiles.open(directory, {
       stdout: { bytes: hasLog ? facts.stdoutBytes : facts.outputBytes + ENVELOPE_BYTES, marked: hasLog },
@@ -87,11 +92,12 @@ export class DockerAttempt {
     this.sender = new OutputSender(this.files, hasLog ? ['stdout', 'stderr'] : ['stderr'], emit);
     if (this.files.kept(FACTS) === undefined) this.files.keep(FACTS, facts);
     else this.started = true;
-    this.#end = this.files.kept(END) as KeptEnd | undefined;
-    this.#ending = this.files.kept(ENDING) as Ending | undefined;
   }
 
-  /** The facts of an attempt that a former agent has left; undefined when it left none. */
+  /**
+   * The facts of an attempt that a former agent has left; undefined when it left none.
+   * @throws Error when they cannot be read
+   */
   static factsIn(directory: string): AttemptFacts | undefined {
     return keptFacts(directory, FACTS) as AttemptFacts | undefined;
   }

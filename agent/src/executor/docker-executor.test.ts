@@ -1,3 +1,5 @@
+import { readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type Assignment, AssignmentSchema } from '@harrier/shared/gen/link';
@@ -30,6 +32,7 @@ async function hung(places: number, dataDir = tempDir()) {
   });
   const policy = new ImagePolicy(['*']);
   const images = new Images({ engine, policy, credentialsPath: undefined, logger: silentLogger() });
+  const held = Promise.withResolvers<string[]>();
   const ends = new Map<string, PromiseWithResolvers<AttemptEnd>>();
   const ended = (id: string): PromiseWithResolvers<AttemptEnd> => {
     const found = ends.get(id) ?? Promise.withResolvers<AttemptEnd>();
@@ -40,7 +43,7 @@ async function hung(places: number, dataDir = tempDir()) {
     onStarted: () => {},
     onOutput: () => {},
     onProgress: () => {},
-    onRecovered: () => {},
+    onRecovered: (_, recovered) => held.resolve(recovered.map(({ executionId }) => executionId)),
     onLost: () => {},
     onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),
   };
@@ -51,7 +54,7 @@ async function hung(places: number, dataDir = tempDir()) {
   const start = (id: string): void => {
     expect(executor.start(assignment(id), UNPREPARED, new Uint8Array(0))).toBeUndefined();
   };
-  return { executor, asked: asked.promise, end, start, ended: (id: string) => ended(id).promise };
+  return { executor, held: held.promise, asked: asked.promise, end, start, ended: (id: string) => ended(id).promise };
 }
 
 test('a call is cancelled while the engine hangs', async () => {
@@ -71,4 +74,18 @@ test('calls that have not started end with the engine: those that wait for it, a
   for (const id of ['asks', 'waits']) {
     expect(await ended(id)).toMatchObject({ outcome: 'failed', error: { code: Code.SUBMIT_FAILED } });
   }
+});
+
+test('what a former agent left and nobody can read does not keep the agent from starting, nor the rest from going on', async () => {
+  const dataDir = tempDir();
+  const former = await hung(1, dataDir);
+  for (const id of ['no-facts', 'no-end', 'whole']) former.start(id);
+  await former.asked;
+  former.executor.close();
+  const file = (id: string, name: string) => join(dataDir, 'containers', `${id}.1`, name);
+  writeFileSync(file('no-facts', 'facts.json'), '');
+  writeFileSync(file('no-end', 'end.json'), '{"outcome":"succ');
+  const { held } = await hung(1, dataDir);
+  expect(await held).toEqual(['whole']);
+  expect(readdirSync(join(dataDir, 'containers'))).toEqual(['whole.1']);
 });

@@ -62,7 +62,7 @@ export class DockerExecutor implements Executor {
   /** Takes up what a former agent has left: to be called once, before anything is started. */
   open(): void {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
-    for (const name of readdirSync(this.#directory)) this.#recover(join(this.#directory, name));
+    for (const name of readdirSync(this.#directory)) this.#recoverOrDrop(join(this.#directory, name));
     this.#options.engine.onChange(() => this.#engineChanged());
     this.#engineChanged();
     // Whoever has attempts here knows of them before the control plane asks.
@@ -293,6 +293,16 @@ export class DockerExecutor implements Executor {
   }
 
   // Containers that nobody follows: after a restart of the agent, and when the engine was lost.
+
+  /** What cannot be read is not held any more: the control plane ends it as AGENT_LOST, and its container is swept. */
+  #recoverOrDrop(directory: string): void {
+    try {
+      this.#recover(directory);
+    } catch (error) {
+      this.#options.logger.error({ directory, reason: messageOf(error) }, 'attempt of a former agent dropped');
+      rmSync(directory, { recursive: true, force: true });
+    }
+  }
 
   #recover(directory: string): void {
     const facts = DockerAttempt.factsIn(directory);
