@@ -12,8 +12,9 @@ const CONTROL_PLANE = {
 const AGENT = {
   job: ['executor', 'environment', 'launcher'],
   executor: ['environment', 'docker', 'launcher'],
-  environment: ['docker', 'launcher'],
-  docker: [],
+  environment: ['docker', 'launcher', 'tasks'],
+  docker: ['tasks'],
+  tasks: [],
   launcher: [],
   link: [],
   hardware: [],

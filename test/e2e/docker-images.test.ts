@@ -29,8 +29,8 @@ function listener() {
   return {
     told,
     events: {
-      onOutput: (text: string) => {
-        told.text += text;
+      onOutput: (data: Uint8Array) => {
+        told.text += Buffer.from(data).toString();
       },
       onProgress: (percent: number) => void told.percents.push(percent),
     },
@@ -183,8 +183,8 @@ test('an engine that dies ends a pull, with the reason', async () => {
   const agent = await startAgent(hub);
   const { events, told } = listener();
   const started = Promise.withResolvers<void>();
-  const onOutput = (text: string) => {
-    events.onOutput(text);
+  const onOutput = (data: Uint8Array) => {
+    events.onOutput(data);
     started.resolve();
   };
   const pull = agent.images.ensure(`${hub.address}/eight:1`, 'if_missing', { ...events, onOutput }, never);

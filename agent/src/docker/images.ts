@@ -1,6 +1,7 @@
 import { createInterface } from 'node:readline';
 import type { Logger } from '@harrier/shared';
 import type { ImageInspectInfo } from 'dockerode';
+import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
 import { type DockerEngine, EngineUnavailableError, engineMessage, engineStatus, isConnectionError } from './engine.ts';
 import type { ImagePolicy } from './image-policy.ts';
 import {
@@ -32,13 +33,6 @@ export interface HeldImage {
   volumes: readonly string[];
 }
 
-export interface PullEvents {
-  /** What belongs into a log, in whole lines. */
-  onOutput(text: string): void;
-  /** @param percent 0 to 100 */
-  onProgress(percent: number, step: string): void;
-}
-
 /** Why an image cannot be had: `denied` by the agent's own rule, else for a reason outside. */
 export class ImageError extends Error {
   readonly denied: boolean;
@@ -58,28 +52,16 @@ export interface ImagesOptions {
   logger: Logger;
 }
 
-/** Kept of a pull's text for those who come to it later. */
-const MAX_HISTORY_CHARS = 64 * 1024;
-
 /** Locks are short, and an agent that has forgotten one asks again. */
 const MAX_KNOWN = 10_000;
 
 type Lines = NodeJS.ReadableStream & { destroy(): void };
 
-/** A pull that goes on, with everybody who waits for it. */
-interface Pull {
-  readonly abort: AbortController;
-  readonly done: Promise<void>;
-  readonly followers: Set<PullEvents>;
-  history: string;
-  percent: number;
-}
-
 /** The images of the engine, as far as this agent may use them. */
 export class Images {
   readonly #options: ImagesOptions;
   readonly #held = new Map<string, HeldImage>();
-  readonly #pulls = new Map<string, Pull>();
+  readonly #pulls = new SharedTasks<void>();
   /** Whole references whose tag has named their digest, as this agent has seen or was told. */
   readonly #known = new Set<string>();
 
@@ -96,11 +78,12 @@ export class Images {
   }
 
   /**
-   * The image, fetched if need be. One fetch of an image goes on at a time, however many ask for it.
+   * The image, fetched if need be. One fetch of an image goes on at a time, however many ask for it; what it tells are
+   * whole lines.
    * @param text a reference; where the policy allows its tag alone, its digest must be one that the tag has named
    * @throws ImageError; EngineUnavailableError; the signal's reason when aborted
    */
-  async ensure(text: string, rule: PullRule, events: PullEvents, signal: AbortSignal): Promise<HeldImage> {
+  async ensure(text: string, rule: PullRule, events: TaskEvents, signal: AbortSignal): Promise<HeldImage> {
     const reference = await this.#allowed(text, signal);
     const known = rule === 'always' ? undefined : (this.#held.get(text) ?? (await this.#find(text, reference, signal)));
     if (known !== undefined) return known;
@@ -112,7 +95,7 @@ export class Images {
         `the image ${reference.id} is not on this agent, and an id cannot be fetched from a registry`,
       );
     }
-    await this.#pull(reference, events, signal);
+    await this.#pulls.run(engineName(reference), events, signal, (told, stop) => this.#pull(reference, told, stop));
     const found = await this.#find(text, reference, signal);
     if (found === undefined) throw new ImageError(`the image ${formatImage(reference)} is gone after it was fetched`);
     return found;
@@ -232,74 +215,35 @@ export class Images {
     });
   }
 
-  async #pull(reference: NamedImage, events: PullEvents, signal: AbortSignal): Promise<void> {
-    const name = engineName(reference);
-    let pull = this.#pulls.get(name);
-    if (pull === undefined) {
-      pull = this.#start(reference, name);
-    } else {
-      if (pull.history !== '') events.onOutput(pull.history);
-      events.onProgress(pull.percent, step(reference));
-    }
-    const { followers, done, abort } = pull;
-    followers.add(events);
-    const aborted = Promise.withResolvers<never>();
-    const onAbort = (): void => aborted.reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-    try {
-      if (signal.aborted) onAbort();
-      await Promise.race([done, aborted.promise]);
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-      followers.delete(events);
-      if (followers.size === 0) abort.abort();
-    }
-  }
-
-  #start(reference: NamedImage, name: string): Pull {
-    const abort = new AbortController();
-    const followers = new Set<PullEvents>();
-    const pull: Pull = { abort, followers, history: '', percent: 0, done: Promise.resolve() };
-    const done = this.#run(reference, pull).finally(() => {
-      if (this.#pulls.get(name) === running) this.#pulls.delete(name);
-    });
-    done.catch(() => {});
-    const running = Object.assign(pull, { done });
-    this.#pulls.set(name, running);
-    return running;
-  }
-
-  async #run(reference: NamedImage, pull: Pull): Promise<void> {
+  async #pull(reference: NamedImage, { onOutput, onProgress }: TaskEvents, signal: AbortSignal): Promise<void> {
     const { engine, logger } = this.#options;
-    const say = (text: string): void => {
-      pull.history = (pull.history + text).slice(-MAX_HISTORY_CHARS);
-      for (const follower of pull.followers) follower.onOutput(text);
-    };
+    const say = (text: string): void => onOutput(Buffer.from(`${text}\n`));
     try {
-      const signal = AbortSignal.any([pull.abort.signal, engine.lost]);
+      const ended = AbortSignal.any([signal, engine.lost]);
       const authconfig = await this.#credentials(reference);
       const { tag, digest } = reference;
-      say(`pulling ${formatImage(reference)}\n`);
-      const query = { fromImage: familiarName(reference), tag: digest ?? tag, abortSignal: signal };
+      const step = `pulling ${formatImage(reference)}`;
+      say(step);
+      const query = { fromImage: familiarName(reference), tag: digest ?? tag, abortSignal: ended };
       const answer = engine.docker.createImage(authconfig, query) as Promise<Lines>;
       const lines = await whileUp(engine, answer, signal);
-      signal.addEventListener('abort', () => lines.destroy(), { once: true });
+      ended.addEventListener('abort', () => lines.destroy(), { once: true });
       const progress = new PullProgress();
+      let percent = 0;
       for await (const text of createInterface({ input: lines })) {
         const line: PullLine = JSON.parse(text);
         if (line.error !== undefined) throw new Error(line.error);
         const told = progress.add(line);
-        if (told !== undefined) say(`${told}\n`);
+        if (told !== undefined) say(told);
         // The engine tells of every few bytes.
-        const percent = Math.floor(progress.percent);
-        if (percent === pull.percent) continue;
-        pull.percent = percent;
-        for (const follower of pull.followers) follower.onProgress(pull.percent, step(reference));
+        if (Math.floor(progress.percent) === percent) continue;
+        percent = Math.floor(progress.percent);
+        onProgress(percent, step);
       }
-      signal.throwIfAborted();
+      ended.throwIfAborted();
       logger.info({ image: formatImage(reference) }, 'image pulled');
     } catch (error) {
-      if (pull.abort.signal.aborted) throw pull.abort.signal.reason;
+      signal.throwIfAborted();
       throw this.#failure(reference, error);
     }
   }
@@ -332,8 +276,4 @@ function lockOf(reference: ImageReference, { Id, RepoDigests }: ImageInspectInfo
   const start = `${familiarName(reference)}@`;
   const digest = (RepoDigests ?? []).find((text) => text.startsWith(start))?.slice(start.length);
   return digest === undefined ? Id : fullName(reference) + suffix({ tag: reference.tag, digest });
-}
-
-function step(reference: NamedImage): string {
-  return `pulling ${formatImage(reference)}`;
 }

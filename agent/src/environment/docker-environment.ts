@@ -103,16 +103,12 @@ export class DockerEnvironment implements EnvironmentProvider {
   async #image(request: EnvironmentRequest, events: PreparationEvents, signal: AbortSignal): Promise<HeldImage> {
     const { images } = this.#options;
     const { name, rule } = this.#wanted(request);
-    const pulling = {
-      onOutput: (text: string) => events.onOutput(Buffer.from(text)),
-      onProgress: (percent: number, step: string) => events.onProgress(percent, step),
-    };
-    const image = await images.ensure(name, rule, pulling, signal);
+    const image = await images.ensure(name, rule, events, signal);
     if (isLocked(name, image)) return image;
     const lock = await events.decideLock(image.lock);
     if (lock === image.lock) return image;
     images.trust(lock, name);
-    return await images.ensure(lock, rule, pulling, signal);
+    return await images.ensure(lock, rule, events, signal);
   }
 
   #wanted({ environment, language }: EnvironmentRequest): { name: string; rule: PullRule } {

@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { TaskEvents } from '../tasks/shared-tasks.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
 import {
@@ -15,7 +16,6 @@ import {
   type EnvironmentStoreOptions,
   type HeldEnvironment,
 } from './environment-store.ts';
-import type { TaskEvents } from './shared-tasks.ts';
 
 const MIB = 1024 * 1024;
 const ABOUT = { kind: 'venv', lock: '', facts: {}, request: undefined };

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { HarrierError, type Logger, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
 import { directorySize } from './directory-size.ts';
 import { EnvironmentError } from './environment.ts';
-import { SharedTasks, type TaskEvents } from './shared-tasks.ts';
 
 const run = promisify(execFile);
 const MANIFEST = 'manifest.json';

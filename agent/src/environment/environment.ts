@@ -1,6 +1,7 @@
 import type { ExecutionError_Code } from '@harrier/shared/gen/error';
 import type { Environment } from '@harrier/shared/gen/module';
 import type { StartEnvironment } from '../launcher/messages.ts';
+import type { TaskEvents } from '../tasks/shared-tasks.ts';
 
 /** An environment that code is to run in. */
 export interface EnvironmentRequest {
@@ -26,11 +27,7 @@ export interface PreparedEnvironment {
 }
 
 /** What a preparation tells while it goes on. A caller that comes to one that goes on is told from its start. */
-export interface PreparationEvents {
-  /** Bytes for the execution's log (standard error). */
-  onOutput(data: Uint8Array): void;
-  /** @param percent 0 to 100 */
-  onProgress(percent: number, step: string): void;
+export interface PreparationEvents extends TaskEvents {
   /**
    * A lock was found. Answers the lock to install, which another agent may have found first. Waits as long as the control
    * plane is away; rejects with the reason of the preparation's signal.

@@ -146,7 +146,7 @@ export class DockerExecutor implements Executor {
       const { budget, images, engine } = this.#options;
       const { signal } = attempt.abort;
       attempt.release = await budget.take(AbortSignal.any([signal, engine.lost]));
-      const onOutput = (text: string): void => this.#append(attempt, 'stderr', Buffer.from(text));
+      const onOutput = (data: Uint8Array): void => this.#append(attempt, 'stderr', data);
       const pulling = { onOutput, onProgress: () => {} };
       const image = prepared ?? (await images.ensure(program.image, program.pull, pulling, signal));
       const spec = this.#spec(attempt.facts, program, assignment, image);
@@ -207,7 +207,7 @@ export class DockerExecutor implements Executor {
 
   // From a running container to its end.
 
-  #append(attempt: DockerAttempt, stream: OutputStream, data: Buffer): void {
+  #append(attempt: DockerAttempt, stream: OutputStream, data: Uint8Array): void {
     if (this.#closed || attempt.ended) return;
     attempt.files.append(stream, data);
     // Output follows the news of the start.

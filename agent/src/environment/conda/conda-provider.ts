@@ -4,6 +4,7 @@ import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type Environment_Conda as Conda, Environment_VenvSchema, EnvironmentSchema } from '@harrier/shared/gen/module';
 import type { Bind } from '../../launcher/messages.ts';
 import type { PrivateRuns } from '../../launcher/private-runs.ts';
+import { SharedTasks, type TaskEvents } from '../../tasks/shared-tasks.ts';
 import { type BuildCommand, ENVIRONMENT_PATH, runBuild, TOOLS_PATH } from '../build-runner.ts';
 import {
   EnvironmentError,
@@ -15,7 +16,6 @@ import {
 } from '../environment.ts';
 import { type BuildDirectories, EnvironmentStore } from '../environment-store.ts';
 import { chooseIndexes, type IndexPolicy } from '../index-policy.ts';
-import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
 import { storedPython } from '../stored-python.ts';
 import { isWithin, shownUrl } from '../url-scope.ts';
 import { uvVariables } from '../venv/installer.ts';

@@ -1,6 +1,7 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Venv as Venv } from '@harrier/shared/gen/module';
 import type { PrivateRuns } from '../../launcher/private-runs.ts';
+import { SharedTasks, type TaskEvents } from '../../tasks/shared-tasks.ts';
 import { runBuild } from '../build-runner.ts';
 import {
   EnvironmentError,
@@ -13,7 +14,6 @@ import {
 import { type BuildDirectories, EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
 import { type ChosenIndexes, chooseIndexes, type IndexPolicy } from '../index-policy.ts';
 import type { Interpreter, Interpreters } from '../interpreters.ts';
-import { SharedTasks, type TaskEvents } from '../shared-tasks.ts';
 import { storedPython } from '../stored-python.ts';
 import type { Installer } from './installer.ts';
 import { hasHashes, plainLock, requirementsOf } from './requirements.ts';

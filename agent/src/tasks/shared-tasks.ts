@@ -1,7 +1,10 @@
-import type { PreparationEvents } from './environment.ts';
-
 /** What a shared task tells to everybody who waits for it. */
-export type TaskEvents = Omit<PreparationEvents, 'decideLock'>;
+export interface TaskEvents {
+  /** Bytes for the execution's log (standard error). */
+  onOutput(data: Uint8Array): void;
+  /** @param percent 0 to 100 */
+  onProgress(percent: number, step: string): void;
+}
 
 /** Bytes of a task's output that are kept for those who come late. */
 const MAX_KEPT_BYTES = 4 * 1024 * 1024;
