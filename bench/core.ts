@@ -66,14 +66,16 @@ export async function benchCore(python: string): Promise<Record<string, number>>
 
 async function measureIdle(controlPlane: ControlPlane, agent: Agent): Promise<Record<string, number>> {
   const launcher = agent.launcherProcesses();
+  const roots = [controlPlane.program.pid, agent.program.pid, ...launcher.slice(0, 1).map(({ pid }) => pid)];
+  // First, so that what ends when nobody needs it has ended.
+  const idle_cpu_percent = await cpuPercent(roots, IDLE_SECONDS);
   // bubblewrap's own process, the launcher and one zygote; children that are forked ahead share the zygote's pages.
-  const idle = {
+  return {
     idle_control_plane_mib: residentMib(controlPlane.program.pid),
     idle_agent_mib: residentMib(agent.program.pid),
-    idle_launcher_mib: proportionalMib(launcher.map(({ pid }) => pid)),
+    idle_launcher_mib: proportionalMib(agent.launcherProcesses().map(({ pid }) => pid)),
+    idle_cpu_percent,
   };
-  const roots = [controlPlane.program.pid, agent.program.pid, ...launcher.slice(0, 1).map(({ pid }) => pid)];
-  return { ...idle, idle_cpu_percent: await cpuPercent(roots, IDLE_SECONDS) };
 }
 
 async function measureCalls(controlPlane: ControlPlane): Promise<Record<string, number>> {

@@ -3,7 +3,7 @@ import { HarrierError } from '@harrier/shared';
 import type { SourceFindings } from './worker.ts';
 
 /** The parser takes 30 MiB, which a control plane that registers nothing does not need. */
-const IDLE_MS = 10_000;
+const IDLE_MS = 2_000;
 /** 4 MiB of source take about 3 s; one that takes longer is not worth the wait. */
 const DEADLINE_MS = 30_000;
 
