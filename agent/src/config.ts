@@ -4,7 +4,8 @@ import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type HostPort, isSecret, LINK_PATH, messageOf, SettingsReader, withoutCredentials } from '@harrier/shared';
 import { type DockerSettings, readDockerSettings } from './docker-settings.ts';
-import { type EnvironmentSettings, readEnvironmentSettings } from './environment-settings.ts';
+import type { EnvironmentSettings } from './environment/package-providers.ts';
+import { readEnvironmentSettings } from './environment-settings.ts';
 import { NETWORK_CAPS, type NetworkCap } from './job/limit-caps.ts';
 
 export interface AgentConfig {

@@ -1,25 +1,6 @@
 import { isAbsolute, resolve } from 'node:path';
 import type { SettingsReader } from '@harrier/shared';
-
-/** What an operator may set of environments that are built; docs/environments.md explains it. */
-export interface EnvironmentSettings {
-  /** Where they are kept; undefined: in the data directory where the sandbox's user can reach it. */
-  directory: string | undefined;
-  /** Bytes of all of them; undefined: a part of the disk. */
-  maxBytes: number | undefined;
-  /** Bytes of the disk that builds leave free. */
-  minFreeBytes: number;
-  /** Package indexes that a request may name beside the agent's own. */
-  allowedIndexes: readonly string[];
-  /** Whether a request may name several indexes at once. */
-  allowExtraIndex: boolean;
-  /** `HOST:PORT` where the indexes keep their files, if it is elsewhere. */
-  indexHosts: readonly string[];
-  /** Conda channels where a request names none. */
-  channels: readonly string[];
-  /** Conda channels that a request may name beside those. */
-  allowedChannels: readonly string[];
-}
+import type { EnvironmentSettings } from './environment/package-providers.ts';
 
 const MIB = 1024 * 1024;
 

@@ -18,17 +18,28 @@ const SYSTEM_DIRECTORY = '/var/lib/harrier';
 /** Of the disk, for all environments together. */
 const DISK_SHARE = 0.2;
 
+/** What an operator may set of environments that are built; docs/environments.md explains it. */
+export interface EnvironmentSettings {
+  /** Where they are kept; undefined: in the data directory where the sandbox's user can reach it. */
+  directory: string | undefined;
+  /** Bytes of all of them; undefined: a part of the disk. */
+  maxBytes: number | undefined;
+  /** Bytes of the disk that builds leave free. */
+  minFreeBytes: number;
+  /** Package indexes that a request may name beside the agent's own. */
+  allowedIndexes: readonly string[];
+  /** Whether a request may name several indexes at once. */
+  allowExtraIndex: boolean;
+  /** `HOST:PORT` where the indexes keep their files, if it is elsewhere. */
+  indexHosts: readonly string[];
+  /** Conda channels where a request names none. */
+  channels: readonly string[];
+  /** Conda channels that a request may name beside those. */
+  allowedChannels: readonly string[];
+}
+
 export interface PackageProvidersOptions {
-  settings: {
-    directory: string | undefined;
-    maxBytes: number | undefined;
-    minFreeBytes: number;
-    allowedIndexes: readonly string[];
-    allowExtraIndex: boolean;
-    indexHosts: readonly string[];
-    channels: readonly string[];
-    allowedChannels: readonly string[];
-  };
+  settings: EnvironmentSettings;
   indexUrl: string;
   dataDir: string;
   searchPath: string;
