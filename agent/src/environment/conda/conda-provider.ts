@@ -43,6 +43,9 @@ export interface CondaProviderOptions {
   unavailable: () => string | undefined;
 }
 
+/** What is forgotten only makes an answer less exact. */
+const MAX_SIZES = 1_000;
+
 /** What the driver prints. */
 interface Solved {
   packages: CondaPackage[];
@@ -164,6 +167,7 @@ export class CondaProvider implements EnvironmentProvider {
         const pip =
           spec.pip.length === 0 ? '' : await this.#pipLock(tenant, spec.pip, packages, directories, told, watched);
         const lock = formatLock({ packages, pip });
+        if (this.#sizes.size >= MAX_SIZES) this.#sizes.clear();
         this.#sizes.set(keyOf(lock), answer.size_bytes);
         return lock;
       });
