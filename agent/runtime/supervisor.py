@@ -5,12 +5,11 @@ Invariant: an attempt that was accepted gets exactly one final record, whatever 
 
 from __future__ import annotations
 
-import json
-import signal
 import time
 from collections.abc import Callable
 
 import environment
+import final_record
 import frames
 import outcome as outcomes
 import start_request
@@ -19,25 +18,21 @@ from attachments import Attachments
 from attempt import FINISHED, PENDING, RUNNING, Attempt
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
+from load_report import LoadReport
 from loop import Loop
 from outcome import Outcome
 from output_reader import OutputReader
 from spool import Spool, SpoolFull
-from spool_recovery import RESULT_IN_MEMORY_BYTES
+from start_notices import StartNotices
 from tenants import Tenants
+from termination import Termination
 from worker import Worker
 
 PROTOCOL = 1
-_LOAD_INTERVAL_S = 1.0
-# A call that ends sooner costs the agent one read instead of two, and the spool one record.
-_STARTED_DELAY_S = 0.002
 # Acknowledged attempts are crossed out on disk with the next records, or after this time.
 _FORGET_DELAY_S = 0.05
 # Errors carry a message and a traceback; results have their own limit. A worker's frame is refused above the larger.
 _SMALLEST_BODY_BOUND = 1 << 20
-# After this long without word of a killed process, its whole sandbox is killed.
-_KILL_PATIENCE_S = 10.0
-_MAX_GRACE_MS = 24 * 3600 * 1000
 
 
 class Supervisor:
@@ -62,14 +57,13 @@ class Supervisor:
         self._on_stopped = on_stopped
         self._delivery = Delivery(link, spool)
         self._output = OutputReader(loop, spool, self._delivery, log)
+        self._notices = StartNotices(loop, spool, self._delivery)
+        self._termination = Termination(loop)
+        self._load_report = LoadReport(loop, link, self._load)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._active = 0
         self._stopping = False
-        self._load_timer = None
-        self._load_sent: tuple | None = None
         self._progressed: dict[Attempt, None] = {}
-        self._starting: dict[Attempt, None] = {}
-        self._started_timer = None
         self._forget_timer = None
         self.last_active = time.monotonic()
         self._handlers = {
@@ -94,7 +88,7 @@ class Supervisor:
         for attempt in attempts.values():
             if attempt.state != FINISHED:
                 lost = outcomes.failed("AGENT_LOST", "The launcher ended while this attempt ran")
-                self._record_end(attempt, lost, 0)
+                final_record.write(self._spool, self._log, attempt, lost, 0)
 
     # Messages from the agent.
 
@@ -116,9 +110,8 @@ class Supervisor:
         attempts = [attempt.summary() for attempt in self._attempts.values()]
         self._link.greeted = True
         self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, "attempts": attempts})
-        self._load_sent = None
         self._attachments.tell_all()
-        self._note_load()
+        self._load_report.begin()
         for attempt in list(self._attempts.values()):
             self._delivery.restart(attempt)
 
@@ -183,7 +176,7 @@ class Supervisor:
             self._forget(attempt)
         else:
             self._delivery.acknowledge(attempt, stdout, stderr)
-        self._note_load()
+        self._load_report.note()
 
     def _forget(self, attempt: Attempt) -> None:
         del self._attempts[attempt.key]
@@ -214,7 +207,7 @@ class Supervisor:
             self._tenants.on_idle()
             self._finish(attempt, outcomes.stopped(attempt))
         else:
-            self._terminate(attempt, grace_ms)
+            self._termination.start(attempt, grace_ms)
 
     def _on_warm(self, header: dict, body: memoryview, frame: memoryview) -> None:
         self._tenants.pool(_tenant_of(header)).warm()
@@ -271,14 +264,9 @@ class Supervisor:
         if worker.zygote.faults:
             self._output.keep(attempt, attempt.stderr, worker.zygote.take_faults())
         self._output.watch(attempt, worker)
-        if header["timeout_ms"]:
-            attempt.timer = self._loop.call_later(header["timeout_ms"] / 1000, lambda: self._on_timeout(attempt))
-        head = ('{"type":"started",%s}' % attempt.ids).encode()
-        attempt.started = frames.PREFIX.pack(len(head), 0) + head
-        self._starting[attempt] = None
-        if self._started_timer is None:
-            self._started_timer = self._loop.call_later(_STARTED_DELAY_S, self._tell_started)
-        self._note_load()
+        self._termination.after_timeout(attempt)
+        self._notices.add(attempt)
+        self._load_report.note()
 
     def _limit(self, worker: Worker, attempt: Attempt) -> None:
         limits = attempt.header["limits"]
@@ -286,47 +274,6 @@ class Supervisor:
             worker.slot.limit(limits["memory_bytes"], limits.get("cpu", 0), limits["processes"], worker.pidfd)
         except OSError as error:
             self._log.error("a limit cannot be set", execution=attempt.execution, error=str(error))
-
-    def _tell_started(self) -> None:
-        """Tells of attempts that still run; a short call's `started` goes with its end, in one write."""
-        self._started_timer = None
-        for attempt in self._starting:
-            if attempt.state == RUNNING:
-                try:
-                    self._spool.append_start(attempt)
-                except SpoolFull:
-                    pass  # its output will tell, or its end
-                self._delivery.send_started(attempt)
-        self._starting.clear()
-
-    def _on_timeout(self, attempt: Attempt) -> None:
-        attempt.timer = None
-        if not attempt.cancel_reason:
-            attempt.timed_out = True
-        self._terminate(attempt, attempt.header["grace_ms"])
-
-    def _terminate(self, attempt: Attempt, grace_ms: int) -> None:
-        """SIGTERM once, SIGKILL after the grace. A second request may only shorten the grace."""
-        grace_s = min(grace_ms, _MAX_GRACE_MS) / 1000
-        timer = attempt.timer
-        if attempt.killing:
-            if timer and timer.due - time.monotonic() <= grace_s:
-                return
-        else:
-            attempt.killing = True
-            attempt.worker.signal(signal.SIGTERM)
-        if timer:
-            timer.cancel()
-        attempt.timer = self._loop.call_later(grace_s, lambda: self._kill(attempt))
-
-    def _kill(self, attempt: Attempt) -> None:
-        """Its end is recorded when the zygote has reaped the process, or by the zygote's own end.
-
-        A zygote that has imported a tenant's packages may have been taken over by them, and never tell.
-        """
-        worker = attempt.worker
-        worker.signal(signal.SIGKILL)
-        attempt.timer = self._loop.call_later(_KILL_PATIENCE_S, worker.zygote.kill)
 
     def _on_reply(self, worker: Worker, reply: dict, body: bytes) -> None:
         attempt = worker.attempt
@@ -376,44 +323,16 @@ class Supervisor:
                 self._egress.close(attempt.number)
         attempt.frame = None
         self._active -= 1
-        self._record_end(attempt, outcome, run_ms)
+        final_record.write(self._spool, self._log, attempt, outcome, run_ms)
         attempt.header = {}
         self._delivery.pump(attempt)
         if worker:
             attempt.pool.release(worker, outcome.healthy)
             self._tenants.on_idle()
         self.last_active = time.monotonic()
-        self._note_load()
+        self._load_report.note()
         if self._stopping and not self._active:
             self._on_stopped()
-
-    def _record_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> None:
-        """An end that finds no room in the spool is kept in memory, and with it a small result; a large one is lost."""
-        reason = self._write_end(attempt, outcome, run_ms)
-        if reason:
-            size = len(outcome.result)
-            self._log.error(
-                "an end is not in the spool",
-                execution=attempt.execution,
-                attempt=attempt.attempt,
-                result_bytes=size,
-                reason=reason,
-            )
-            if size > RESULT_IN_MEMORY_BYTES:
-                lost = outcomes.failed("INTERNAL", f"No room to keep the result of {size} bytes: {reason}")
-                self._write_end(attempt, lost, run_ms)
-        attempt.state = FINISHED
-
-    def _write_end(self, attempt: Attempt, outcome: Outcome, run_ms: float) -> str:
-        """Returns why the spool does not take it; it is in memory then. Empty when the spool does."""
-        attempt.final, attempt.result = _final_header(attempt, outcome, run_ms), outcome.result
-        try:
-            place = self._spool.append_finish(attempt, attempt.final, outcome.result)
-        except SpoolFull as full:
-            return str(full)
-        if len(outcome.result) > RESULT_IN_MEMORY_BYTES:
-            attempt.result = place
-        return ""
 
     # Once a turn.
 
@@ -425,7 +344,7 @@ class Supervisor:
                     self._delivery.pump(attempt)
             self._progressed.clear()
         if self._delivery.take_offered():
-            self._note_load()
+            self._load_report.note()
         self._spool.commit()
         self._link.flush()
         # A link that took everything does not tell that it takes more.
@@ -445,19 +364,9 @@ class Supervisor:
     def _send(self, header: dict) -> None:
         self._link.send(frames.encode(header))
 
-    def _note_load(self) -> None:
-        if self._load_timer is None and self._link.greeted:
-            self._load_timer = self._loop.call_later(_LOAD_INTERVAL_S, self._send_load)
-
-    def _send_load(self) -> None:
-        self._load_timer = None
+    def _load(self) -> tuple[int, ...]:
         zygotes, workers = self._tenants.counts()
-        load = (self._active, zygotes, workers, unacknowledged_bytes(self._attempts.values()))
-        if load == self._load_sent or not self._link.greeted:
-            return
-        self._load_sent = load
-        fields = ("active", "zygotes", "workers", "spool_bytes")
-        self._send({"type": "load", **dict(zip(fields, load))})
+        return self._active, zygotes, workers, unacknowledged_bytes(self._attempts.values())
 
 
 def _tenant_of(header: dict) -> str:
@@ -465,27 +374,3 @@ def _tenant_of(header: dict) -> str:
     if not isinstance(tenant, str) or not tenant:
         raise ValueError(f"{header['type']}: tenant must be a text that is not empty")
     return tenant
-
-
-def _final_header(attempt: Attempt, outcome: Outcome, run_ms: float) -> bytes:
-    text = json.dumps(outcome.error) if outcome.error else "null"
-    usage = outcome.usage
-    return (
-        '{"type":"finished",%s,"outcome":"%s","error":%s,"exit_code":%s,"signal":%s,"run_ms":%.3f,'
-        '"stdout":%d,"stderr":%d,"stdout_truncated":%s,"stderr_truncated":%s,'
-        '"usage":{"cpu_ms":%s,"max_rss_bytes":%d}}'
-        % (
-            attempt.ids,
-            outcome.kind,
-            text,
-            "null" if outcome.exit_code is None else outcome.exit_code,
-            "null" if outcome.signal is None else outcome.signal,
-            run_ms,
-            attempt.stdout.length,
-            attempt.stderr.length,
-            "true" if attempt.stdout.truncated else "false",
-            "true" if attempt.stderr.truncated else "false",
-            usage["cpu_ms"],
-            usage["max_rss_bytes"],
-        )
-    ).encode()
