@@ -76,13 +76,36 @@ export const agents = pgTable(
     unavailableEnvironments: jsonb('unavailable_environments').$type<Record<string, string>>().notNull().default({}),
     drainRequested: boolean('drain_requested').notNull().default(false),
     instanceId: text('instance_id').notNull().default(''),
+    /** Of its host, as when it was last linked. */
+    bootId: text('boot_id').notNull().default(''),
+    /** Counts its links: what comes over an older one is not listened to. */
+    session: bigint('session', { mode: 'number' }).notNull().default(0),
+    /** The replica that it is linked to; null: none. */
+    replicaId: uuid('replica_id'),
+    /** While it is linked to none: when the lease of its attempts ends. */
+    leaseEndTime: time('lease_end_time'),
     createTime: time('create_time').notNull().defaultNow(),
     linkTime: time('link_time'),
     /** Written when a link opens and closes, not on heartbeats. */
     lastSeenTime: time('last_seen_time'),
   },
-  (table) => [index('agents_by_name').on(table.tenantId, table.name, table.id)],
+  (table) => [
+    index('agents_by_name').on(table.tenantId, table.name, table.id),
+    index('agents_of_replica').on(table.replicaId),
+    index('agents_leaving').on(table.leaseEndTime).where(sql`lease_end_time IS NOT NULL`),
+  ],
 );
+
+/** Control planes that share this database. A row is there while its process lives, and a while longer. */
+export const replicas = pgTable('replicas', {
+  /** New for every start. */
+  id: uuid('id').primaryKey(),
+  /** Host and process, for people. */
+  name: text('name').notNull(),
+  startTime: time('start_time').notNull().defaultNow(),
+  /** Renewed every few seconds. One that stops renewing it renews no leases of agents. */
+  beatTime: time('beat_time').notNull().defaultNow(),
+});
 
 export const modules = pgTable(
   'modules',
@@ -181,6 +204,8 @@ export const executionQueue = pgTable(
     taskClass: text('task_class').notNull(),
     priority: integer('priority').notNull(),
     notBefore: time('not_before').notNull().defaultNow(),
+    /** The replica that follows it for a caller; it is told when another one has claimed it. */
+    replicaId: uuid('replica_id'),
   },
   (table) => [
     index('execution_queue_order').on(table.priority.desc().nullsFirst(), table.executionId),

@@ -20,7 +20,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/link.proto.
  */
 export const file_harrier_v1_link: GenFile = /*@__PURE__*/
-  fileDesc("ChVoYXJyaWVyL3YxL2xpbmsucHJvdG8SCmhhcnJpZXIudjEi8QEKCUxpbmtGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIUCgxhY2tub3dsZWRnZWQYAiABKAQSKgoFYWdlbnQYAyABKAsyGS5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZXNIABIsCgZzZXJ2ZXIYBCABKAsyGi5oYXJyaWVyLnYxLlNlcnZlck1lc3NhZ2VzSAASMgoIZnJhZ21lbnQYBSABKAsyHi5oYXJyaWVyLnYxLkxpbmtGcmFtZS5GcmFnbWVudEgAGiYKCEZyYWdtZW50EgwKBGRhdGEYASABKAwSDAoEbGFzdBgCIAEoCEIGCgRib2R5IjsKDUFnZW50TWVzc2FnZXMSKgoIbWVzc2FnZXMYASADKAsyGC5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZSI9Cg5TZXJ2ZXJNZXNzYWdlcxIrCghtZXNzYWdlcxgBIAMoCzIZLmhhcnJpZXIudjEuU2VydmVyTWVzc2FnZSLYAwoMQWdlbnRNZXNzYWdlEiIKBWhlbGxvGAEgASgLMhEuaGFycmllci52MS5IZWxsb0gAEioKCWhlYXJ0YmVhdBgCIAEoCzIVLmhhcnJpZXIudjEuSGVhcnRiZWF0SAASLQoHc3RhcnRlZBgDIAEoCzIaLmhhcnJpZXIudjEuQXR0ZW1wdFN0YXJ0ZWRIABIlCgNsb2cYBCABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRMb2dIABIvCghwcm9ncmVzcxgFIAEoCzIbLmhhcnJpZXIudjEuQXR0ZW1wdFByb2dyZXNzSAASKwoGcmVzdWx0GAYgASgLMhkuaGFycmllci52MS5BdHRlbXB0UmVzdWx0SAASLwoIcmVqZWN0ZWQYByABKAsyGy5oYXJyaWVyLnYxLkF0dGVtcHRSZWplY3RlZEgAEjEKCXByZXBhcmluZxgIIAEoCzIcLmhhcnJpZXIudjEuQXR0ZW1wdFByZXBhcmluZ0gAEisKCmxvY2tfZm91bmQYCSABKAsyFS5oYXJyaWVyLnYxLkxvY2tGb3VuZEgAEigKCHJlc29sdmVkGAogASgLMhQuaGFycmllci52MS5SZXNvbHZlZEgAQgkKB21lc3NhZ2Ui+gMKDVNlcnZlck1lc3NhZ2USKgoJY2hhbGxlbmdlGAEgASgLMhUuaGFycmllci52MS5DaGFsbGVuZ2VIABImCgd3ZWxjb21lGAIgASgLMhMuaGFycmllci52MS5XZWxjb21lSAASLAoKYXNzaWdubWVudBgDIAEoCzIWLmhhcnJpZXIudjEuQXNzaWdubWVudEgAEisKBmNhbmNlbBgEIAEoCzIZLmhhcnJpZXIudjEuQ2FuY2VsQXR0ZW1wdEgAEisKCmxvZ19zdG9yZWQYBSABKAsyFS5oYXJyaWVyLnYxLkxvZ1N0b3JlZEgAEjEKDXJlc3VsdF9zdG9yZWQYBiABKAsyGC5oYXJyaWVyLnYxLlJlc3VsdFN0b3JlZEgAEicKBGRyb3AYByABKAsyFy5oYXJyaWVyLnYxLkRyb3BBdHRlbXB0SAASJQoFZHJhaW4YCCABKAsyFC5oYXJyaWVyLnYxLlNldERyYWluSAASJgoHZ29vZGJ5ZRgJIAEoCzITLmhhcnJpZXIudjEuR29vZGJ5ZUgAEi8KDGxvY2tfZGVjaWRlZBgKIAEoCzIXLmhhcnJpZXIudjEuTG9ja0RlY2lkZWRIABImCgdyZXNvbHZlGAsgASgLMhMuaGFycmllci52MS5SZXNvbHZlSABCCQoHbWVzc2FnZSIzCgpBdHRlbXB0UmVmEhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFIhoKCUNoYWxsZW5nZRINCgVub25jZRgBIAEoDCKkAwoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEgoKam9pbl90b2tlbhgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgMEhEKCXNpZ25hdHVyZRgEIAEoDBIMCgRuYW1lGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSLQoGbGFiZWxzGAcgAygLMh0uaGFycmllci52MS5IZWxsby5MYWJlbHNFbnRyeRImCghoYXJkd2FyZRgIIAEoCzIULmhhcnJpZXIudjEuSGFyZHdhcmUSKAoJaXNvbGF0aW9uGAkgASgLMhUuaGFycmllci52MS5Jc29sYXRpb24SDQoFc2xvdHMYCiABKAUSEwoLaW5zdGFuY2VfaWQYCyABKAkSJQoEaGVsZBgMIAMoCzIXLmhhcnJpZXIudjEuSGVsZEF0dGVtcHQSNAoMZW52aXJvbm1lbnRzGA0gASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKhAQoSRW52aXJvbm1lbnRTdXBwb3J0EhEKCWF2YWlsYWJsZRgBIAMoCRJECgt1bmF2YWlsYWJsZRgCIAMoCzIvLmhhcnJpZXIudjEuRW52aXJvbm1lbnRTdXBwb3J0LlVuYXZhaWxhYmxlRW50cnkaMgoQVW5hdmFpbGFibGVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkQKC0hlbGRBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghmaW5pc2hlZBgCIAEoCCKxAQoHV2VsY29tZRIQCghhZ2VudF9pZBgBIAEoCRI1ChJoZWFydGJlYXRfaW50ZXJ2YWwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoGcmVzdW1lGAMgAygLMhUuaGFycmllci52MS5Mb2dTdG9yZWQSJAoEZHJvcBgEIAMoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghkcmFpbmluZxgFIAEoCCLkAQoJSGVhcnRiZWF0EiIKBGxvYWQYASABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEhkKEWFjdGl2ZV9leGVjdXRpb25zGAIgASgFEiYKCGhhcmR3YXJlGAMgASgLMhQuaGFycmllci52MS5IYXJkd2FyZRIoCglpc29sYXRpb24YBCABKAsyFS5oYXJyaWVyLnYxLklzb2xhdGlvbhIQCghzdG9wcGluZxgFIAEoCBI0CgxlbnZpcm9ubWVudHMYBiABKAsyHi5oYXJyaWVyLnYxLkVudmlyb25tZW50U3VwcG9ydCLhBQoKQXNzaWdubWVudBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGdGVuYW50GAIgASgJEi8KBnB5dGhvbhgDIAEoCzIdLmhhcnJpZXIudjEuQXNzaWdubWVudC5QeXRob25IABImCgdjb21tYW5kGAQgASgLMhMuaGFycmllci52MS5Db21tYW5kSAASLwoGc2NyaXB0GAsgASgLMh0uaGFycmllci52MS5Bc3NpZ25tZW50LlNjcmlwdEgAEiIKBWltYWdlGAwgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhIKCmlucHV0X2pzb24YBSABKAwSKgoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIiCgZsaW1pdHMYByABKAsyEi5oYXJyaWVyLnYxLkxpbWl0cxIsCgNlbnYYCCADKAsyHy5oYXJyaWVyLnYxLkFzc2lnbm1lbnQuRW52RW50cnkSEgoKdGFza19jbGFzcxgJIAEoCRIsCgtlbnZpcm9ubWVudBgKIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQSGQoRaW5wdXRfc2NoZW1hX2pzb24YDSABKAkSGgoSb3V0cHV0X3NjaGVtYV9qc29uGA4gASgJGl8KBlB5dGhvbhIOCgZzb3VyY2UYASABKAkSDwoHaGFuZGxlchgCIAEoCRIQCghmaWxlbmFtZRgDIAEoCRIRCglyZXVzZV9rZXkYBCABKAkSDwoHcHJlbG9hZBgFIAMoCRpNCgZTY3JpcHQSEAoIbGFuZ3VhZ2UYASABKAkSDgoGc291cmNlGAIgASgJEg8KB2hhbmRsZXIYAyABKAkSEAoIZmlsZW5hbWUYBCABKAkaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIJCgdwcm9ncmFtIl4KDUNhbmNlbEF0dGVtcHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEigKBWdyYWNlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjcKEEF0dGVtcHRQcmVwYXJpbmcSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmIj4KCUxvY2tGb3VuZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDAoEbG9jaxgCIAEoCSJACgtMb2NrRGVjaWRlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDAoEbG9jaxgCIAEoCSJlCgdSZXNvbHZlEgoKAmlkGAEgASgJEg4KBnRlbmFudBgCIAEoCRIsCgtlbnZpcm9ubWVudBgDIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQSEAoIbGFuZ3VhZ2UYBCABKAkicQoIUmVzb2x2ZWQSCgoCaWQYASABKAkSDAoEbG9jaxgCIAEoCRISCgpzaXplX2J5dGVzGAMgASgDEgwKBGhlbGQYBCABKAgSKQoFZXJyb3IYBSABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yIjUKDkF0dGVtcHRTdGFydGVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJ8CgpBdHRlbXB0TG9nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIrCgZzdHJlYW0YAiABKA4yGy5oYXJyaWVyLnYxLkxvZ0NodW5rLlN0cmVhbRIOCgZvZmZzZXQYAyABKAMSDAoEZGF0YRgEIAEoDCJeCg9BdHRlbXB0UHJvZ3Jlc3MSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEiYKCHByb2dyZXNzGAIgASgLMhQuaGFycmllci52MS5Qcm9ncmVzcyL2AgoNQXR0ZW1wdFJlc3VsdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKgoFc3RhdGUYAiABKA4yGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5TdGF0ZRIpCgVlcnJvchgDIAEoCzIaLmhhcnJpZXIudjEuRXhlY3V0aW9uRXJyb3ISEwoLb3V0cHV0X2pzb24YBCABKAwSFgoJZXhpdF9jb2RlGAUgASgFSACIAQESKgoFdXNhZ2UYBiABKAsyGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5Vc2FnZRISCgpwcmVwYXJlX21zGAcgASgBEg4KBnJ1bl9tcxgIIAEoARIUCgxzdGRvdXRfYnl0ZXMYCSABKAMSFAoMc3RkZXJyX2J5dGVzGAogASgDEhgKEHN0ZG91dF90cnVuY2F0ZWQYCyABKAgSGAoQc3RkZXJyX3RydW5jYXRlZBgMIAEoCEIMCgpfZXhpdF9jb2RlInIKD0F0dGVtcHRSZWplY3RlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKQoFZXJyb3IYAiABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEg8KB3JlcXVldWUYAyABKAgiXgoJTG9nU3RvcmVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIVCg1zdGRvdXRfb2Zmc2V0GAIgASgDEhUKDXN0ZGVycl9vZmZzZXQYAyABKAMiMwoMUmVzdWx0U3RvcmVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJCCgtEcm9wQXR0ZW1wdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGcmVhc29uGAIgASgJIhwKCFNldERyYWluEhAKCGRyYWluaW5nGAEgASgIItQBCgdHb29kYnllEiYKBGNvZGUYASABKA4yGC5oYXJyaWVyLnYxLkdvb2RieWUuQ29kZRIPCgdtZXNzYWdlGAIgASgJEigKB2RldGFpbHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0ImYKBENvZGUSFAoQQ09ERV9VTlNQRUNJRklFRBAAEgwKCFNIVVRET1dOEAESDAoIUkVQTEFDRUQQAhILCgdSRVZPS0VEEAMSCwoHUkVGVVNFRBAEEhIKDlBST1RPQ09MX0VSUk9SEAViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_harrier_v1_agent, file_harrier_v1_error, file_harrier_v1_execution, file_harrier_v1_module]);
+  fileDesc("ChVoYXJyaWVyL3YxL2xpbmsucHJvdG8SCmhhcnJpZXIudjEi8QEKCUxpbmtGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIUCgxhY2tub3dsZWRnZWQYAiABKAQSKgoFYWdlbnQYAyABKAsyGS5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZXNIABIsCgZzZXJ2ZXIYBCABKAsyGi5oYXJyaWVyLnYxLlNlcnZlck1lc3NhZ2VzSAASMgoIZnJhZ21lbnQYBSABKAsyHi5oYXJyaWVyLnYxLkxpbmtGcmFtZS5GcmFnbWVudEgAGiYKCEZyYWdtZW50EgwKBGRhdGEYASABKAwSDAoEbGFzdBgCIAEoCEIGCgRib2R5IjsKDUFnZW50TWVzc2FnZXMSKgoIbWVzc2FnZXMYASADKAsyGC5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZSI9Cg5TZXJ2ZXJNZXNzYWdlcxIrCghtZXNzYWdlcxgBIAMoCzIZLmhhcnJpZXIudjEuU2VydmVyTWVzc2FnZSLYAwoMQWdlbnRNZXNzYWdlEiIKBWhlbGxvGAEgASgLMhEuaGFycmllci52MS5IZWxsb0gAEioKCWhlYXJ0YmVhdBgCIAEoCzIVLmhhcnJpZXIudjEuSGVhcnRiZWF0SAASLQoHc3RhcnRlZBgDIAEoCzIaLmhhcnJpZXIudjEuQXR0ZW1wdFN0YXJ0ZWRIABIlCgNsb2cYBCABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRMb2dIABIvCghwcm9ncmVzcxgFIAEoCzIbLmhhcnJpZXIudjEuQXR0ZW1wdFByb2dyZXNzSAASKwoGcmVzdWx0GAYgASgLMhkuaGFycmllci52MS5BdHRlbXB0UmVzdWx0SAASLwoIcmVqZWN0ZWQYByABKAsyGy5oYXJyaWVyLnYxLkF0dGVtcHRSZWplY3RlZEgAEjEKCXByZXBhcmluZxgIIAEoCzIcLmhhcnJpZXIudjEuQXR0ZW1wdFByZXBhcmluZ0gAEisKCmxvY2tfZm91bmQYCSABKAsyFS5oYXJyaWVyLnYxLkxvY2tGb3VuZEgAEigKCHJlc29sdmVkGAogASgLMhQuaGFycmllci52MS5SZXNvbHZlZEgAQgkKB21lc3NhZ2UirQQKDVNlcnZlck1lc3NhZ2USKgoJY2hhbGxlbmdlGAEgASgLMhUuaGFycmllci52MS5DaGFsbGVuZ2VIABImCgd3ZWxjb21lGAIgASgLMhMuaGFycmllci52MS5XZWxjb21lSAASLAoKYXNzaWdubWVudBgDIAEoCzIWLmhhcnJpZXIudjEuQXNzaWdubWVudEgAEisKBmNhbmNlbBgEIAEoCzIZLmhhcnJpZXIudjEuQ2FuY2VsQXR0ZW1wdEgAEisKCmxvZ19zdG9yZWQYBSABKAsyFS5oYXJyaWVyLnYxLkxvZ1N0b3JlZEgAEjEKDXJlc3VsdF9zdG9yZWQYBiABKAsyGC5oYXJyaWVyLnYxLlJlc3VsdFN0b3JlZEgAEicKBGRyb3AYByABKAsyFy5oYXJyaWVyLnYxLkRyb3BBdHRlbXB0SAASJQoFZHJhaW4YCCABKAsyFC5oYXJyaWVyLnYxLlNldERyYWluSAASJgoHZ29vZGJ5ZRgJIAEoCzITLmhhcnJpZXIudjEuR29vZGJ5ZUgAEi8KDGxvY2tfZGVjaWRlZBgKIAEoCzIXLmhhcnJpZXIudjEuTG9ja0RlY2lkZWRIABImCgdyZXNvbHZlGAsgASgLMhMuaGFycmllci52MS5SZXNvbHZlSAASMQoNbGVhc2VfcmVuZXdlZBgMIAEoCzIYLmhhcnJpZXIudjEuTGVhc2VSZW5ld2VkSABCCQoHbWVzc2FnZSIzCgpBdHRlbXB0UmVmEhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFIhoKCUNoYWxsZW5nZRINCgVub25jZRgBIAEoDCK1AwoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEgoKam9pbl90b2tlbhgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgMEhEKCXNpZ25hdHVyZRgEIAEoDBIMCgRuYW1lGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSLQoGbGFiZWxzGAcgAygLMh0uaGFycmllci52MS5IZWxsby5MYWJlbHNFbnRyeRImCghoYXJkd2FyZRgIIAEoCzIULmhhcnJpZXIudjEuSGFyZHdhcmUSKAoJaXNvbGF0aW9uGAkgASgLMhUuaGFycmllci52MS5Jc29sYXRpb24SDQoFc2xvdHMYCiABKAUSEwoLaW5zdGFuY2VfaWQYCyABKAkSJQoEaGVsZBgMIAMoCzIXLmhhcnJpZXIudjEuSGVsZEF0dGVtcHQSNAoMZW52aXJvbm1lbnRzGA0gASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQSDwoHYm9vdF9pZBgOIAEoCRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIqEBChJFbnZpcm9ubWVudFN1cHBvcnQSEQoJYXZhaWxhYmxlGAEgAygJEkQKC3VuYXZhaWxhYmxlGAIgAygLMi8uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQuVW5hdmFpbGFibGVFbnRyeRoyChBVbmF2YWlsYWJsZUVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRAoLSGVsZEF0dGVtcHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEhAKCGZpbmlzaGVkGAIgASgIIuwBCgdXZWxjb21lEhAKCGFnZW50X2lkGAEgASgJEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlCgZyZXN1bWUYAyADKAsyFS5oYXJyaWVyLnYxLkxvZ1N0b3JlZBIkCgRkcm9wGAQgAygLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEhAKCGRyYWluaW5nGAUgASgIEigKBWxlYXNlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEg8KB3Nlc3Npb24YByABKAMi9AEKCUhlYXJ0YmVhdBIiCgRsb2FkGAEgASgLMhQuaGFycmllci52MS5Ib3N0TG9hZBIZChFhY3RpdmVfZXhlY3V0aW9ucxgCIAEoBRImCghoYXJkd2FyZRgDIAEoCzIULmhhcnJpZXIudjEuSGFyZHdhcmUSKAoJaXNvbGF0aW9uGAQgASgLMhUuaGFycmllci52MS5Jc29sYXRpb24SEAoIc3RvcHBpbmcYBSABKAgSNAoMZW52aXJvbm1lbnRzGAYgASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQSDgoGbnVtYmVyGAcgASgDIiEKDExlYXNlUmVuZXdlZBIRCgloZWFydGJlYXQYASABKAMilAYKCkFzc2lnbm1lbnQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEg4KBnRlbmFudBgCIAEoCRIvCgZweXRob24YAyABKAsyHS5oYXJyaWVyLnYxLkFzc2lnbm1lbnQuUHl0aG9uSAASJgoHY29tbWFuZBgEIAEoCzITLmhhcnJpZXIudjEuQ29tbWFuZEgAEi8KBnNjcmlwdBgLIAEoCzIdLmhhcnJpZXIudjEuQXNzaWdubWVudC5TY3JpcHRIABIiCgVpbWFnZRgMIAEoCzIRLmhhcnJpZXIudjEuSW1hZ2VIABISCgppbnB1dF9qc29uGAUgASgMEioKB3RpbWVvdXQYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SIgoGbGltaXRzGAcgASgLMhIuaGFycmllci52MS5MaW1pdHMSLAoDZW52GAggAygLMh8uaGFycmllci52MS5Bc3NpZ25tZW50LkVudkVudHJ5EhIKCnRhc2tfY2xhc3MYCSABKAkSLAoLZW52aXJvbm1lbnQYCiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhkKEWlucHV0X3NjaGVtYV9qc29uGA0gASgJEhoKEm91dHB1dF9zY2hlbWFfanNvbhgOIAEoCRIxCg5tYXhfZGlzY29ubmVjdBgRIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhpfCgZQeXRob24SDgoGc291cmNlGAEgASgJEg8KB2hhbmRsZXIYAiABKAkSEAoIZmlsZW5hbWUYAyABKAkSEQoJcmV1c2Vfa2V5GAQgASgJEg8KB3ByZWxvYWQYBSADKAkaTQoGU2NyaXB0EhAKCGxhbmd1YWdlGAEgASgJEg4KBnNvdXJjZRgCIAEoCRIPCgdoYW5kbGVyGAMgASgJEhAKCGZpbGVuYW1lGAQgASgJGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHcHJvZ3JhbSJeCg1DYW5jZWxBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3ChBBdHRlbXB0UHJlcGFyaW5nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiI+CglMb2NrRm91bmQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEgwKBGxvY2sYAiABKAkiQAoLTG9ja0RlY2lkZWQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEgwKBGxvY2sYAiABKAkiZQoHUmVzb2x2ZRIKCgJpZBgBIAEoCRIOCgZ0ZW5hbnQYAiABKAkSLAoLZW52aXJvbm1lbnQYAyABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhAKCGxhbmd1YWdlGAQgASgJInEKCFJlc29sdmVkEgoKAmlkGAEgASgJEgwKBGxvY2sYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIMCgRoZWxkGAQgASgIEikKBWVycm9yGAUgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvciI1Cg5BdHRlbXB0U3RhcnRlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYifAoKQXR0ZW1wdExvZxIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKwoGc3RyZWFtGAIgASgOMhsuaGFycmllci52MS5Mb2dDaHVuay5TdHJlYW0SDgoGb2Zmc2V0GAMgASgDEgwKBGRhdGEYBCABKAwiXgoPQXR0ZW1wdFByb2dyZXNzEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhImCghwcm9ncmVzcxgCIAEoCzIULmhhcnJpZXIudjEuUHJvZ3Jlc3Mi9gIKDUF0dGVtcHRSZXN1bHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEioKBXN0YXRlGAIgASgOMhsuaGFycmllci52MS5FeGVjdXRpb24uU3RhdGUSKQoFZXJyb3IYAyABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEhMKC291dHB1dF9qc29uGAQgASgMEhYKCWV4aXRfY29kZRgFIAEoBUgAiAEBEioKBXVzYWdlGAYgASgLMhsuaGFycmllci52MS5FeGVjdXRpb24uVXNhZ2USEgoKcHJlcGFyZV9tcxgHIAEoARIOCgZydW5fbXMYCCABKAESFAoMc3Rkb3V0X2J5dGVzGAkgASgDEhQKDHN0ZGVycl9ieXRlcxgKIAEoAxIYChBzdGRvdXRfdHJ1bmNhdGVkGAsgASgIEhgKEHN0ZGVycl90cnVuY2F0ZWQYDCABKAhCDAoKX2V4aXRfY29kZSJyCg9BdHRlbXB0UmVqZWN0ZWQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEikKBWVycm9yGAIgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvchIPCgdyZXF1ZXVlGAMgASgIIl4KCUxvZ1N0b3JlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSFQoNc3Rkb3V0X29mZnNldBgCIAEoAxIVCg1zdGRlcnJfb2Zmc2V0GAMgASgDIjMKDFJlc3VsdFN0b3JlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYiQgoLRHJvcEF0dGVtcHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEg4KBnJlYXNvbhgCIAEoCSIcCghTZXREcmFpbhIQCghkcmFpbmluZxgBIAEoCCLUAQoHR29vZGJ5ZRImCgRjb2RlGAEgASgOMhguaGFycmllci52MS5Hb29kYnllLkNvZGUSDwoHbWVzc2FnZRgCIAEoCRIoCgdkZXRhaWxzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJmCgRDb2RlEhQKEENPREVfVU5TUEVDSUZJRUQQABIMCghTSFVURE9XThABEgwKCFJFUExBQ0VEEAISCwoHUkVWT0tFRBADEgsKB1JFRlVTRUQQBBISCg5QUk9UT0NPTF9FUlJPUhAFYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_harrier_v1_agent, file_harrier_v1_error, file_harrier_v1_execution, file_harrier_v1_module]);
 
 /**
  * One WebSocket message.
@@ -299,6 +299,12 @@ export type ServerMessage = Message<"harrier.v1.ServerMessage"> & {
      */
     value: Resolve;
     case: "resolve";
+  } | {
+    /**
+     * @generated from field: harrier.v1.LeaseRenewed lease_renewed = 12;
+     */
+    value: LeaseRenewed;
+    case: "leaseRenewed";
   } | { case: undefined; value?: undefined };
 };
 
@@ -446,6 +452,13 @@ export type Hello = Message<"harrier.v1.Hello"> & {
    * @generated from field: harrier.v1.EnvironmentSupport environments = 13;
    */
   environments?: EnvironmentSupport | undefined;
+
+  /**
+   * Changes with every boot of its host; empty: not known. What an agent ran before a boot is lost.
+   *
+   * @generated from field: string boot_id = 14;
+   */
+  bootId: string;
 };
 
 /**
@@ -549,6 +562,21 @@ export type Welcome = Message<"harrier.v1.Welcome"> & {
    * @generated from field: bool draining = 5;
    */
   draining: boolean;
+
+  /**
+   * How long the agent may believe that it owns its attempts, from the moment at which it sent its hello; each renewal
+   * counts from the moment at which the heartbeat that it answers was sent. Whoever owns them no longer stops them before.
+   *
+   * @generated from field: google.protobuf.Duration lease = 6;
+   */
+  lease?: Duration | undefined;
+
+  /**
+   * Number of this link among those of the agent, from 1. Only the newest one is listened to.
+   *
+   * @generated from field: int64 session = 7;
+   */
+  session: bigint;
 };
 
 /**
@@ -603,6 +631,13 @@ export type Heartbeat = Message<"harrier.v1.Heartbeat"> & {
    * @generated from field: harrier.v1.EnvironmentSupport environments = 6;
    */
   environments?: EnvironmentSupport | undefined;
+
+  /**
+   * From 1 in each session; `LeaseRenewed` names it.
+   *
+   * @generated from field: int64 number = 7;
+   */
+  number: bigint;
 };
 
 /**
@@ -611,6 +646,28 @@ export type Heartbeat = Message<"harrier.v1.Heartbeat"> & {
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_harrier_v1_link, 11);
+
+/**
+ * The lease of the agent's attempts counts from the moment at which it sent that heartbeat. A control plane that could not
+ * prove to the database that it lives renews nothing.
+ *
+ * @generated from message harrier.v1.LeaseRenewed
+ */
+export type LeaseRenewed = Message<"harrier.v1.LeaseRenewed"> & {
+  /**
+   * `Heartbeat.number`; all before it are answered too.
+   *
+   * @generated from field: int64 heartbeat = 1;
+   */
+  heartbeat: bigint;
+};
+
+/**
+ * Describes the message harrier.v1.LeaseRenewed.
+ * Use `create(LeaseRenewedSchema)` to create a new message.
+ */
+export const LeaseRenewedSchema: GenMessage<LeaseRenewed> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 12);
 
 /**
  * Run this.
@@ -712,6 +769,13 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
    * @generated from field: string output_schema_json = 14;
    */
   outputSchemaJson: string;
+
+  /**
+   * How long it may run on after the lease has ended; 0: it is stopped before the lease ends.
+   *
+   * @generated from field: google.protobuf.Duration max_disconnect = 17;
+   */
+  maxDisconnect?: Duration | undefined;
 };
 
 /**
@@ -719,7 +783,7 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema: GenMessage<Assignment> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 12);
+  messageDesc(file_harrier_v1_link, 13);
 
 /**
  * A Python module or ad-hoc code.
@@ -768,7 +832,7 @@ export type Assignment_Python = Message<"harrier.v1.Assignment.Python"> & {
  * Use `create(Assignment_PythonSchema)` to create a new message.
  */
 export const Assignment_PythonSchema: GenMessage<Assignment_Python> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 12, 0);
+  messageDesc(file_harrier_v1_link, 13, 0);
 
 /**
  * Code in another language than Python.
@@ -810,7 +874,7 @@ export type Assignment_Script = Message<"harrier.v1.Assignment.Script"> & {
  * Use `create(Assignment_ScriptSchema)` to create a new message.
  */
 export const Assignment_ScriptSchema: GenMessage<Assignment_Script> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 12, 1);
+  messageDesc(file_harrier_v1_link, 13, 1);
 
 /**
  * Stop this attempt.
@@ -836,7 +900,7 @@ export type CancelAttempt = Message<"harrier.v1.CancelAttempt"> & {
  * Use `create(CancelAttemptSchema)` to create a new message.
  */
 export const CancelAttemptSchema: GenMessage<CancelAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 13);
+  messageDesc(file_harrier_v1_link, 14);
 
 /**
  * The environment is being prepared. Output of the preparation comes as standard error, before that of the code.
@@ -855,7 +919,7 @@ export type AttemptPreparing = Message<"harrier.v1.AttemptPreparing"> & {
  * Use `create(AttemptPreparingSchema)` to create a new message.
  */
 export const AttemptPreparingSchema: GenMessage<AttemptPreparing> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 14);
+  messageDesc(file_harrier_v1_link, 15);
 
 /**
  * The agent has resolved an environment that came without a lock, and waits for `LockDecided` before it installs.
@@ -881,7 +945,7 @@ export type LockFound = Message<"harrier.v1.LockFound"> & {
  * Use `create(LockFoundSchema)` to create a new message.
  */
 export const LockFoundSchema: GenMessage<LockFound> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 15);
+  messageDesc(file_harrier_v1_link, 16);
 
 /**
  * What every agent installs for this module version: the lock that was found first.
@@ -905,7 +969,7 @@ export type LockDecided = Message<"harrier.v1.LockDecided"> & {
  * Use `create(LockDecidedSchema)` to create a new message.
  */
 export const LockDecidedSchema: GenMessage<LockDecided> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 16);
+  messageDesc(file_harrier_v1_link, 17);
 
 /**
  * Resolve an environment without installing it.
@@ -943,7 +1007,7 @@ export type Resolve = Message<"harrier.v1.Resolve"> & {
  * Use `create(ResolveSchema)` to create a new message.
  */
 export const ResolveSchema: GenMessage<Resolve> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 17);
+  messageDesc(file_harrier_v1_link, 18);
 
 /**
  * Answer to `Resolve`.
@@ -988,7 +1052,7 @@ export type Resolved = Message<"harrier.v1.Resolved"> & {
  * Use `create(ResolvedSchema)` to create a new message.
  */
 export const ResolvedSchema: GenMessage<Resolved> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 18);
+  messageDesc(file_harrier_v1_link, 19);
 
 /**
  * The code is about to run.
@@ -1007,7 +1071,7 @@ export type AttemptStarted = Message<"harrier.v1.AttemptStarted"> & {
  * Use `create(AttemptStartedSchema)` to create a new message.
  */
 export const AttemptStartedSchema: GenMessage<AttemptStarted> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 19);
+  messageDesc(file_harrier_v1_link, 20);
 
 /**
  * Bytes that the code wrote.
@@ -1043,7 +1107,7 @@ export type AttemptLog = Message<"harrier.v1.AttemptLog"> & {
  * Use `create(AttemptLogSchema)` to create a new message.
  */
 export const AttemptLogSchema: GenMessage<AttemptLog> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 20);
+  messageDesc(file_harrier_v1_link, 21);
 
 /**
  * What the code says of its progress.
@@ -1067,7 +1131,7 @@ export type AttemptProgress = Message<"harrier.v1.AttemptProgress"> & {
  * Use `create(AttemptProgressSchema)` to create a new message.
  */
 export const AttemptProgressSchema: GenMessage<AttemptProgress> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 21);
+  messageDesc(file_harrier_v1_link, 22);
 
 /**
  * How the attempt ended. Sent again until it is acknowledged.
@@ -1149,7 +1213,7 @@ export type AttemptResult = Message<"harrier.v1.AttemptResult"> & {
  * Use `create(AttemptResultSchema)` to create a new message.
  */
 export const AttemptResultSchema: GenMessage<AttemptResult> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 22);
+  messageDesc(file_harrier_v1_link, 23);
 
 /**
  * The agent does not take the assignment; it is put back into the queue or fails with the error.
@@ -1180,7 +1244,7 @@ export type AttemptRejected = Message<"harrier.v1.AttemptRejected"> & {
  * Use `create(AttemptRejectedSchema)` to create a new message.
  */
 export const AttemptRejectedSchema: GenMessage<AttemptRejected> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 23);
+  messageDesc(file_harrier_v1_link, 24);
 
 /**
  * Log bytes are stored up to these offsets.
@@ -1209,7 +1273,7 @@ export type LogStored = Message<"harrier.v1.LogStored"> & {
  * Use `create(LogStoredSchema)` to create a new message.
  */
 export const LogStoredSchema: GenMessage<LogStored> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 24);
+  messageDesc(file_harrier_v1_link, 25);
 
 /**
  * The result was accepted and committed, or is not wanted: forget the attempt.
@@ -1228,7 +1292,7 @@ export type ResultStored = Message<"harrier.v1.ResultStored"> & {
  * Use `create(ResultStoredSchema)` to create a new message.
  */
 export const ResultStoredSchema: GenMessage<ResultStored> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 25);
+  messageDesc(file_harrier_v1_link, 26);
 
 /**
  * The attempt is not the agent's any more: stop it and forget it.
@@ -1252,7 +1316,7 @@ export type DropAttempt = Message<"harrier.v1.DropAttempt"> & {
  * Use `create(DropAttemptSchema)` to create a new message.
  */
 export const DropAttemptSchema: GenMessage<DropAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 26);
+  messageDesc(file_harrier_v1_link, 27);
 
 /**
  * Take no new work, or take it again.
@@ -1271,7 +1335,7 @@ export type SetDrain = Message<"harrier.v1.SetDrain"> & {
  * Use `create(SetDrainSchema)` to create a new message.
  */
 export const SetDrainSchema: GenMessage<SetDrain> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 27);
+  messageDesc(file_harrier_v1_link, 28);
 
 /**
  * The control plane is about to close the link.
@@ -1302,7 +1366,7 @@ export type Goodbye = Message<"harrier.v1.Goodbye"> & {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 28);
+  messageDesc(file_harrier_v1_link, 29);
 
 /**
  * @generated from enum harrier.v1.Goodbye.Code
@@ -1358,5 +1422,5 @@ export type Goodbye_Code = (typeof Goodbye_Code)[keyof typeof Goodbye_Code] | Un
  * Describes the enum harrier.v1.Goodbye.Code.
  */
 export const Goodbye_CodeSchema: GenEnum<Goodbye_Code> = /*@__PURE__*/
-  enumDesc(file_harrier_v1_link, 28, 0);
+  enumDesc(file_harrier_v1_link, 29, 0);
 
