@@ -22,6 +22,7 @@ import {
 } from '../db/queries/modules.ts';
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
+import { checkDisconnect } from './disconnect-policy.ts';
 import { checkEnvironment, checkNetwork, isLockShared, lockedEnvironment } from './environment-spec.ts';
 import { checkSchema } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';
@@ -252,6 +253,7 @@ function checksOf(module: Module): (() => void)[] {
     () => outputSchema !== undefined && checkSchema(outputSchema, 'module.output_schema'),
     () => checkEnvironment(environment, { language, preload }, 'module.environment'),
     () => checkNetwork(module.limits, 'module.limits'),
+    () => checkDisconnect(module),
     () => refuseNul('module.code', module.code),
     ...module.tags.map((tag, i) => () => refuseNul(`module.tags[${i}]`, tag)),
   ];

@@ -19,6 +19,7 @@ import {
   type RetryPolicy,
 } from '@harrier/shared/gen/module';
 import type { Requirement } from '../scheduler/place.ts';
+import { maxDisconnectMs } from './disconnect-policy.ts';
 import { durationOf, millisecondsOf } from './duration.ts';
 import type { StoredModule } from './module-service.ts';
 import { taskClassTimeoutMs } from './task-class.ts';
@@ -178,10 +179,15 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
         env: resolved.request.env,
         taskClass: resolved.taskClass,
         environment: environmentOf(resolved.program),
+        maxDisconnect: durationOf(maxDisconnectMs(moduleOf(resolved.program))),
         ...schemasOf(resolved.program),
       },
     },
   });
+}
+
+function moduleOf(program: Program): Module | undefined {
+  return program.kind === 'module' ? program.stored.module : undefined;
 }
 
 /** What the container protocol tells the code of its schemas. */

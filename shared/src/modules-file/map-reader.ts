@@ -40,6 +40,14 @@ export class MapReader {
     return this.#refuse(name, `must be a text; put it in quotes: "${scalar.source ?? String(scalar.value)}"`);
   }
 
+  /** One of the names, as what it stands for. */
+  oneOf<T>(name: string, known: Readonly<Record<string, T>>): T | undefined {
+    const text = this.text(name);
+    if (text === undefined) return undefined;
+    if (Object.hasOwn(known, text)) return known[text];
+    return this.#refuse(name, `must be one of ${Object.keys(known).join(', ')}, not "${text}"`);
+  }
+
   flag(name: string): boolean | undefined {
     const scalar = this.#scalar(name, 'true or false');
     if (scalar === undefined || typeof scalar.value === 'boolean') return scalar?.value as boolean | undefined;

@@ -1,6 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { ExecutionError_Code as Code } from '../gen/harrier/v1/error_pb.ts';
-import { Limits_Network as Network, Environment_Docker_Pull as Pull } from '../gen/harrier/v1/module_pb.ts';
+import {
+  Limits_Network as Network,
+  Module_OnDisconnect as OnDisconnect,
+  Environment_Docker_Pull as Pull,
+} from '../gen/harrier/v1/module_pb.ts';
 import { parseModulesFile } from './parse-modules-file.ts';
 import { formatProblem } from './problem.ts';
 
@@ -43,6 +47,8 @@ describe('parseModulesFile', () => {
     language: python
     handler: main
     timeout: 90s
+    on_disconnect: keep
+    max_disconnect: 2h
     task_class: cpu_long
     reuse: true
     agent_selector: "zone=eu"
@@ -64,6 +70,8 @@ describe('parseModulesFile', () => {
         description: 'Everything',
         handler: 'main',
         timeout: { seconds: 90n, nanos: 0 },
+        onDisconnect: OnDisconnect.KEEP,
+        maxDisconnect: { seconds: 7200n },
         taskClass: 'cpu_long',
         reuse: true,
         agentSelector: 'zone=eu',
@@ -99,6 +107,7 @@ describe('parseModulesFile', () => {
     tags: [1]
     limits: { memory_bytes: lots, cpus: 2 }
     retry: { max_attempts: 1.5, codes: [OOPS] }
+    on_disconnect: hold
 `);
     expect(problems.map((problem) => problem.split('; there are')[0])).toEqual([
       'm.yaml:3:14: modules[0].version: must be a text; put it in quotes: "1.0"',
@@ -113,6 +122,7 @@ describe('parseModulesFile', () => {
       'm.yaml:16:35: modules[3].limits: there is no field "cpus"',
       'm.yaml:17:28: modules[3].retry.max_attempts: must be a whole number, not 1.5',
       'm.yaml:17:40: modules[3].retry.codes: there is no error code "OOPS"',
+      'm.yaml:18:20: modules[3].on_disconnect: must be one of stop, keep, not "hold"',
     ]);
   });
 

@@ -6,6 +6,7 @@ import {
   type Module,
   ModuleSchema,
   Limits_Network as Network,
+  Module_OnDisconnect as OnDisconnect,
   type RetryPolicy,
   RetryPolicySchema,
 } from '../gen/harrier/v1/module_pb.ts';
@@ -42,6 +43,7 @@ const LIMITS = {
   outputBytes: 'output_bytes',
   tmpBytes: 'tmp_bytes',
 } as const;
+const ON_DISCONNECT = { stop: OnDisconnect.STOP, keep: OnDisconnect.KEEP } as const;
 const NETWORKS = { none: Network.NONE, index: Network.INDEX, egress: Network.EGRESS, full: Network.FULL } as const;
 
 /** Reads one entry of `modules`. Problems go to the reader; what has one is left out. */
@@ -63,6 +65,9 @@ export function readModule(fields: MapReader): FileModule {
   module.preload = fields.texts('preload') ?? [];
   const timeoutMs = fields.durationMs('timeout');
   if (timeoutMs !== undefined) module.timeout = durationFromMs(timeoutMs);
+  module.onDisconnect = fields.oneOf('on_disconnect', ON_DISCONNECT) ?? OnDisconnect.ON_DISCONNECT_UNSPECIFIED;
+  const maxDisconnectMs = fields.durationMs('max_disconnect');
+  if (maxDisconnectMs !== undefined) module.maxDisconnect = durationFromMs(maxDisconnectMs);
   const input = fields.document('input_schema');
   if (input !== undefined) module.inputSchema = input as JsonObject;
   const output = fields.document('output_schema');
@@ -103,13 +108,7 @@ function readLimits(fields: MapReader) {
   limits.cpu = fields.number('cpu') ?? 0;
   limits.processes = fields.integer('processes') ?? 0;
   limits.egressHosts = fields.texts('egress_hosts') ?? [];
-  const network = fields.text('network');
-  if (network !== undefined) {
-    const known = Object.entries(NETWORKS).find(([name]) => name === network);
-    if (known === undefined) {
-      fields.report('network', `must be one of ${Object.keys(NETWORKS).join(', ')}, not "${network}"`);
-    } else limits.network = known[1];
-  }
+  limits.network = fields.oneOf('network', NETWORKS) ?? Network.NETWORK_UNSPECIFIED;
   fields.finish();
   return limits;
 }
