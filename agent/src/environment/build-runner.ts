@@ -4,8 +4,8 @@ import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Bind, StartNetwork } from '../launcher/messages.ts';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
 import type { TaskEvents } from '../tasks/shared-tasks.ts';
+import type { BuildDirectories } from './build-space.ts';
 import { EnvironmentError } from './environment.ts';
-import type { BuildDirectories } from './environment-store.ts';
 
 /** Where a prepared environment is in the sandbox, also while it is built: so its paths never change. */
 export const ENVIRONMENT_PATH = '/environment';

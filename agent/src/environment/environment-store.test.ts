@@ -10,15 +10,11 @@ import { describe, expect, test } from 'vitest';
 import type { TaskEvents } from '../tasks/shared-tasks.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
-import {
-  type BuildDirectories,
-  EnvironmentStore,
-  type EnvironmentStoreOptions,
-  type HeldEnvironment,
-} from './environment-store.ts';
+import type { BuildDirectories } from './build-space.ts';
+import { EnvironmentStore, type EnvironmentStoreOptions, type HeldEnvironment } from './environment-store.ts';
 
 const MIB = 1024 * 1024;
-const ABOUT = { kind: 'venv', lock: '', facts: {}, request: undefined };
+const about = (key: string) => ({ key, kind: 'venv', lock: '', facts: {} });
 const NOBODY: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
 const never = new AbortController().signal;
 
@@ -37,7 +33,7 @@ const filled =
     await writeFile(join(tree, 'data'), Buffer.alloc(bytes, 1));
 
 async function build(store: EnvironmentStore, key: string, bytes = 1, tenant = 'acme'): Promise<HeldEnvironment> {
-  return await store.build(tenant, key, ABOUT, NOBODY, never, filled(bytes));
+  return await store.build(tenant, about(key), undefined, NOBODY, never, filled(bytes));
 }
 
 /** Everything of a tenant but the packages that its builds keep. */
@@ -71,9 +67,9 @@ describe('a build', () => {
       events.onOutput(Buffer.from('two'));
       await filled(1)(directories);
     };
-    const a = store.build('acme', 'k1', ABOUT, into(first), never, work);
+    const a = store.build('acme', about('k1'), undefined, into(first), never, work);
     await told.promise;
-    const b = store.build('acme', 'k1', ABOUT, into(second), never, work);
+    const b = store.build('acme', about('k1'), undefined, into(second), never, work);
     go.resolve();
     expect((await a).key).toBe((await b).key);
     expect(builds).toBe(1);
@@ -86,7 +82,7 @@ describe('a build', () => {
   test('that fails leaves nothing, and can be tried again', async () => {
     const directory = tempDir();
     const store = await open(directory);
-    const failing = store.build('acme', 'k1', ABOUT, NOBODY, never, async (directories) => {
+    const failing = store.build('acme', about('k1'), undefined, NOBODY, never, async (directories) => {
       await filled(MIB)(directories);
       throw new Error('no such package');
     });
@@ -106,8 +102,8 @@ describe('a build', () => {
       signal.throwIfAborted();
       await filled(1)(directories);
     };
-    const left = store.build('acme', 'k1', ABOUT, NOBODY, leave.signal, work);
-    const stays = store.build('acme', 'k1', ABOUT, NOBODY, never, work);
+    const left = store.build('acme', about('k1'), undefined, NOBODY, leave.signal, work);
+    const stays = store.build('acme', about('k1'), undefined, NOBODY, never, work);
     await started.promise;
     leave.abort(new Error('cancelled'));
     await expect(left).rejects.toThrow('cancelled');
@@ -126,16 +122,44 @@ describe('a build', () => {
       await go.promise;
       stopped = true;
     };
-    const left = store.build('acme', 'k1', ABOUT, NOBODY, leave.signal, stubborn);
+    const left = store.build('acme', about('k1'), undefined, NOBODY, leave.signal, stubborn);
     leave.abort(new Error('cancelled'));
     await expect(left).rejects.toThrow('cancelled');
-    const next = store.build('acme', 'k1', ABOUT, NOBODY, never, async (directories) => {
+    const next = store.build('acme', about('k1'), undefined, NOBODY, never, async (directories) => {
       expect(stopped).toBe(true);
       await filled(1)(directories);
     });
     go.resolve();
     await next;
     expect(stored(directory)).toEqual(['k1']);
+  });
+
+  test('of which nobody can say what it comes to is done once for a request, and is one with what came to the same', async () => {
+    const directory = tempDir();
+    const store = await open(directory);
+    const go = Promise.withResolvers<void>();
+    let builds = 0;
+    const unnamed = (request: string) =>
+      store.buildUnnamed('acme', request, NOBODY, never, async (directories) => {
+        builds++;
+        await go.promise;
+        await filled(1)(directories);
+        return about('k1');
+      });
+    const all = [unnamed('six'), unnamed('six'), unnamed('six==1.17'), build(store, 'k1')];
+    go.resolve();
+    const [first, ...others] = await Promise.all(all);
+    expect(others.map(({ key }) => key)).toEqual(Array(3).fill(first?.key));
+    expect(builds).toBe(2);
+    expect(stored(directory)).toEqual(['k1']);
+  });
+
+  test('is found by a request once somebody says that it is what the request comes to', async () => {
+    const store = await open(tempDir());
+    const unnamed = await store.buildUnnamed('acme', 'six', NOBODY, never, async () => about('k1'));
+    expect(store.holdByRequest('acme', 'six')).toBeUndefined();
+    await store.build('acme', about('k1'), 'six', NOBODY, never, async () => expect.unreachable('it is there'));
+    expect(store.holdByRequest('acme', 'six')?.key).toBe(unnamed.key);
   });
 
   test('for a tenant whose name leads elsewhere is refused', async () => {
@@ -203,7 +227,7 @@ describe('eviction', () => {
     const outside = tempDir();
     writeFileSync(join(outside, 'precious'), Buffer.alloc(8 * MIB));
     const store = await open(directory, 1.5 * MIB);
-    const linked = await store.build('acme', 'k1', ABOUT, NOBODY, never, async ({ tree }) => {
+    const linked = await store.build('acme', about('k1'), undefined, NOBODY, never, async ({ tree }) => {
       symlinkSync(outside, join(tree, 'directory'));
       symlinkSync(join(outside, 'precious'), join(tree, 'file'));
     });
@@ -258,7 +282,7 @@ function program(body: string): string[] {
     const [directory, minFreeBytes] = process.argv.slice(1);
     const store = await EnvironmentStore.open({ directory, maxBytes: 1e9, minFreeBytes: Number(minFreeBytes),
       builder: undefined, retire() {}, logger: silentLogger() });
-    const about = { kind: 'venv', lock: '', facts: {}, request: undefined };
+    const about = (key) => ({ key, kind: 'venv', lock: '', facts: {} });
     const events = { onOutput() {}, onProgress() {} };
     const never = new AbortController().signal;
     ${body}`;
@@ -276,8 +300,8 @@ async function onSmallDisk(directory: string, body: string): Promise<string[]> {
 test('a process that is killed in the middle of a build leaves nothing but what was complete', async () => {
   const directory = tempDir();
   const body = `
-    await store.build('acme', 'whole', about, events, never, async ({ tree }) => writeFileSync(tree + '/data', 'x'));
-    await store.build('acme', 'torn', about, events, never, async ({ tree }) => {
+    await store.build('acme', about('whole'), undefined, events, never, async ({ tree }) => writeFileSync(tree + '/data', 'x'));
+    await store.build('acme', about('torn'), undefined, events, never, async ({ tree }) => {
       writeFileSync(tree + '/data', 'x');
       process.stdout.write('half');
       setInterval(() => undefined, 1000);
@@ -297,11 +321,11 @@ test('a process that is killed in the middle of a build leaves nothing but what 
 
 test('what builds keep of downloads makes room before any environment does', async () => {
   const body = `
-    await store.build('acme', 'one', about, events, never, async ({ tree, cache }) => {
+    await store.build('acme', about('one'), undefined, events, never, async ({ tree, cache }) => {
       writeFileSync(tree + '/data', Buffer.alloc(2 << 20));
       writeFileSync(cache + '/package', Buffer.alloc(8 << 20));
     });
-    await store.build('acme', 'two', about, events, never, async ({ tree }) => writeFileSync(tree + '/data', Buffer.alloc(2 << 20)));
+    await store.build('acme', about('two'), undefined, events, never, async ({ tree }) => writeFileSync(tree + '/data', Buffer.alloc(2 << 20)));
     console.log(JSON.stringify(readdirSync(directory + '/acme').sort()));`;
   expect(await onSmallDisk(tempDir(), body)).toEqual(['one', 'two']);
 });
@@ -312,10 +336,10 @@ test('a disk that is full stops a build, refuses the next, and leaves what is th
     const fill = (mib) => async ({ tree }) => { for (let i = 0; i < mib; i++) writeFileSync(tree + '/' + i, Buffer.alloc(1 << 20)); };
     const tell = (name, work) => work.then(() => name + ': built', (error) => name + ': ' + (error.code ?? '') + ' ' + error.message);
     const lines = [];
-    const small = await store.build('acme', 'small', about, events, never, fill(2));
-    lines.push(await tell('large', store.build('acme', 'large', about, events, never, fill(40))));
-    lines.push(await tell('medium', store.build('acme', 'medium', about, events, never, fill(10))));
-    lines.push(await tell('next', store.build('acme', 'next', about, events, never, fill(1))));
+    const small = await store.build('acme', about('small'), undefined, events, never, fill(2));
+    lines.push(await tell('large', store.build('acme', about('large'), undefined, events, never, fill(40))));
+    lines.push(await tell('medium', store.build('acme', about('medium'), undefined, events, never, fill(10))));
+    lines.push(await tell('next', store.build('acme', about('next'), undefined, events, never, fill(1))));
     lines.push(await tell('resolving', store.scratch('acme', never, async () => undefined)));
     lines.push(readdirSync(directory + '/acme').filter((name) => name !== '.cache').join());
     console.log(JSON.stringify(lines));`;

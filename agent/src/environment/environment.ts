@@ -53,6 +53,11 @@ export interface EnvironmentProvider {
   /** The environment, held, when it is there already: starts no process, takes less than 5 ms. */
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined;
   /**
+   * Why what is not `prepared` cannot be prepared now, though another agent may: no room. At once. Absent where that
+   * cannot be told before.
+   */
+  refusal?(): string | undefined;
+  /**
    * Prepares the environment and holds it. An abort leaves the preparation to others that wait for it; it is stopped when
    * nobody does.
    * @throws EnvironmentError; the signal's reason when aborted

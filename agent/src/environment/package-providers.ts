@@ -3,13 +3,13 @@ import { mkdir, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
-import { CondaProvider } from './conda/conda-provider.ts';
+import { createCondaProvider } from './conda/conda-provider.ts';
 import type { EnvironmentProvider } from './environment.ts';
 import { EnvironmentStore } from './environment-store.ts';
 import { Interpreters } from './interpreters.ts';
 import { findTool, isOpenToAll, reachableTool } from './tools.ts';
 import { pipInstaller, uvInstaller } from './venv/installer.ts';
-import { VenvProvider } from './venv/venv-provider.ts';
+import { createVenvProvider } from './venv/venv-provider.ts';
 
 /** The launcher's own, when it is root; see `sandbox.py`. */
 const SANDBOX_USER = { uid: 70621, gid: 70621 };
@@ -91,14 +91,14 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
     fileHosts: settings.indexHosts,
   };
   const common = { store, runs, indexes, unavailable: options.unavailable };
-  const venv = new VenvProvider({
+  const venv = createVenvProvider({
     ...common,
     interpreters: new Interpreters(searchPath, options.python, isRoot),
     installer: uv === undefined ? pipInstaller() : uvInstaller(uv),
   });
   const channels = { channels: settings.channels, allowed: settings.allowedChannels };
   logger.info({ directory, installer: uv === undefined ? 'pip' : 'uv' }, 'environments are kept');
-  const providers = [venv, new CondaProvider({ ...common, venv, uv, channels })];
+  const providers = [venv, createCondaProvider({ ...common, venv, uv, channels })];
   return { providers, close: () => lock.release() };
 }
 

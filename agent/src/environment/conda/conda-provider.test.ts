@@ -11,8 +11,8 @@ import type { EnvironmentRequest } from '../environment.ts';
 import { Interpreters } from '../interpreters.ts';
 import { findTool } from '../tools.ts';
 import { uvInstaller } from '../venv/installer.ts';
-import { VenvProvider } from '../venv/venv-provider.ts';
-import { CondaProvider } from './conda-provider.ts';
+import { createVenvProvider } from '../venv/venv-provider.ts';
+import { createCondaProvider } from './conda-provider.ts';
 
 // The real launcher, sandbox and solver, with a channel that this test makes.
 const builds = await EnvironmentBuilds.start();
@@ -29,10 +29,10 @@ const uv = (await findTool('uv', TOOLS_PATH)) ?? '';
 const indexes = { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] };
 const common = { store: builds.store, runs: builds.runs, indexes, unavailable: () => undefined };
 const interpreters = new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot);
-const conda = new CondaProvider({
+const conda = createCondaProvider({
   ...common,
   uv,
-  venv: new VenvProvider({ ...common, interpreters, installer: uvInstaller(uv) }),
+  venv: createVenvProvider({ ...common, interpreters, installer: uvInstaller(uv) }),
   channels: { channels: ['conda-forge'], allowed: [channel] },
 });
 

@@ -16,6 +16,12 @@ export interface Installer {
   resolve(python: string, indexes: ChosenIndexes): InstallerStep;
   /** Makes the environment. Standard input: the lock; empty: no packages. */
   install(python: string, indexes: ChosenIndexes, lock: { empty: boolean; hashes: boolean }): InstallerStep;
+  /**
+   * Both in one sandbox: standard input and output as of `resolve`. The lock is written out before anything of it is
+   * installed, and installed with its hashes: so it is of the very files that are in the environment, and what their build
+   * scripts do comes too late to change it.
+   */
+  resolveAndInstall(python: string, indexes: ChosenIndexes): InstallerStep;
 }
 
 const PREPARE = 'set -e; mkdir -p "$HOME" "$TMPDIR"';
@@ -36,24 +42,43 @@ export function uvVariables(indexes: ChosenIndexes): Record<string, string> {
   };
 }
 
+const REQUIREMENTS = '/tmp/requirements.txt';
+const LOCK = '/tmp/lock.txt';
+/** Of pip. */
+const REPORT = '/tmp/report.json';
+const RESOLVER = '/tmp/resolver';
+/** Shell: `--require-hashes` when the lock has hashes; an index need not tell any. */
+const FOUND_HASHES = `$(grep -q -- --hash= ${LOCK} && echo --require-hashes)`;
+
 /** uv: fast, and resolves for exactly this interpreter. */
 export function uvInstaller(source: string): Installer {
   const common = (python: string, indexes: ChosenIndexes) => ({ PYTHON: python, ...uvVariables(indexes) });
+  const compile = 'uv pip compile --python "$PYTHON" --generate-hashes --no-header --no-annotate --quiet';
+  const venv = `uv venv --quiet --allow-existing --python "$PYTHON" ${ENVIRONMENT_PATH}`;
+  const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps --compile-bytecode`;
   return {
     name: 'uv',
     binds: [{ source, target: `${TOOLS_PATH}/uv`, writable: false }],
     resolve: (python, indexes) => ({
-      script: `${PREPARE}; exec uv pip compile --python "$PYTHON" --generate-hashes --no-header --no-annotate --quiet -`,
+      script: `${PREPARE}; exec ${compile} -`,
       variables: common(python, indexes),
     }),
     install: (python, indexes, { empty, hashes }) => ({
+      script: [PREPARE, venv, empty ? 'true' : `${install} ${hashes ? '--require-hashes ' : ''}-r /dev/stdin`].join(
+        '; ',
+      ),
+      variables: common(python, indexes),
+    }),
+    resolveAndInstall: (python, indexes) => ({
       script: [
         PREPARE,
-        `uv venv --quiet --allow-existing --python "$PYTHON" ${ENVIRONMENT_PATH}`,
-        empty
-          ? 'true'
-          : `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps --compile-bytecode ${hashes ? '--require-hashes ' : ''}-r /dev/stdin`,
-      ].join('; '),
+        `cat > ${REQUIREMENTS}`,
+        `${venv} & venv=$!`,
+        `${compile} ${REQUIREMENTS} > ${LOCK}`,
+        `cat ${LOCK}`,
+        'wait $venv',
+        `${install} ${FOUND_HASHES} -r ${LOCK} >&2`,
+      ].join('\n'),
       variables: common(python, indexes),
     }),
   };
@@ -84,27 +109,35 @@ export function pipInstaller(): Installer {
     '    pins = "".join(f" --hash={name}:{value}" for name, value in sorted(hashes.items()))',
     "    print(f\"{meta['name']}=={meta['version']}{pins}\")",
   ].join('\n');
+  const install = `${ENVIRONMENT_PATH}/bin/python -m pip install --no-deps`;
+  const report = (venv: string, requirements: string) => [
+    `${venv}/bin/python -m pip install --quiet --dry-run --ignore-installed --report ${REPORT} -r ${requirements} >&2`,
+    `${venv}/bin/python -c "$TO_LOCK" ${REPORT}`,
+  ];
   return {
     name: 'pip',
     binds: [],
     resolve: (python, indexes) => ({
-      script: [
-        PREPARE,
-        '"$PYTHON" -m venv /tmp/resolver',
-        '/tmp/resolver/bin/python -m pip install --quiet --dry-run --ignore-installed --report /tmp/report.json -r /dev/stdin >&2',
-        '/tmp/resolver/bin/python -c "$TO_LOCK" /tmp/report.json',
-      ].join('; '),
+      script: [PREPARE, `"$PYTHON" -m venv ${RESOLVER}`, ...report(RESOLVER, '/dev/stdin')].join('; '),
       variables: { ...common(python, indexes), TO_LOCK: toLock },
     }),
     install: (python, indexes, { empty, hashes }) => ({
       script: [
         PREPARE,
         `"$PYTHON" -m venv ${ENVIRONMENT_PATH}`,
-        empty
-          ? 'true'
-          : `${ENVIRONMENT_PATH}/bin/python -m pip install --no-deps ${hashes ? '--require-hashes ' : ''}-r /dev/stdin >&2`,
+        empty ? 'true' : `${install} ${hashes ? '--require-hashes ' : ''}-r /dev/stdin >&2`,
       ].join('; '),
       variables: common(python, indexes),
+    }),
+    resolveAndInstall: (python, indexes) => ({
+      script: [
+        PREPARE,
+        `"$PYTHON" -m venv ${ENVIRONMENT_PATH}`,
+        `{ ${report(ENVIRONMENT_PATH, '/dev/stdin').join('; ')}; } > ${LOCK}`,
+        `cat ${LOCK}`,
+        `${install} ${FOUND_HASHES} -r ${LOCK} >&2`,
+      ].join('\n'),
+      variables: { ...common(python, indexes), TO_LOCK: toLock },
     }),
   };
 }

@@ -8,12 +8,12 @@ import {
   isRoot,
   TOOLS_PATH,
 } from '../../test-support/environment-builds.ts';
-import type { EnvironmentRequest } from '../environment.ts';
+import type { EnvironmentProvider, EnvironmentRequest } from '../environment.ts';
 import type { IndexPolicy } from '../index-policy.ts';
 import { Interpreters } from '../interpreters.ts';
 import { findTool } from '../tools.ts';
 import { pipInstaller, uvInstaller } from './installer.ts';
-import { VenvProvider } from './venv-provider.ts';
+import { createVenvProvider } from './venv-provider.ts';
 
 // The real launcher, sandbox, uv, pip and package index.
 const builds = await EnvironmentBuilds.start();
@@ -22,9 +22,9 @@ const never = new AbortController().signal;
 
 const PUBLIC = { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] };
 
-async function provider(kind: 'uv' | 'pip', indexes: IndexPolicy = PUBLIC): Promise<VenvProvider> {
+async function provider(kind: 'uv' | 'pip', indexes: IndexPolicy = PUBLIC): Promise<EnvironmentProvider> {
   const uv = await findTool('uv', TOOLS_PATH);
-  return new VenvProvider({
+  return createVenvProvider({
     store: builds.store,
     runs: builds.runs,
     interpreters: new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot),
@@ -90,6 +90,17 @@ test('two that want the same share one build, and both see its output', async ()
   expect(a.start?.key).toBe(b.start?.key);
   expect(one.text).toContain('idna');
   expect(two.text).toBe(one.text);
+});
+
+test('when another lock is decided, that is installed, and found again by the request', async () => {
+  const venv = await provider('uv');
+  const wanted = request({ requirements: ['toolz'] }, 'decided');
+  const told = { ...events(), decideLock: async () => 'toolz==0.12.0' };
+  const prepared = await venv.prepare(wanted, told, never);
+  const code = 'import toolz\ndef handler(i): return {"v": toolz.__version__}\n';
+  expect(await builds.outcome(prepared, code)).toBe('succeeded {"v":"0.12.0"}');
+  expect(venv.prepared(wanted)?.start?.key).toBe(prepared.start?.key);
+  expect(venv.prepared(wanted)?.lock).toBe('toolz==0.12.0\n');
 });
 
 test.each([

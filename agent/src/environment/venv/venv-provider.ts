@@ -1,21 +1,14 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
-import type { Environment_Venv as Venv } from '@harrier/shared/gen/module';
+import type { Environment, Environment_Venv as Venv } from '@harrier/shared/gen/module';
 import type { PrivateRuns } from '../../launcher/private-runs.ts';
-import { SharedTasks, type TaskEvents } from '../../tasks/shared-tasks.ts';
 import { runBuild } from '../build-runner.ts';
-import {
-  EnvironmentError,
-  type EnvironmentProvider,
-  type EnvironmentRequest,
-  type PreparationEvents,
-  type PreparedEnvironment,
-  type ResolvedEnvironment,
-} from '../environment.ts';
-import { type BuildDirectories, EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
+import { EnvironmentError, type PreparedEnvironment } from '../environment.ts';
+import { EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
 import { type ChosenIndexes, chooseIndexes, type IndexPolicy } from '../index-policy.ts';
 import type { Interpreter, Interpreters } from '../interpreters.ts';
+import { type BuildStep, type PackageKind, PackageProvider, type Resolution } from '../package-provider.ts';
 import { storedPython } from '../stored-python.ts';
-import type { Installer } from './installer.ts';
+import type { Installer, InstallerStep } from './installer.ts';
 import { hasHashes, plainLock, requirementsOf } from './requirements.ts';
 
 export interface VenvProviderOptions {
@@ -28,7 +21,6 @@ export interface VenvProviderOptions {
   unavailable: () => string | undefined;
 }
 
-/** What a request comes to, before anything is installed. */
 interface Plan {
   venv: Venv;
   requirements: string[];
@@ -36,154 +28,107 @@ interface Plan {
   indexes: ChosenIndexes;
 }
 
-const SILENT: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
-
 /** Virtual environments with packages from a Python package index. */
-export class VenvProvider implements EnvironmentProvider {
-  readonly kind = 'venv';
-  readonly #options: VenvProviderOptions;
-  readonly #resolving = new SharedTasks<string>();
+export function createVenvProvider(options: VenvProviderOptions): PackageProvider<unknown> {
+  return new PackageProvider(options.store, new VenvPackages(options), options.unavailable);
+}
 
-  constructor(options: VenvProviderOptions) {
+class VenvPackages implements PackageKind<Plan> {
+  readonly kind = 'venv';
+  readonly #options: Omit<VenvProviderOptions, 'store' | 'unavailable'>;
+
+  constructor(options: Omit<VenvProviderOptions, 'store' | 'unavailable'>) {
     this.#options = options;
   }
 
-  unavailable(): string | undefined {
-    return this.#options.unavailable();
+  async plan(environment: Environment): Promise<Plan> {
+    const venv = venvOf(environment);
+    // What is wrong with the request comes before what the host lacks.
+    const plan = this.#planFor(venv);
+    return { ...plan, python: await this.#options.interpreters.find(venv.python) };
   }
 
-  prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
-    const plan = this.#knownPlan(venvOf(request));
-    const held = plan && this.#options.store.holdByRequest(request.tenant, requestKey(plan));
-    if (held === undefined) return undefined;
-    const prepared = storedVenv(held, request.preload);
-    return plan?.venv.lock === '' ? { ...prepared, lock: held.manifest.lock } : prepared;
-  }
-
-  holdAll(): { release(): void } {
-    return this.#options.store.holdAll();
-  }
-
-  async prepare(
-    request: EnvironmentRequest,
-    events: PreparationEvents,
-    signal: AbortSignal,
-  ): Promise<PreparedEnvironment> {
-    const plan = await this.#plan(venvOf(request));
-    const { tenant, preload } = request;
-    const { store } = this.#options;
-    const lock = plainLock(plan.venv.lock || (await this.#decidedLock(tenant, plan, events, signal)));
-    const facts = { binds: JSON.stringify(plan.python.binds) };
-    const about = { kind: this.kind, lock, facts, request: requestKey(plan) };
-    const held = await store.build(
-      tenant,
-      this.#keyOf(plan, lock),
-      about,
-      events,
-      signal,
-      async (directories, told, stop) => {
-        told.onProgress(30, 'installing packages');
-        await this.#install(tenant, plan, lock, directories, told, stop);
-      },
-    );
-    return storedVenv(held, preload);
-  }
-
-  async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
-    const plan = await this.#plan(venvOf(request));
-    const lock = plainLock(plan.venv.lock || (await this.#lockOf(request.tenant, plan, SILENT, signal)));
-    const held = this.#options.store.hold(request.tenant, this.#keyOf(plan, lock));
-    held?.release();
-    return { lock, sizeBytes: held?.manifest.sizeBytes ?? 0, held: held !== undefined };
-  }
-
-  async #plan(venv: Venv): Promise<Plan> {
-    const { interpreters, indexes } = this.#options;
-    const requirements = requirementsOf(venv);
-    const chosen = chooseIndexes(indexes, venv.indexUrl, venv.extraIndexUrls);
-    return { venv, requirements, indexes: chosen, python: await interpreters.find(venv.python) };
-  }
-
-  /** As `#plan`, from what is known already; undefined where `prepare` has to look, or says what is wrong. */
-  #knownPlan(venv: Venv): Plan | undefined {
+  knownPlan(environment: Environment): Plan | undefined {
+    const venv = venvOf(environment);
     const python = this.#options.interpreters.findKnown(venv.python);
-    if (python === undefined) return undefined;
-    try {
-      const indexes = chooseIndexes(this.#options.indexes, venv.indexUrl, venv.extraIndexUrls);
-      return { venv, requirements: requirementsOf(venv), indexes, python };
-    } catch (error) {
-      if (error instanceof EnvironmentError) return undefined;
-      throw error;
-    }
+    return python === undefined ? undefined : { ...this.#planFor(venv), python };
   }
 
-  /** The lock that the same request has led to before, or else what it comes to now; another agent's may be first. */
-  async #decidedLock(tenant: string, plan: Plan, events: PreparationEvents, signal: AbortSignal): Promise<string> {
-    const before = this.#options.store.holdByRequest(tenant, requestKey(plan));
-    before?.release();
-    const lock = before?.manifest.lock ?? (await this.#lockOf(tenant, plan, events, signal));
-    return lock === '' ? '' : await events.decideLock(lock);
+  requestKey({ venv, requirements, python, indexes }: Plan): string {
+    return EnvironmentStore.keyOf(['venv', requirements, venv.lock, python.build, indexes.urls]);
   }
 
-  #keyOf({ python, indexes }: Plan, lock: string): string {
+  /** Nothing to install needs no resolver. */
+  lockOf({ venv, requirements }: Plan): string | undefined {
+    return venv.lock !== '' || requirements.length === 0 ? venv.lock : undefined;
+  }
+
+  checkedLock({ requirements, venv }: Plan, lock: string): string {
+    const plain = plainLock(lock);
+    if (plain !== '' || venv.lock !== '' || requirements.length === 0) return plain;
+    throw new EnvironmentError(Code.ENVIRONMENT_FAILED, 'the resolver found no package');
+  }
+
+  shapeOf({ python, indexes }: Plan, lock: string): readonly unknown[] {
+    return [this.#options.installer.name, process.arch, python.build, indexes.urls, lock];
+  }
+
+  factsOf({ python }: Plan): Record<string, string> {
+    return { binds: JSON.stringify(python.binds) };
+  }
+
+  async resolve(plan: Plan, step: BuildStep): Promise<Resolution> {
     const { installer } = this.#options;
-    return EnvironmentStore.keyOf([this.kind, installer.name, process.arch, python.build, indexes.urls, lock]);
+    const lock = await this.#run(installer.resolve(plan.python.path, plan.indexes), requirementsText(plan), plan, step);
+    return { lock, sizeBytes: 0 };
   }
 
-  /** What every package resolves to now. Nothing to install needs no resolver. */
-  async #lockOf(tenant: string, plan: Plan, events: TaskEvents, signal: AbortSignal): Promise<string> {
-    const { requirements, python, indexes } = plan;
-    if (requirements.length === 0) return '';
-    const { installer, runs, store } = this.#options;
-    const key = EnvironmentStore.keyOf([tenant, python.build, indexes.urls, requirements]);
-    return await this.#resolving.run(key, events, signal, async (told, stop) => {
-      told.onProgress(0, 'resolving packages');
-      const { script, variables } = installer.resolve(python.path, indexes);
-      const found = await store.scratch(tenant, stop, async (directories, watched) => {
-        const command = {
-          ...{ tenant, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n`, variables, directories },
-          ...{ binds: [...installer.binds, ...python.binds], hosts: indexes.hosts },
-        };
-        return await runBuild(runs, command, told, watched);
-      });
-      const lock = plainLock(found);
-      if (lock === '') throw new EnvironmentError(Code.ENVIRONMENT_FAILED, 'the resolver found no package');
-      return lock;
-    });
-  }
-
-  async #install(
-    tenant: string,
-    { python, indexes }: Plan,
-    lock: string,
-    directories: BuildDirectories,
-    events: TaskEvents,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { installer, runs } = this.#options;
+  async install(plan: Plan, lock: string, step: BuildStep): Promise<void> {
     const shape = { empty: lock.trim() === '', hashes: hasHashes(lock) };
-    const { script, variables } = installer.install(python.path, indexes, shape);
+    const { installer } = this.#options;
+    await this.#run(installer.install(plan.python.path, plan.indexes, shape), lock, plan, step, !shape.empty);
+  }
+
+  async resolveAndInstall(plan: Plan, step: BuildStep): Promise<string> {
+    const { installer } = this.#options;
+    return await this.#run(
+      installer.resolveAndInstall(plan.python.path, plan.indexes),
+      requirementsText(plan),
+      plan,
+      step,
+    );
+  }
+
+  start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
+    return storedPython(held, preload, 'VIRTUAL_ENV', JSON.parse(held.manifest.facts.binds ?? '[]'));
+  }
+
+  #planFor(venv: Venv): Omit<Plan, 'python'> {
+    const requirements = requirementsOf(venv);
+    return { venv, requirements, indexes: chooseIndexes(this.#options.indexes, venv.indexUrl, venv.extraIndexUrls) };
+  }
+
+  async #run(
+    { script, variables }: InstallerStep,
+    input: string,
+    { python, indexes }: Plan,
+    { events, signal, ...where }: BuildStep,
+    online = true,
+  ): Promise<string> {
+    const { installer, runs } = this.#options;
     const command = {
-      ...{ tenant, argv: ['sh', '-c', script], input: lock, variables, directories },
-      ...{ binds: [...installer.binds, ...python.binds], hosts: shape.empty ? [] : indexes.hosts },
+      ...{ ...where, argv: ['sh', '-c', script], input, variables },
+      ...{ binds: [...installer.binds, ...python.binds], hosts: online ? indexes.hosts : [] },
     };
-    await runBuild(runs, command, events, signal);
+    return await runBuild(runs, command, events, signal);
   }
 }
 
-function venvOf({ environment }: EnvironmentRequest): Venv {
-  if (environment.kind.case === 'venv') return environment.kind.value;
-  throw new Error(`a request for "${environment.kind.case}" came to venv`);
+function venvOf({ kind }: Environment): Venv {
+  if (kind.case === 'venv') return kind.value;
+  throw new Error(`a request for "${kind.case}" came to venv`);
 }
 
-/**
- * Of what a caller wrote and what it means on this host now: the same request finds the same environment without resolving it
- * again, until the operator changes the index or the system its Python.
- */
-function requestKey({ venv, requirements, python, indexes }: Plan): string {
-  return EnvironmentStore.keyOf(['venv', requirements, venv.lock, python.build, indexes.urls]);
-}
-
-function storedVenv(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
-  return storedPython(held, preload, 'VIRTUAL_ENV', JSON.parse(held.manifest.facts.binds ?? '[]'));
+function requirementsText({ requirements }: Plan): string {
+  return `${requirements.join('\n')}\n`;
 }

@@ -1,0 +1,206 @@
+import type { Environment } from '@harrier/shared/gen/module';
+import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
+import type { BuildDirectories } from './build-space.ts';
+import {
+  EnvironmentError,
+  type EnvironmentProvider,
+  type EnvironmentRequest,
+  type PreparationEvents,
+  type PreparedEnvironment,
+  type ResolvedEnvironment,
+} from './environment.ts';
+import { type Built, EnvironmentStore, type HeldEnvironment } from './environment-store.ts';
+
+const SILENT: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
+/** What is forgotten only makes an answer less exact. */
+const MAX_SIZES = 1_000;
+
+/** Where a step of a build works, and for whom. */
+export interface BuildStep {
+  tenant: string;
+  directories: BuildDirectories;
+  events: TaskEvents;
+  signal: AbortSignal;
+}
+
+/** What a resolver has found. */
+export interface Resolution {
+  lock: string;
+  /** Bytes to download, as far as the index tells; 0: unknown. */
+  sizeBytes: number;
+}
+
+/** What a kind of environment whose packages are installed on this host has of its own. */
+export interface PackageKind<Plan> {
+  readonly kind: 'venv' | 'conda';
+  /**
+   * What a request comes to, before anything is resolved.
+   * @throws EnvironmentError
+   */
+  plan(environment: Environment): Promise<Plan>;
+  /** As `plan`, from what is known already; undefined where `plan` has to look. @throws EnvironmentError */
+  knownPlan(environment: Environment): Plan | undefined;
+  /**
+   * Of what a caller wrote and what it means on this host now: the same request finds the same environment without
+   * resolving it again, until the operator changes what it means.
+   */
+  requestKey(plan: Plan): string;
+  /** The lock of the request, or of one that needs no resolver; undefined: it is to be found. */
+  lockOf(plan: Plan): string | undefined;
+  /**
+   * A lock as it is installed and kept.
+   * @throws EnvironmentError for one that cannot be read, or names what the plan does not allow
+   */
+  checkedLock(plan: Plan, lock: string): string;
+  /** Everything that shapes the environment of a checked lock; see `EnvironmentStore.keyOf`. */
+  shapeOf(plan: Plan, lock: string): readonly unknown[];
+  /** What `start` needs to know of the environment. */
+  factsOf(plan: Plan): Record<string, string>;
+  resolve(plan: Plan, step: BuildStep): Promise<Resolution>;
+  /** Fills the tree with exactly what a checked lock names, each package verified where the lock has its digest. */
+  install(plan: Plan, lock: string, step: BuildStep): Promise<void>;
+  /** `resolve`, then `install` of what was found. */
+  resolveAndInstall(plan: Plan, step: BuildStep): Promise<string>;
+  start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment;
+}
+
+/**
+ * Environments of packages: what a request has led to is found again; otherwise a lock is found, and decided with the control
+ * plane, and what it names is installed once.
+ */
+export class PackageProvider<Plan> implements EnvironmentProvider {
+  readonly #store: EnvironmentStore;
+  readonly #own: PackageKind<Plan>;
+  readonly #unavailable: () => string | undefined;
+  readonly #resolving = new SharedTasks<Resolution>();
+  /** Bytes to download for locks that were resolved here, by the key of their environment. */
+  readonly #sizes = new Map<string, number>();
+
+  /** @param unavailable why no sandbox can be had now */
+  constructor(store: EnvironmentStore, own: PackageKind<Plan>, unavailable: () => string | undefined) {
+    this.#store = store;
+    this.#own = own;
+    this.#unavailable = unavailable;
+  }
+
+  get kind(): 'venv' | 'conda' {
+    return this.#own.kind;
+  }
+
+  unavailable(): string | undefined {
+    return this.#unavailable();
+  }
+
+  refusal(): string | undefined {
+    return this.#store.whyNoRoom();
+  }
+
+  prepared({ tenant, environment, preload }: EnvironmentRequest): PreparedEnvironment | undefined {
+    const plan = this.#knownPlan(environment);
+    const held = plan && this.#store.holdByRequest(tenant, this.#own.requestKey(plan));
+    if (plan === undefined || held === undefined) return undefined;
+    const prepared = this.#own.start(held, preload);
+    return this.#own.lockOf(plan) === undefined ? { ...prepared, lock: held.manifest.lock } : prepared;
+  }
+
+  holdAll(): { release(): void } {
+    return this.#store.holdAll();
+  }
+
+  async prepare(
+    request: EnvironmentRequest,
+    events: PreparationEvents,
+    signal: AbortSignal,
+  ): Promise<PreparedEnvironment> {
+    const { tenant, environment, preload } = request;
+    const plan = await this.#own.plan(environment);
+    const lock = this.#own.lockOf(plan);
+    const held =
+      lock === undefined
+        ? await this.#decided(tenant, plan, events, signal)
+        : await this.#install(tenant, plan, lock, events, signal);
+    return this.#own.start(held, preload);
+  }
+
+  async resolve({ tenant, environment }: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
+    const plan = await this.#own.plan(environment);
+    const found = this.#own.lockOf(plan) ?? (await this.#resolve(tenant, plan, signal));
+    const lock = this.#own.checkedLock(plan, found);
+    const key = this.#keyOf(plan, lock);
+    const held = this.#store.hold(tenant, key);
+    held?.release();
+    return { lock, sizeBytes: held?.manifest.sizeBytes ?? this.#sizes.get(key) ?? 0, held: held !== undefined };
+  }
+
+  /** As `plan` of the kind; undefined where `prepare` has to look, or says what is wrong. */
+  #knownPlan(environment: Environment): Plan | undefined {
+    try {
+      return this.#own.knownPlan(environment);
+    } catch (error) {
+      if (error instanceof EnvironmentError) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * What the same request has led to before, or else what it comes to now, is there before its lock is decided: mostly it is
+   * the one that is decided. When another agent was first, that agent's is installed, and this one is evicted some time.
+   */
+  async #decided(tenant: string, plan: Plan, events: PreparationEvents, signal: AbortSignal): Promise<HeldEnvironment> {
+    const request = this.#own.requestKey(plan);
+    const found =
+      this.#store.holdByRequest(tenant, request) ??
+      (await this.#store.buildUnnamed(tenant, request, events, signal, async (directories, told, stop) => {
+        told.onProgress(0, 'resolving and installing packages');
+        const step = { tenant, directories, events: told, signal: stop };
+        return this.#built(plan, await this.#own.resolveAndInstall(plan, step));
+      }));
+    try {
+      const lock = await events.decideLock(found.manifest.lock);
+      return await this.#install(tenant, plan, lock, events, signal);
+    } finally {
+      found.release();
+    }
+  }
+
+  async #install(
+    tenant: string,
+    plan: Plan,
+    text: string,
+    events: TaskEvents,
+    signal: AbortSignal,
+  ): Promise<HeldEnvironment> {
+    const built = this.#built(plan, text);
+    const request = this.#own.requestKey(plan);
+    return await this.#store.build(tenant, built, request, events, signal, async (directories, told, stop) => {
+      told.onProgress(0, 'installing packages');
+      await this.#own.install(plan, built.lock, { tenant, directories, events: told, signal: stop });
+    });
+  }
+
+  async #resolve(tenant: string, plan: Plan, signal: AbortSignal): Promise<string> {
+    const key = `${tenant} ${this.#own.requestKey(plan)}`;
+    const { lock, sizeBytes } = await this.#resolving.run(
+      key,
+      SILENT,
+      signal,
+      async (told, stop) =>
+        await this.#store.scratch(tenant, stop, async (directories, watched) => {
+          const step = { tenant, directories, events: told, signal: watched };
+          return await this.#own.resolve(plan, step);
+        }),
+    );
+    if (this.#sizes.size >= MAX_SIZES) this.#sizes.clear();
+    this.#sizes.set(this.#keyOf(plan, this.#own.checkedLock(plan, lock)), sizeBytes);
+    return lock;
+  }
+
+  #built(plan: Plan, text: string): Built {
+    const lock = this.#own.checkedLock(plan, text);
+    return { key: this.#keyOf(plan, lock), kind: this.kind, lock, facts: this.#own.factsOf(plan) };
+  }
+
+  #keyOf(plan: Plan, lock: string): string {
+    return EnvironmentStore.keyOf([this.kind, ...this.#own.shapeOf(plan, lock)]);
+  }
+}
