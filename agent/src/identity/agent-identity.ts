@@ -85,7 +85,7 @@ export class AgentIdentity {
     const file: IdentityFile = {
       version: FILE_VERSION,
       agentId: this.#agentId,
-      privateKey: this.#privateKey.export({ type: 'pkcs8', format: 'pem' }),
+      privateKey: this.#privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
     };
     writeAtomically(this.path, `${JSON.stringify(file, undefined, 2)}\n`);
   }
