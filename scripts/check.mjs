@@ -6,7 +6,7 @@ import { ROOT, runCommand, SetupError } from './lib/run-command.mjs';
 import { ensureNodeModules, ensurePythonTools, ensureSystemPackages } from './lib/setup.mjs';
 
 const RUFF = join(ROOT, '.venv', 'bin', 'ruff');
-const PYTHON_SOURCES = ['agent/runtime', 'bench', 'deploy', 'examples', 'test'];
+const PYTHON_SOURCES = ['agent/runtime', 'bench', 'deploy', 'examples', 'faults', 'test'];
 const IMPORTING = ['shared/src', 'control-plane/src', 'agent/src', 'cli/src'];
 
 const CHECKS = {

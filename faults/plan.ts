@@ -1,0 +1,95 @@
+import { Random } from './random.ts';
+
+/** What an execution runs in: `container` is a command in a container of its own, `docker` a handler in a warm one. */
+export type Kind = 'inline' | 'command' | 'venv' | 'docker' | 'container';
+
+/** How its caller waits: for the answer of the call, for its events, or by looking again later. */
+export type Way = 'execute' | 'follow' | 'create';
+
+/** One execution, with everything that is decided about it beforehand. */
+export interface ExecutionPlan {
+  /** Its idempotency key, the name of its file of evidence, and what it prints. Unique in a run. */
+  key: string;
+  kind: Kind;
+  way: Way;
+  /** When its caller asks for it, from the beginning of the round. */
+  arrivalMs: number;
+  /** How long its code takes. */
+  runMs: number;
+  /** Lines that it prints, and the bytes of each. */
+  lines: number;
+  lineBytes: number;
+  /** Its first attempts fail by themselves. Only where code knows the number of its attempt. */
+  failures: number;
+  /** Whether what is lost may be tried again. */
+  retries: boolean;
+  /** Leaves a process behind that ignores every signal. */
+  daemon: boolean;
+}
+
+/** A part of a run: executions, and one fault in the middle of them. */
+export interface Round {
+  number: number;
+  fault: string;
+  /** Decides what the fault does. */
+  seed: number;
+  /** When the fault begins, from the beginning of the round. */
+  injectionMs: number;
+  executions: ExecutionPlan[];
+}
+
+export interface PlanOptions {
+  seed: number;
+  executions: number;
+  faults: readonly string[];
+  /** Kinds that can be run here. */
+  kinds: readonly Kind[];
+}
+
+/** Enough that every kind meets the fault, few enough for a machine with two cores. */
+const EXECUTIONS_IN_A_ROUND = 25;
+/** Executions arrive for so long; faults begin in the first half. */
+const ARRIVALS_MS = 5_000;
+const FIRST_INJECTION_MS = 1_000;
+const WEIGHTS: Readonly<Record<Kind, number>> = { inline: 10, command: 5, venv: 4, docker: 4, container: 2 };
+/** Kinds whose code is told the number of its attempt. */
+const KNOWS_ITS_ATTEMPT: readonly Kind[] = ['inline', 'venv', 'docker'];
+
+/** The rounds of a run: all faults in turn, in an order and with executions that the seed decides. */
+export function makePlan({ seed, executions, faults, kinds }: PlanOptions): Round[] {
+  const random = new Random(seed);
+  const count = Math.min(executions, Math.max(faults.length, Math.round(executions / EXECUTIONS_IN_A_ROUND)));
+  let order: string[] = [];
+  return Array.from({ length: count }, (_, i): Round => {
+    if (order.length === 0) order = random.shuffled(faults);
+    const number = i + 1;
+    const size = Math.floor((executions * number) / count) - Math.floor((executions * i) / count);
+    return {
+      number,
+      fault: order.shift() ?? '',
+      seed: random.integer(0, 2 ** 31 - 1),
+      injectionMs: random.integer(FIRST_INJECTION_MS, ARRIVALS_MS / 2),
+      executions: Array.from({ length: size }, (_, n) => planExecution(random, `${seed}-${number}-${n + 1}`, kinds)),
+    };
+  });
+}
+
+function planExecution(random: Random, key: string, kinds: readonly Kind[]): ExecutionPlan {
+  const kind = random.weighted(Object.fromEntries(kinds.map((name) => [name, WEIGHTS[name]])) as Record<Kind, number>);
+  const isShort = random.chance(0.6);
+  const isChatty = random.chance(0.3);
+  const isSilent = !isChatty && random.chance(0.3);
+  const retries = random.chance(0.75);
+  return {
+    key,
+    kind,
+    way: random.weighted({ execute: 2, follow: 2, create: 3 }),
+    arrivalMs: random.integer(0, ARRIVALS_MS),
+    runMs: isShort ? random.integer(0, 300) : random.integer(2_000, 8_000),
+    lines: isSilent ? 0 : isChatty ? random.integer(500, 3_000) : random.integer(1, 20),
+    lineBytes: random.integer(20, 120),
+    failures: retries && KNOWS_ITS_ATTEMPT.includes(kind) && random.chance(0.15) ? random.integer(1, 2) : 0,
+    retries,
+    daemon: kind !== 'container' && random.chance(0.2),
+  };
+}
