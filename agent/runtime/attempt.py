@@ -48,6 +48,7 @@ class Attempt:
         "in_spool",
         "killed",
         "killing",
+        "max_disconnect_ms",
         "network",
         "number",
         "pool",
@@ -87,6 +88,7 @@ class Attempt:
         self.timer = None  # its timeout, later the end of its grace
         self.started_at = 0.0
         self.cancel_reason: str | None = None
+        self.max_disconnect_ms: int | None = None  # how long it may go on beyond the agent's lease; None: for ever
         self.timed_out = False
         self.killing = False  # SIGTERM was sent, SIGKILL follows after the grace
         self.killed = False

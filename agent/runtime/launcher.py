@@ -27,7 +27,7 @@ from loop import READABLE, Loop
 from options import VERSION, parse
 from pool import PoolSettings
 from spool import Spool, SpoolFull
-from supervisor import PROTOCOL, Supervisor
+from supervisor import FEATURES, PROTOCOL, Supervisor
 from tenants import Tenants
 
 _STOP_GRACE_MS = 5000
@@ -130,6 +130,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     egress = Egress(loop, log, spec, upstream_of(dict(os.environ)))
     about = {
         "version": VERSION,
+        "features": FEATURES,
         "pid": os.getpid(),
         "isolation": spec.isolation,
         "python": zygote.python,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import environment
 import final_record
@@ -16,6 +17,7 @@ import start_request
 from agent_link import AgentLink
 from attachments import Attachments
 from attempt import FINISHED, PENDING, RUNNING, Attempt
+from container_deadlines import ContainerDeadlines
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
 from load_report import LoadReport
@@ -31,8 +33,12 @@ from worker import Worker
 PROTOCOL = 1
 # Acknowledged attempts are crossed out on disk with the next records, or after this time.
 _FORGET_DELAY_S = 0.05
+# What an agent may not expect of every launcher of this protocol.
+FEATURES = ("lease", "script")
 # Errors carry a message and a traceback; results have their own limit. A worker's frame is refused above the larger.
 _SMALLEST_BODY_BOUND = 1 << 20
+# How long a zygote may take to tell that a process killed with the lease has ended, before it is killed itself.
+_LEASE_PATIENCE_S = 1.0
 
 
 class Supervisor:
@@ -61,6 +67,8 @@ class Supervisor:
         self._termination = Termination(loop)
         self._load_report = LoadReport(loop, link, self._load)
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._leases = Leases(loop, log)
+        self._containers = ContainerDeadlines(loop, log, self._leases)
         self._active = 0
         self._stopping = False
         self._progressed: dict[Attempt, None] = {}
@@ -76,11 +84,14 @@ class Supervisor:
             "expect": self._on_expect,
             "stop": self._on_stop,
         }
+            "lease": lambda header, *_: self._leases.renew(header),
+            "guard": lambda header, *_: self._containers.guard(header),
+            "unguard": lambda header, *_: self._containers.release(header),
 
     @property
     def active(self) -> int:
-        """Attempts that are accepted and not finished."""
-        return self._active
+        """Attempts that are accepted and not finished, and containers that end with the agent's lease."""
+        return self._active + self._containers.active
 
     def adopt(self, attempts: dict[tuple[str, int], Attempt]) -> None:
         """Takes over what an earlier launcher left in the spool; what was running then was lost with it."""
@@ -131,6 +142,7 @@ class Supervisor:
             wanted = environment.parse(header.get("environment"))
         except ValueError as error:
             self._finish(attempt, outcomes.failed("INTERNAL", f"The agent's request is not valid: {error}"))
+            attempt.max_disconnect_ms = max_disconnect_of(header)
             return
         if self._stopping:
             attempt.cancel_reason = "shutdown"
@@ -138,6 +150,10 @@ class Supervisor:
             return
         prelude_bytes = header.get("prelude_bytes", 0)
         if prelude_bytes:
+        if attempt.max_disconnect_ms is not None and self._leases.is_over(attempt.max_disconnect_ms):
+            attempt.cancel_reason = "lease"
+            self._finish(attempt, outcomes.stopped(attempt))
+            return
             try:
                 self._output.prepend(attempt, body[:prelude_bytes])
             except SpoolFull as full:
@@ -156,6 +172,8 @@ class Supervisor:
         header = attempt.header
         attempt.tenant = header["tenant"]
         attempt.network = header.get("network") is not None and self._about["isolation"] == "sandbox"
+        if attempt.max_disconnect_ms is not None:
+            self._leases.hold(attempt, attempt.max_disconnect_ms, partial(self._on_lease_over, attempt))
         if header["kind"] == "python" and header.get("reuse_key") is not None:
             # A kept worker has a network namespace of its own, or has none.
             attempt.reuse_key = header["reuse_key"] + ("\0network" if attempt.network else "")
@@ -197,7 +215,11 @@ class Supervisor:
         if attempt is not None:
             self._cancel(attempt, "shutdown" if header.get("reason") == "shutdown" else "cancel", grace_ms)
 
-    def _cancel(self, attempt: Attempt, reason: str, grace_ms: int) -> None:
+    def _on_lease_over(self, attempt: Attempt, grace_ms: int) -> None:
+        # Whoever owns it next may start soon.
+        self._cancel(attempt, "lease", grace_ms, _LEASE_PATIENCE_S)
+
+    def _cancel(self, attempt: Attempt, reason: str, grace_ms: int, *patience_s: float) -> None:
         if attempt.state == FINISHED:
             return
         if not attempt.timed_out and not attempt.cancel_reason:
@@ -207,7 +229,7 @@ class Supervisor:
             self._tenants.on_idle()
             self._finish(attempt, outcomes.stopped(attempt))
         else:
-            self._termination.start(attempt, grace_ms)
+            self._termination.start(attempt, grace_ms, *patience_s)
 
     def _on_warm(self, header: dict, body: memoryview, frame: memoryview) -> None:
         self._tenants.pool(_tenant_of(header)).warm()
@@ -271,7 +293,7 @@ class Supervisor:
     def _limit(self, worker: Worker, attempt: Attempt) -> None:
         limits = attempt.header["limits"]
         try:
-            worker.slot.limit(limits["memory_bytes"], limits.get("cpu", 0), limits["processes"], worker.pidfd)
+            worker.slot.limit(memory_bytes, limits.get("cpu", 0), limits["processes"], worker.pidfd)
         except OSError as error:
             self._log.error("a limit cannot be set", execution=attempt.execution, error=str(error))
 
@@ -327,6 +349,8 @@ class Supervisor:
         attempt.header = {}
         self._delivery.pump(attempt)
         if worker:
+        if attempt.max_disconnect_ms is not None:
+            self._leases.release(attempt, attempt.max_disconnect_ms)
             attempt.pool.release(worker, outcome.healthy)
             self._tenants.on_idle()
         self.last_active = time.monotonic()

@@ -32,7 +32,7 @@ class Termination:
             attempt.timed_out = True
         self.start(attempt, attempt.header["grace_ms"])
 
-    def start(self, attempt: Attempt, grace_ms: int) -> None:
+    def start(self, attempt: Attempt, grace_ms: int, patience_s: float = _KILL_PATIENCE_S) -> None:
         """SIGTERM once, SIGKILL after the grace. A second request may only shorten the grace."""
         grace_s = min(grace_ms, _MAX_GRACE_MS) / 1000
         timer = attempt.timer
@@ -44,13 +44,13 @@ class Termination:
             attempt.worker.signal(signal.SIGTERM)
         if timer:
             timer.cancel()
-        attempt.timer = self._loop.call_later(grace_s, lambda: self._kill(attempt))
+        attempt.timer = self._loop.call_later(grace_s, lambda: self._kill(attempt, patience_s))
 
-    def _kill(self, attempt: Attempt) -> None:
+    def _kill(self, attempt: Attempt, patience_s: float) -> None:
         """Its end is recorded when the zygote has reaped the process, or by the zygote's own end.
 
         A zygote that has imported a tenant's packages may have been taken over by them, and never tell.
         """
         worker = attempt.worker
         worker.signal(signal.SIGKILL)
-        attempt.timer = self._loop.call_later(_KILL_PATIENCE_S, worker.zygote.kill)
+        attempt.timer = self._loop.call_later(patience_s, worker.zygote.kill)
