@@ -32,6 +32,7 @@ def failed(code: str, message: str, details: dict | None = None, healthy: bool =
 
 def from_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
     """The outcome that a worker reported. The reply was written by a process that runs job code: nothing is assumed."""
+    outcome = stopped(attempt) or _from_checked_reply(attempt, reply, body)
     usage = reply.get("usage")
     if isinstance(usage, dict):
         outcome.usage = {name: _number(usage.get(name)) for name in ("cpu_ms", "max_rss_bytes")}
@@ -91,6 +92,8 @@ def from_status(attempt: Attempt, status: int | None) -> Outcome:
     outcome = stopped(attempt)
     if outcome is None and status is None:
         outcome = failed("KILLED", "The sandbox of the process was killed")
+    elif outcome is None and os.WIFSIGNALED(status):
+        outcome = failed("KILLED", f"The process was killed by {signal_name(os.WTERMSIG(status))}")
     elif outcome is None:
         code = os.WEXITSTATUS(status)
         outcome = failed("HANDLER_ERROR", f"The process exited with code {code} before the handler returned")

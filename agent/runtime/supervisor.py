@@ -20,6 +20,7 @@ from attempt import FINISHED, PENDING, RUNNING, Attempt
 from container_deadlines import ContainerDeadlines
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
+from leases import Leases, max_disconnect_of
 from load_report import LoadReport
 from loop import Loop
 from outcome import Outcome
@@ -31,14 +32,14 @@ from termination import Termination
 from worker import Worker
 
 PROTOCOL = 1
+# What an agent may not expect of every launcher of this protocol.
+FEATURES = ("lease",)
 # Acknowledged attempts are crossed out on disk with the next records, or after this time.
 _FORGET_DELAY_S = 0.05
-# What an agent may not expect of every launcher of this protocol.
-FEATURES = ("lease", "script")
-# Errors carry a message and a traceback; results have their own limit. A worker's frame is refused above the larger.
-_SMALLEST_BODY_BOUND = 1 << 20
 # How long a zygote may take to tell that a process killed with the lease has ended, before it is killed itself.
 _LEASE_PATIENCE_S = 1.0
+# Errors carry a message and a traceback; results have their own limit. A worker's frame is refused above the larger.
+_SMALLEST_BODY_BOUND = 1 << 20
 
 
 class Supervisor:
@@ -65,10 +66,10 @@ class Supervisor:
         self._output = OutputReader(loop, spool, self._delivery, log)
         self._notices = StartNotices(loop, spool, self._delivery)
         self._termination = Termination(loop)
-        self._load_report = LoadReport(loop, link, self._load)
-        self._attempts: dict[tuple[str, int], Attempt] = {}
         self._leases = Leases(loop, log)
         self._containers = ContainerDeadlines(loop, log, self._leases)
+        self._load_report = LoadReport(loop, link, self._load)
+        self._attempts: dict[tuple[str, int], Attempt] = {}
         self._active = 0
         self._stopping = False
         self._progressed: dict[Attempt, None] = {}
@@ -82,11 +83,11 @@ class Supervisor:
             "warm": self._on_warm,
             "retire": self._on_retire,
             "expect": self._on_expect,
-            "stop": self._on_stop,
-        }
             "lease": lambda header, *_: self._leases.renew(header),
             "guard": lambda header, *_: self._containers.guard(header),
             "unguard": lambda header, *_: self._containers.release(header),
+            "stop": self._on_stop,
+        }
 
     @property
     def active(self) -> int:
@@ -140,20 +141,20 @@ class Supervisor:
         try:
             start_request.check(header, len(body))
             wanted = environment.parse(header.get("environment"))
+            attempt.max_disconnect_ms = max_disconnect_of(header)
         except ValueError as error:
             self._finish(attempt, outcomes.failed("INTERNAL", f"The agent's request is not valid: {error}"))
-            attempt.max_disconnect_ms = max_disconnect_of(header)
             return
         if self._stopping:
             attempt.cancel_reason = "shutdown"
             self._finish(attempt, outcomes.stopped(attempt))
             return
-        prelude_bytes = header.get("prelude_bytes", 0)
-        if prelude_bytes:
         if attempt.max_disconnect_ms is not None and self._leases.is_over(attempt.max_disconnect_ms):
             attempt.cancel_reason = "lease"
             self._finish(attempt, outcomes.stopped(attempt))
             return
+        prelude_bytes = header.get("prelude_bytes", 0)
+        if prelude_bytes:
             try:
                 self._output.prepend(attempt, body[:prelude_bytes])
             except SpoolFull as full:
@@ -170,10 +171,10 @@ class Supervisor:
 
     def _submit(self, attempt: Attempt, wanted: environment.Environment | None, frame: memoryview) -> None:
         header = attempt.header
-        attempt.tenant = header["tenant"]
-        attempt.network = header.get("network") is not None and self._about["isolation"] == "sandbox"
         if attempt.max_disconnect_ms is not None:
             self._leases.hold(attempt, attempt.max_disconnect_ms, partial(self._on_lease_over, attempt))
+        attempt.tenant = header["tenant"]
+        attempt.network = header.get("network") is not None and self._about["isolation"] == "sandbox"
         if header["kind"] == "python" and header.get("reuse_key") is not None:
             # A kept worker has a network namespace of its own, or has none.
             attempt.reuse_key = header["reuse_key"] + ("\0network" if attempt.network else "")
@@ -293,7 +294,7 @@ class Supervisor:
     def _limit(self, worker: Worker, attempt: Attempt) -> None:
         limits = attempt.header["limits"]
         try:
-            worker.slot.limit(memory_bytes, limits.get("cpu", 0), limits["processes"], worker.pidfd)
+            worker.slot.limit(limits["memory_bytes"], limits.get("cpu", 0), limits["processes"], worker.pidfd)
         except OSError as error:
             self._log.error("a limit cannot be set", execution=attempt.execution, error=str(error))
 
@@ -344,13 +345,13 @@ class Supervisor:
             if attempt.network:
                 self._egress.close(attempt.number)
         attempt.frame = None
+        if attempt.max_disconnect_ms is not None:
+            self._leases.release(attempt, attempt.max_disconnect_ms)
         self._active -= 1
         final_record.write(self._spool, self._log, attempt, outcome, run_ms)
         attempt.header = {}
         self._delivery.pump(attempt)
         if worker:
-        if attempt.max_disconnect_ms is not None:
-            self._leases.release(attempt, attempt.max_disconnect_ms)
             attempt.pool.release(worker, outcome.healthy)
             self._tenants.on_idle()
         self.last_active = time.monotonic()
