@@ -20,6 +20,8 @@ import {
 // protobuf enums, which never change their meaning.
 
 const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' });
+/** A transaction's id that never comes again; read and written as text. */
+const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' });
 const time = (name: string) => timestamp(name, { withTimezone: true });
 const tenantId = () =>
   uuid('tenant_id')
@@ -32,6 +34,14 @@ export const tenants = pgTable('tenants', {
   id: uuid('id').primaryKey(),
   name: text('name').notNull().unique(),
   createTime: time('create_time').notNull().defaultNow(),
+  /** Null: the settings of the control plane. */
+  executionRetentionDays: integer('execution_retention_days'),
+  logRetentionDays: integer('log_retention_days'),
+  maxStoredBytes: bigint('max_stored_bytes', { mode: 'number' }),
+  maxQueued: integer('max_queued'),
+  maxPerSecond: doublePrecision('max_per_second'),
+  /** What its finished executions take, inputs, outputs and logs; counted a little later. */
+  storedBytes: bigint('stored_bytes', { mode: 'number' }).notNull().default(0),
 });
 
 export const apiKeys = pgTable('api_keys', {
@@ -184,6 +194,10 @@ export const executions = pgTable(
     runMs: doublePrecision('run_ms'),
     /** Set when a caller asked to cancel what already runs; becomes the error's message. */
     cancelReason: text('cancel_reason'),
+    /** Its start was recorded, and told as an event, before its end was. */
+    startRecorded: boolean('start_recorded'),
+    /** Its log was deleted before it was. */
+    logDeleteTime: time('log_delete_time'),
   },
   (table) => [
     // Ids are UUIDv7, so the key is also the order of creation.
@@ -249,3 +263,37 @@ export const logChunks = pgTable(
   },
   (table) => [primaryKey({ columns: [table.executionId, table.attempt, table.stream, table.byteOffset] })],
 );
+
+/**
+ * What happened, each row in the transaction that made it happen. Readers go on behind a position and see only rows whose
+ * transaction id is below that of every running transaction: rows of transactions that commit later stand behind them.
+ */
+export const events = pgTable(
+  'events',
+  {
+    xid: xid8('xid').notNull().default(sql`pg_current_xact_id()`),
+    id: bigint('id', { mode: 'number' }).notNull().generatedAlwaysAsIdentity(),
+    tenantId: hotTenantId(),
+    time: time('time').notNull().defaultNow(),
+    /** `execution.finished`, `agent.lost`, …; the list stands in queries/events.ts. */
+    type: text('type').notNull(),
+    executionId: uuid('execution_id'),
+    attempt: integer('attempt'),
+    agentId: uuid('agent_id'),
+    /** Execution.State after it. */
+    state: smallint('state'),
+    /** ExecutionError.Code */
+    errorCode: smallint('error_code'),
+    /** Facts of events that are not of executions. */
+    data: jsonb('data').$type<Record<string, unknown>>(),
+  },
+  (table) => [primaryKey({ columns: [table.xid, table.id] })],
+);
+
+/** How far each reader of the events has come: what it has not read is kept for it. */
+export const eventReaders = pgTable('event_readers', {
+  name: text('name').primaryKey(),
+  xid: xid8('xid').notNull(),
+  id: bigint('id', { mode: 'number' }).notNull(),
+  updateTime: time('update_time').notNull().defaultNow(),
+});

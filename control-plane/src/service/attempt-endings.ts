@@ -138,6 +138,7 @@ export class AttemptEndings {
         exitCode: outcome.exitCode ?? null,
         stdoutBytes: outcome.stdoutBytes,
         stderrBytes: outcome.stderrBytes,
+        ran: outcome.runMs !== undefined,
         failure: !requeue,
         backoffMs,
         pending: State.PENDING,

@@ -16,9 +16,15 @@ export async function cancelExecution(
         RETURNING execution_id`
       ).length > 0;
     const end = async () => {
-      await transaction`UPDATE executions SET state = ${options.cancelled}, error_code = ${options.errorCode},
-        error_message = ${options.message}, end_time = now(), stdout_bytes = 0, stderr_bytes = 0
-        WHERE tenant_id = ${tenantId} AND id = ${id}`;
+      await transaction`
+        WITH finished AS (
+          UPDATE executions SET state = ${options.cancelled}, error_code = ${options.errorCode},
+            error_message = ${options.message}, end_time = now(), stdout_bytes = 0, stderr_bytes = 0
+          WHERE tenant_id = ${tenantId} AND id = ${id}
+          RETURNING tenant_id, id, attempt, state, error_code
+        )
+        INSERT INTO events (tenant_id, type, execution_id, attempt, state, error_code)
+        SELECT tenant_id, 'execution.finished', id, attempt, state, error_code FROM finished`;
       return 'ended' as const;
     };
     // The queue entry is locked first, as by a claim: the two take turns.

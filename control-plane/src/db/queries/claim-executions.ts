@@ -94,10 +94,15 @@ async function assign(sql: Transaction, claims: Claim[], assigned: number): Prom
       WHERE length(id::text) % 1 = 0
     ), taken AS (
       DELETE FROM execution_queue USING input WHERE execution_id = input.id RETURNING tenant_id, execution_id
+    ), claimed AS (
+      UPDATE executions AS e
+      SET state = ${assigned}, attempt = attempt + 1, agent_id = input.agent_id, assign_time = now()
+      FROM taken JOIN input ON input.id = taken.execution_id
+      WHERE e.tenant_id = taken.tenant_id AND e.id = taken.execution_id
+      RETURNING e.tenant_id, e.id, e.state, e.agent_id, e.attempt, e.input_json, e.assign_time
+    ), told AS (
+      INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
+      SELECT tenant_id, 'execution.assigned', id, attempt, agent_id, state FROM claimed
     )
-    UPDATE executions AS e
-    SET state = ${assigned}, attempt = attempt + 1, agent_id = input.agent_id, assign_time = now()
-    FROM taken JOIN input ON input.id = taken.execution_id
-    WHERE e.tenant_id = taken.tenant_id AND e.id = taken.execution_id
-    RETURNING e.id, e.agent_id AS "agentId", e.attempt, e.input_json, e.assign_time`;
+    SELECT id, agent_id AS "agentId", attempt, input_json, assign_time FROM claimed`;
 }

@@ -1,3 +1,4 @@
+import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { Sql } from '../sql.ts';
 
 // The planner takes a document for 100 rows and would rather read a whole small table than look 100 keys up, and the plan
@@ -51,19 +52,22 @@ export async function finishExecutions(sql: Sql, rows: FinishedExecution[]): Pro
         stderr_bytes bigint, stdout_truncated boolean, stderr_truncated boolean, cpu_ms float8, max_rss_bytes bigint,
         prepare_ms float8, run_ms float8)
       WHERE attempt % 1 = 0
-    )
+    ), finished AS (
     UPDATE executions AS e SET
       state = input.state, output_json = input.output_json, error_code = input.error_code,
       error_message = input.error_message, error_details = input.error_details, exit_code = input.exit_code,
       stdout_tail = input.stdout_tail, stderr_tail = input.stderr_tail, stdout_bytes = input.stdout_bytes,
       stderr_bytes = input.stderr_bytes, stdout_truncated = input.stdout_truncated,
       stderr_truncated = input.stderr_truncated, cpu_ms = input.cpu_ms, max_rss_bytes = input.max_rss_bytes,
-      prepare_ms = input.prepare_ms, run_ms = input.run_ms, end_time = now(),
+      prepare_ms = input.prepare_ms, run_ms = input.run_ms, end_time = now(), start_recorded = e.start_time IS NOT NULL,
       start_time = coalesce(now() - input.run_ms * interval '1 millisecond', e.start_time)
     FROM input
     WHERE e.tenant_id = input.tenant_id AND e.id = input.id AND e.attempt = input.attempt
       AND e.agent_id IS NOT DISTINCT FROM input.agent_id AND e.end_time IS NULL
-    RETURNING e.id, e.queue_time, e.assign_time, e.start_time, e.end_time`;
+    RETURNING e.id, e.tenant_id, e.attempt, e.agent_id, e.state, e.error_code, e.start_recorded, e.queue_time,
+      e.assign_time, e.start_time, e.end_time
+    ), ${toldEnds(sql)}
+    SELECT id, queue_time, assign_time, start_time, end_time FROM finished`;
   const times = new Map(finished.map((row) => [row.id, row]));
   return rows.map((row) => times.get(row.id));
 }
@@ -71,16 +75,30 @@ export async function finishExecutions(sql: Sql, rows: FinishedExecution[]): Pro
 /** The same for a lone result: the case that a caller waits for, at half the time. */
 async function finishOne(sql: Sql, row: FinishedExecution): Promise<FinishTimes | undefined> {
   const [times] = await sql<FinishTimes[]>`
+    WITH finished AS (
     UPDATE executions SET
       state = ${row.state}, output_json = ${row.output_json}, error_code = ${row.error_code},
       error_message = ${row.error_message}, error_details = ${row.error_details}, exit_code = ${row.exit_code},
       stdout_tail = ${row.stdout_tail}, stderr_tail = ${row.stderr_tail}, stdout_bytes = ${row.stdout_bytes},
       stderr_bytes = ${row.stderr_bytes}, stdout_truncated = ${row.stdout_truncated},
       stderr_truncated = ${row.stderr_truncated}, cpu_ms = ${row.cpu_ms}, max_rss_bytes = ${row.max_rss_bytes},
-      prepare_ms = ${row.prepare_ms}, run_ms = ${row.run_ms}, end_time = now(),
+      prepare_ms = ${row.prepare_ms}, run_ms = ${row.run_ms}, end_time = now(), start_recorded = start_time IS NOT NULL,
       start_time = coalesce(now() - ${row.run_ms}::float8 * interval '1 millisecond', start_time)
     WHERE tenant_id = ${row.tenant_id} AND id = ${row.id} AND attempt = ${row.attempt}
       AND agent_id IS NOT DISTINCT FROM ${row.agent_id}::uuid AND end_time IS NULL
-    RETURNING queue_time, assign_time, start_time, end_time`;
+    RETURNING id, tenant_id, attempt, agent_id, state, error_code, start_recorded, queue_time, assign_time, start_time, end_time
+    ), ${toldEnds(sql)}
+    SELECT queue_time, assign_time, start_time, end_time FROM finished`;
   return times;
+}
+
+/** The events of `finished`: its end, and its start unless that was recorded before. Short runs never have it recorded. */
+function toldEnds(sql: Sql) {
+  return sql`told AS (
+      INSERT INTO events (tenant_id, time, type, execution_id, attempt, agent_id, state, error_code)
+      SELECT tenant_id, start_time, 'execution.started', id, attempt, agent_id, ${State.RUNNING}::smallint, NULL FROM finished
+      WHERE start_time IS NOT NULL AND NOT start_recorded
+      UNION ALL
+      SELECT tenant_id, end_time, 'execution.finished', id, attempt, agent_id, state, error_code FROM finished
+    )`;
 }

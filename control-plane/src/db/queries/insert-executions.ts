@@ -20,7 +20,7 @@ export interface NewExecution {
 }
 
 /**
- * Inserts executions, and queue entries for those without an agent, in one statement.
+ * Inserts executions, their events, and queue entries for those without an agent, in one statement.
  * @returns for each, in order, when it was created; undefined when its idempotency key was taken and nothing was written.
  */
 export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<(Date | undefined)[]> {
@@ -40,7 +40,10 @@ export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<
         CASE WHEN agent_id IS NOT NULL THEN now() END
       FROM input
       ON CONFLICT DO NOTHING
-      RETURNING id, tenant_id, agent_id, task_class, priority, create_time
+      RETURNING id, tenant_id, state, attempt, agent_id, task_class, priority, create_time
+    ), told AS (
+      INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
+      SELECT tenant_id, 'execution.created', id, attempt, agent_id, state FROM inserted
     ), queued AS (
       INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority)
       SELECT id, tenant_id, task_class, priority FROM inserted WHERE agent_id IS NULL
@@ -53,11 +56,19 @@ export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<
 /** The same for a lone execution that is assigned at once: the case that a caller waits for, at half the time. */
 async function insertAssigned(sql: Sql, row: NewExecution): Promise<Date | undefined> {
   const [inserted] = await sql<{ create_time: Date }[]>`
+    WITH inserted AS (
     INSERT INTO executions (id, tenant_id, state, attempt, agent_id, module_id, module, version, task_class, labels,
       priority, request, input_json, json_text, idempotency_key, assign_time)
     VALUES (${row.id}, ${row.tenant_id}, ${row.state}, ${row.attempt}, ${row.agent_id}, ${row.module_id}, ${row.module},
       ${row.version}, ${row.task_class}, ${row.labels === null ? null : sql.json(row.labels)}, ${row.priority},
       decode(${row.request}, 'base64'), ${row.input_json}, ${row.json_text}, ${row.idempotency_key}, now())
-    ON CONFLICT DO NOTHING RETURNING create_time`;
+    ON CONFLICT DO NOTHING RETURNING create_time
+    ), told AS (
+      INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
+      SELECT ${row.tenant_id}::uuid, 'execution.created', ${row.id}::uuid, ${row.attempt}::int, ${row.agent_id}::uuid,
+        ${row.state}::smallint
+      FROM inserted
+    )
+    SELECT create_time FROM inserted`;
   return inserted?.create_time;
 }

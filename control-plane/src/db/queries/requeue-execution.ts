@@ -1,3 +1,4 @@
+import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { Sql } from '../sql.ts';
 
 export interface EndedAttempt {
@@ -13,6 +14,8 @@ export interface EndedAttempt {
   exitCode: number | null;
   stdoutBytes: number | null;
   stderrBytes: number | null;
+  /** Whether its code ran. */
+  ran: boolean;
   /** Whether the retry policy counts it. */
   failure: boolean;
   /** Wait before the next attempt. */
@@ -44,6 +47,14 @@ export async function requeueExecution(sql: Sql, ended: EndedAttempt): Promise<D
         ${ended.errorMessage}, ${ended.errorDetails}, ${ended.exitCode}::int, ${ended.stdoutBytes}::bigint,
         ${ended.stderrBytes}::bigint, before.assign_time, before.start_time
       FROM current, before
+    ), told AS (
+      INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state, error_code)
+      SELECT tenant_id, 'execution.started', id, attempt, ${ended.agentId}::uuid, ${State.RUNNING}::smallint, NULL
+      FROM current, before WHERE ${ended.ran} AND before.start_time IS NULL
+      UNION ALL
+      SELECT tenant_id, 'execution.requeued', id, attempt, ${ended.agentId}::uuid, ${ended.pending}::smallint,
+        ${ended.errorCode}::smallint
+      FROM current
     )
     INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, not_before)
     SELECT id, tenant_id, task_class, priority, queue_time FROM current

@@ -1,0 +1,198 @@
+import { randomUUID } from 'node:crypto';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { startDatabase } from '../../test-support/real-database.ts';
+import type { Sql } from '../sql.ts';
+import { uuidv7 } from '../uuid.ts';
+import { ensureTenant } from './api-keys.ts';
+import { cancelExecution } from './cancel-execution.ts';
+import { claimExecutions } from './claim-executions.ts';
+import { BEFORE_ALL_EVENTS, type EventPosition, readEvents, readerPosition, saveReaderPosition } from './events.ts';
+import { type FinishedExecution, finishExecutions } from './finish-executions.ts';
+import { insertExecutions, type NewExecution } from './insert-executions.ts';
+import { refuseExecution } from './refuse-execution.ts';
+import { requeueExecution } from './requeue-execution.ts';
+import { startExecutions } from './start-executions.ts';
+
+let sql: Sql;
+let tenantId: string;
+const agentId = randomUUID();
+
+beforeAll(async () => {
+  sql = (await startDatabase()).cold;
+  tenantId = await ensureTenant(sql, uuidv7(), 'default');
+});
+
+describe('events of executions', () => {
+  test('a run at once tells its creation, its start and its end', async () => {
+    const id = await create({ agent_id: agentId, attempt: 1, state: State.ASSIGNED });
+    await finishExecutions(sql, [finished(id, { run_ms: 3 })]);
+    expect(await told(id)).toEqual([
+      ['execution.created', State.ASSIGNED, 1, null],
+      ['execution.started', State.RUNNING, 1, null],
+      ['execution.finished', State.SUCCEEDED, 1, null],
+    ]);
+  });
+
+  test('a start that was recorded is not told again at the end, alone or among others', async () => {
+    const ids = await Promise.all([0, 1].map(() => create({ agent_id: agentId, attempt: 1, state: State.ASSIGNED })));
+    const [slow = '', quick = ''] = ids;
+    const moving = { id: slow, tenant_id: tenantId, attempt: 1 };
+    await startExecutions(sql, [{ ...moving, state: State.PREPARING }], State.RUNNING);
+    await startExecutions(sql, [{ ...moving, state: State.RUNNING }], State.RUNNING);
+    await startExecutions(sql, [{ ...moving, state: State.RUNNING }], State.RUNNING);
+    await finishExecutions(sql, [finished(slow, { run_ms: 300 }), finished(quick, { run_ms: 1 })]);
+    expect((await told(slow)).map(([type]) => type)).toEqual([
+      'execution.created',
+      'execution.preparing',
+      'execution.started',
+      'execution.finished',
+    ]);
+    expect((await told(quick)).map(([type]) => type)).toEqual([
+      'execution.created',
+      'execution.started',
+      'execution.finished',
+    ]);
+  });
+
+  test('an end that is not wanted tells nothing', async () => {
+    const id = await create({ agent_id: agentId, attempt: 1, state: State.ASSIGNED });
+    await finishExecutions(sql, [finished(id, {})]);
+    const before = await told(id);
+    await finishExecutions(sql, [finished(id, {})]);
+    await finishExecutions(sql, [finished(id, {}), finished(id, { attempt: 2 })]);
+    expect(await told(id)).toEqual(before);
+  });
+
+  test('a retry tells that the attempt ran and was put back, the claim that it is assigned', async () => {
+    const id = await create({ agent_id: agentId, attempt: 1, state: State.ASSIGNED });
+    await requeueExecution(sql, {
+      id,
+      tenantId,
+      attempt: 1,
+      agentId,
+      state: State.FAILED,
+      errorCode: Code.AGENT_LOST,
+      errorMessage: null,
+      errorDetails: null,
+      exitCode: null,
+      stdoutBytes: 0,
+      stderrBytes: 0,
+      ran: true,
+      failure: true,
+      backoffMs: 0,
+      pending: State.PENDING,
+    });
+    await claimExecutions(sql, { assigned: State.ASSIGNED, limit: 10, after: undefined }, async (waiting) =>
+      waiting.map((entry) => ({ id: entry.id, agentId })),
+    );
+    expect((await told(id)).slice(1)).toEqual([
+      ['execution.started', State.RUNNING, 1, null],
+      ['execution.requeued', State.PENDING, 1, Code.AGENT_LOST],
+      ['execution.assigned', State.ASSIGNED, 2, null],
+    ]);
+  });
+
+  test('what ends while it waits tells its end', async () => {
+    const cancelled = await create({ state: State.PENDING });
+    const failure = { tenantId, id: cancelled, message: 'no', cancelled: State.CANCELLED, errorCode: Code.CANCELLED };
+    await cancelExecution(sql, failure);
+    const refused = await create({ state: State.PENDING });
+    await refuseExecution(sql, {
+      tenantId,
+      id: refused,
+      state: State.FAILED,
+      errorCode: Code.NO_ELIGIBLE_AGENT,
+      errorMessage: 'none',
+      errorDetails: null,
+    });
+    expect((await told(cancelled)).at(-1)).toEqual(['execution.finished', State.CANCELLED, 0, Code.CANCELLED]);
+    expect((await told(refused)).at(-1)).toEqual(['execution.finished', State.FAILED, 0, Code.NO_ELIGIBLE_AGENT]);
+  });
+});
+
+describe('reading', () => {
+  test('a transaction that still runs holds back what was written after it, so that nothing is passed over', async () => {
+    const start = await newest();
+    const late = uuidv7();
+    let early = '';
+    await sql.begin(async (transaction) => {
+      await transaction`INSERT INTO events (tenant_id, type, execution_id) VALUES (${tenantId}, 'execution.created', ${late})`;
+      early = await create({ state: State.PENDING });
+      expect(await readEvents(sql, start, 100)).toEqual([]);
+    });
+    const seen = (await readEvents(sql, start, 100)).map((event) => event.execution_id);
+    expect(seen).toEqual([late, early]);
+  });
+
+  test('goes on where the reader has said that it was', async () => {
+    expect(await readerPosition(sql, 'somebody')).toBeUndefined();
+    const start = await newest();
+    await saveReaderPosition(sql, 'somebody', { ...start, id: start.id - 1 });
+    await saveReaderPosition(sql, 'somebody', start);
+    expect(await readerPosition(sql, 'somebody')).toEqual(start);
+  });
+});
+
+async function create(fields: Partial<NewExecution>): Promise<string> {
+  const id = uuidv7();
+  const row: NewExecution = {
+    id,
+    tenant_id: tenantId,
+    state: State.PENDING,
+    attempt: 0,
+    agent_id: null,
+    module_id: null,
+    module: null,
+    version: null,
+    task_class: 'cpu_short',
+    labels: null,
+    priority: 0,
+    request: '',
+    input_json: '{}',
+    json_text: false,
+    idempotency_key: null,
+    ...fields,
+  };
+  await insertExecutions(sql, [row]);
+  return id;
+}
+
+function finished(id: string, fields: Partial<FinishedExecution>): FinishedExecution {
+  return {
+    id,
+    tenant_id: tenantId,
+    attempt: 1,
+    agent_id: agentId,
+    state: State.SUCCEEDED,
+    output_json: '{}',
+    error_code: null,
+    error_message: null,
+    error_details: null,
+    exit_code: null,
+    stdout_tail: null,
+    stderr_tail: null,
+    stdout_bytes: 0,
+    stderr_bytes: 0,
+    stdout_truncated: false,
+    stderr_truncated: false,
+    cpu_ms: null,
+    max_rss_bytes: null,
+    prepare_ms: null,
+    run_ms: null,
+    ...fields,
+  };
+}
+
+async function told(executionId: string): Promise<unknown[][]> {
+  const events = await readEvents(sql, BEFORE_ALL_EVENTS, 1000);
+  return events
+    .filter((event) => event.execution_id === executionId)
+    .map(({ type, state, attempt, error_code }) => [type, state, attempt, error_code]);
+}
+
+async function newest(): Promise<EventPosition> {
+  const last = (await readEvents(sql, BEFORE_ALL_EVENTS, 1000)).at(-1);
+  return last === undefined ? BEFORE_ALL_EVENTS : { xid: last.xid, id: last.id };
+}

@@ -1,0 +1,66 @@
+import type { Sql } from '../sql.ts';
+
+// Events are written by the statements that make them happen: in the same transaction, so that what happened is told, and
+// what is told happened.
+
+/** What is told. Those of executions have the state after it; `execution.finished` and `execution.requeued` the error too. */
+export type EventType =
+  /** Accepted; ASSIGNED at once, or PENDING. */
+  | 'execution.created'
+  | 'execution.assigned'
+  | 'execution.preparing'
+  | 'execution.started'
+  /** An attempt ended and another one follows. */
+  | 'execution.requeued'
+  | 'execution.finished'
+  | 'agent.joined'
+  | 'agent.linked'
+  | 'agent.unlinked'
+  | 'agent.lost'
+  | 'agent.drained'
+  | 'agent.resumed'
+  | 'agent.deleted'
+  | 'module.created'
+  | 'module.deleted';
+
+/** Behind which event a reader goes on. */
+export interface EventPosition {
+  /** Transaction id, as decimal text: it has 64 bits. */
+  xid: string;
+  id: number;
+}
+
+export const BEFORE_ALL_EVENTS: EventPosition = { xid: '0', id: 0 };
+
+export interface EventRow extends EventPosition {
+  tenant_id: string;
+  time: Date;
+  type: EventType;
+  execution_id: string | null;
+  attempt: number | null;
+  agent_id: string | null;
+  state: number | null;
+  error_code: number | null;
+  data: Record<string, unknown> | null;
+}
+
+/** The next events behind a position, in order. Those of a transaction that still runs, and all behind it, come later. */
+export async function readEvents(sql: Sql, after: EventPosition, limit: number): Promise<EventRow[]> {
+  return await sql<EventRow[]>`
+    SELECT xid::text, id, tenant_id, time, type, execution_id, attempt, agent_id, state, error_code, data FROM events
+    WHERE (xid, id) > (${after.xid}::text::xid8, ${after.id}) AND xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY xid, id LIMIT ${limit}`;
+}
+
+/** Where a reader goes on; undefined when it is new. */
+export async function readerPosition(sql: Sql, name: string): Promise<EventPosition | undefined> {
+  const [row] = await sql<EventPosition[]>`SELECT xid::text, id FROM event_readers WHERE name = ${name}`;
+  return row;
+}
+
+/** Records how far a reader has come: retention may delete what stands before. */
+export async function saveReaderPosition(sql: Sql, name: string, { xid, id }: EventPosition): Promise<void> {
+  await sql`
+    INSERT INTO event_readers (name, xid, id) VALUES (${name}, ${xid}::text::xid8, ${id})
+    ON CONFLICT (name) DO UPDATE SET xid = excluded.xid, id = excluded.id, update_time = now()`;
+}
