@@ -2,9 +2,10 @@
 
 const CONTROL_PLANE = {
   api: ['service'],
-  service: ['scheduler', 'agent-link', 'auth', 'db'],
+  service: ['scheduler', 'agent-link', 'replica', 'auth', 'db'],
   scheduler: ['agent-link', 'db'],
-  'agent-link': ['auth', 'db'],
+  'agent-link': ['replica', 'auth', 'db'],
+  replica: ['db'],
   auth: ['db'],
   db: [],
 };

@@ -1,4 +1,4 @@
-import postgres from 'postgres';
+import { postgres } from './postgres-driver.ts';
 import type { Sql } from './sql.ts';
 
 /** How to reach the database; plain data, so that a worker thread can be told. */
@@ -7,7 +7,12 @@ export type ConnectionTarget = { url: string } | { socketDirectory: string; user
 /** Scheme and user, one host, its port, and the rest. */
 const URL_PARTS = /^(\w+:\/\/(?:[^@/?]*@)?)([^/?,]*?)(?::(\d+))?((?:[/?].*)?)$/;
 
+/** After a restart of the server everybody is back within a second; the driver's own pauses grow to twenty. */
+const MAX_RECONNECT_S = 1;
+
 const COMMON = {
+  backoff: (failures: number) =>
+    Math.min(MAX_RECONNECT_S, 0.05 * 2 ** Math.min(failures, 10)) * (0.5 + Math.random() / 2),
   onnotice: () => undefined,
   types: { bigint: { to: 20, from: [20], serialize: String, parse: Number } },
   connection: { application_name: 'harrier' },

@@ -7,6 +7,8 @@ import type { Sql } from './sql.ts';
 /** Connections of the hot path: more would only take turns on the same disk. */
 const HOT_CONNECTIONS = 4;
 const COLD_CONNECTIONS = 6;
+/** One may hold the lock of a job that only one replica does. */
+const CONTROL_CONNECTIONS = 3;
 const OLDEST_SERVER_VERSION = 15;
 
 export interface Database {
@@ -14,6 +16,10 @@ export interface Database {
   hot: Sql;
   /** For everything else. */
   cold: Sql;
+  /** For what replicas tell each other and the database: never behind the work of callers. */
+  control: Sql;
+  /** Opens a pool of one connection; whoever opens it ends it. */
+  connect(): Sql;
   /** Tells whether the database answers. */
   ping(): Promise<void>;
   close(): Promise<void>;
@@ -40,8 +46,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       : { socketDirectory: embedded.socketDirectory, user: embedded.user, database: 'postgres' };
   const hot = connect(target, HOT_CONNECTIONS);
   const cold = connect(target, COLD_CONNECTIONS);
+  const control = connect(target, CONTROL_CONNECTIONS);
   const close = async () => {
-    await Promise.all([hot.end({ timeout: 5 }), cold.end({ timeout: 5 })]);
+    await Promise.all([hot, cold, control].map((sql) => sql.end({ timeout: 5 })));
     await embedded?.stop();
   };
   try {
@@ -51,7 +58,8 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     await close();
     throw error;
   }
-  return { hot, cold, ping: async () => void (await cold`SELECT 1`), close };
+  const ping = async () => void (await cold`SELECT 1`);
+  return { hot, cold, control, connect: () => connect(target, 1), ping, close };
 }
 
 async function checkServer(sql: Sql): Promise<void> {
