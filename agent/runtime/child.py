@@ -17,6 +17,7 @@ import handler_host
 import limits
 import namespaces
 import network_maker
+import script_host
 import seccomp
 
 SANDBOX = "sandbox"
@@ -152,7 +153,8 @@ def _serve(shared: Shared, cgroup_limits: list[str]) -> None:
         used_s = process_time()
         if first:
             wanted = header["limits"]
-            limits.set_for_call(wanted["memory_bytes"], wanted["processes"], shared.baseline, cgroup_limits)
+            memory_bytes, processes = wanted["memory_bytes"], wanted["processes"]
+            limits.set_for_call(header["kind"], memory_bytes, processes, shared.baseline, cgroup_limits)
             first = False
         if header.get("network") and shared.isolation == SANDBOX:
             os.environ.update(_PROXY_VARIABLES)
@@ -161,6 +163,8 @@ def _serve(shared: Shared, cgroup_limits: list[str]) -> None:
         try:
             if header["kind"] == "command":
                 reply, body = command_host.run(header, input_bytes)
+            elif header["kind"] == "script":
+                reply, body = script_host.run(header, code, input_bytes, "memory" in cgroup_limits)
             else:
                 reply, body = shared.host.run(header, code, input_bytes)
         except handler_host.Stopped:
@@ -170,7 +174,7 @@ def _serve(shared: Shared, cgroup_limits: list[str]) -> None:
         _flush(shared)
         reply["usage"] = _usage_since(used_s)
         channel.send(reply, body)
-        if not header.get("reuse_key") or header["kind"] == "command" or reply["type"] == "stopped":
+        if not header.get("reuse_key") or header["kind"] != "python" or reply["type"] == "stopped":
             os._exit(0)
 
 

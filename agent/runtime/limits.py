@@ -18,15 +18,21 @@ _ADDRESS_SPACE_SLACK_BYTES = 512 * _MIB
 # RLIMIT_NPROC counts every task of the zygote's user namespace: all calls of the tenant that run at the same time.
 PROCESS_SLACK = 512
 
+# An interpreter starts its threads when they are first needed, and their stacks count as data before they are used.
+_SCRIPT_SLACK_BYTES = 64 * _MIB
+# What an interpreter of another language uses before any code of the job runs, and of its heap before that is limited.
+# A cgroup counts it, unlike the warm interpreter of Python, which the zygote has paid for.
+SCRIPT_INTERPRETER_BYTES = 64 * _MIB
+
 NOFILE = 4096
 # The kernel's default. Locked memory cannot be swapped out or reclaimed.
 _MEMLOCK_BYTES = 8 * _MIB
 
 
-def baseline_bytes() -> tuple[int, int]:
-    """(address space, private data) of this process in bytes: what a job finds already used."""
+def baseline_bytes(pid: int | str = "self") -> tuple[int, int]:
+    """(address space, private data) of a process in bytes: what a job finds already used."""
     values = {}
-    with open("/proc/self/status") as file:
+    with open(f"/proc/{pid}/status") as file:
         for line in file:
             name, _, rest = line.partition(":")
             if name in ("VmSize", "VmData"):
@@ -47,19 +53,35 @@ def set_fixed() -> None:
         resource.setrlimit(kind, (0, 0))  # no call goes before the host's own processes
 
 
-def set_for_call(memory_bytes: int, processes: int, baseline: tuple[int, int], cgroup_limits: list[str]) -> None:
+def set_for_call(
+    kind: str, memory_bytes: int, processes: int, baseline: tuple[int, int], cgroup_limits: list[str]
+) -> None:
     """Limits of one call, on top of what the interpreter itself uses. 0 is no limit.
 
-    ``cgroup_limits``: what a cgroup limits. Private data stays limited all the same: Python then raises MemoryError,
-    which says more than a killed process.
+    ``kind``: a `script` gets its limit of memory when its interpreter is there. ``cgroup_limits``: what a cgroup
+    limits. Private data of Python stays limited all the same: MemoryError says more than a killed process.
     """
-    if memory_bytes:
+    if memory_bytes and kind != "script":
         size, data = baseline
         _lower(resource.RLIMIT_DATA, data + memory_bytes)
         if "memory" not in cgroup_limits:
             _lower(resource.RLIMIT_AS, size + 2 * memory_bytes + _ADDRESS_SPACE_SLACK_BYTES)
     if processes and "processes" not in cgroup_limits:
         _lower(resource.RLIMIT_NPROC, processes + PROCESS_SLACK, 0)
+
+
+def set_for_script(pid: int, memory_bytes: int) -> None:
+    """The limit of a process that is about to run code of a language with an interpreter of its own. 0 is none.
+
+    For want of a cgroup only: such interpreters reserve address space by the gigabyte, V8 for every thread with code of
+    its own half a gigabyte that counts as private data.
+    """
+    if memory_bytes:
+        data = baseline_bytes(pid)[1] + memory_bytes + _SCRIPT_SLACK_BYTES
+        try:
+            resource.prlimit(pid, resource.RLIMIT_DATA, (data, data))
+        except ProcessLookupError:
+            pass  # it has ended, which is about to be seen
 
 
 def allow_report() -> None:

@@ -32,16 +32,17 @@ def failed(code: str, message: str, details: dict | None = None, healthy: bool =
 
 def from_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
     """The outcome that a worker reported. The reply was written by a process that runs job code: nothing is assumed."""
-    outcome = stopped(attempt) or _from_checked_reply(attempt, reply, body)
     usage = reply.get("usage")
-    if isinstance(usage, dict):
-        outcome.usage = {name: _number(usage.get(name)) for name in ("cpu_ms", "max_rss_bytes")}
+    usage = usage if isinstance(usage, dict) else {}
+    checked = {name: _number(usage.get(name)) for name in ("cpu_ms", "max_rss_bytes")}
+    outcome = stopped(attempt) or _from_checked_reply(attempt, reply, body, checked["max_rss_bytes"])
+    outcome.usage = checked
     return outcome
 
 
-def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
+def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes, max_rss_bytes: float) -> Outcome:
     kind = reply["type"]
-    if kind == "result" and attempt.header["kind"] == "python":
+    if kind == "result" and attempt.header["kind"] != "command":
         return Outcome(SUCCEEDED, result=body, healthy=True)
     if kind == "error":
         code = reply.get("code")
@@ -53,8 +54,10 @@ def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes) -> Outcome:
             message += f" ({attempt.header['limits']['memory_bytes']} bytes)"
         return failed(code, message, _details(reply), healthy)
     if kind == "exit":
-        number, code = reply.get("signal"), reply.get("exit_code")
-        return from_exit(number if _is_small(number) else None, code if _is_small(code) else None, reply)
+        number, code = (reply[name] if _is_small(reply.get(name)) else None for name in ("signal", "exit_code"))
+        if attempt.header["kind"] == "script":
+            return _from_lost_script(attempt, number, code or 0, max_rss_bytes)
+        return from_exit(number, code, reply)
     if kind == "stopped":
         outcome = failed("KILLED", "Killed by SIGTERM, which it sent itself")
         outcome.signal = signal.SIGTERM.value
@@ -87,16 +90,31 @@ def from_exit(number: int | None, code: int | None, reply: dict) -> Outcome:
     return outcome
 
 
+def _from_lost_script(attempt: Attempt, number: int | None, code: int, max_rss_bytes: float) -> Outcome:
+    """The end of a script whose interpreter has ended without a word of the runner."""
+    outcome = _without_answer(number, code)
+    limit = attempt.header["limits"]["memory_bytes"]
+    # V8 aborts when its heap has reached the limit that it was given, and so its process more than that.
+    if number in (signal.SIGABRT, signal.SIGTRAP) and 0 < limit <= max_rss_bytes:
+        outcome.error = {**outcome.error, "code": "OUT_OF_MEMORY"}
+        outcome.error["message"] = f"The memory limit was reached ({limit} bytes): the interpreter aborted"
+    outcome.signal, outcome.exit_code = number, None if number else code
+    return outcome
+
+
+def _without_answer(number: int | None, code: int) -> Outcome:
+    if number is not None:
+        return failed("KILLED", f"The process was killed by {signal_name(number)}")
+    return failed("HANDLER_ERROR", f"The process exited with code {code} before the handler returned")
+
+
 def from_status(attempt: Attempt, status: int | None) -> Outcome:
     """The outcome of an attempt whose process ended without a reply; None is a status that nobody could read."""
     outcome = stopped(attempt)
     if outcome is None and status is None:
         outcome = failed("KILLED", "The sandbox of the process was killed")
-    elif outcome is None and os.WIFSIGNALED(status):
-        outcome = failed("KILLED", f"The process was killed by {signal_name(os.WTERMSIG(status))}")
     elif outcome is None:
-        code = os.WEXITSTATUS(status)
-        outcome = failed("HANDLER_ERROR", f"The process exited with code {code} before the handler returned")
+        outcome = _without_answer(os.WTERMSIG(status) if os.WIFSIGNALED(status) else None, os.WEXITSTATUS(status))
     if status is not None and os.WIFSIGNALED(status):
         outcome.signal = os.WTERMSIG(status)
     elif status is not None:

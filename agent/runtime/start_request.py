@@ -5,7 +5,7 @@ from __future__ import annotations
 import environment
 import network_policy
 
-_KINDS = ("python", "command")
+_KINDS = ("python", "command", "script")
 _LIMITS = ("memory_bytes", "stdout_bytes", "stderr_bytes", "result_bytes", "tmp_bytes", "processes")
 _MAX_NAME_BYTES = 256
 
@@ -28,11 +28,11 @@ def check(header: dict, body_bytes: int) -> None:
     for name in ("input_bytes", "timeout_ms", "grace_ms"):
         _count(header, name)
     code_bytes = 0
-    if header["kind"] == "python":
+    if header["kind"] != "command":
         _text(header, "handler")
         _text(header, "filename")
         code_bytes = _count(header, "code_bytes")
-    else:
+    if header["kind"] != "python":
         _argv(header)
     prelude_bytes = _count(header, "prelude_bytes") if "prelude_bytes" in header else 0
     if prelude_bytes + code_bytes + header["input_bytes"] != body_bytes:

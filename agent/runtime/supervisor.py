@@ -21,6 +21,7 @@ from container_deadlines import ContainerDeadlines
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
 from leases import Leases, max_disconnect_of
+from limits import SCRIPT_INTERPRETER_BYTES
 from load_report import LoadReport
 from loop import Loop
 from outcome import Outcome
@@ -33,7 +34,7 @@ from worker import Worker
 
 PROTOCOL = 1
 # What an agent may not expect of every launcher of this protocol.
-FEATURES = ("lease",)
+FEATURES = ("lease", "script")
 # Acknowledged attempts are crossed out on disk with the next records, or after this time.
 _FORGET_DELAY_S = 0.05
 # How long a zygote may take to tell that a process killed with the lease has ended, before it is killed itself.
@@ -293,8 +294,11 @@ class Supervisor:
 
     def _limit(self, worker: Worker, attempt: Attempt) -> None:
         limits = attempt.header["limits"]
+        memory_bytes = limits["memory_bytes"]
+        if memory_bytes and attempt.header["kind"] == "script":
+            memory_bytes += SCRIPT_INTERPRETER_BYTES
         try:
-            worker.slot.limit(limits["memory_bytes"], limits.get("cpu", 0), limits["processes"], worker.pidfd)
+            worker.slot.limit(memory_bytes, limits.get("cpu", 0), limits["processes"], worker.pidfd)
         except OSError as error:
             self._log.error("a limit cannot be set", execution=attempt.execution, error=str(error))
 

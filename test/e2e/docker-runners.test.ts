@@ -84,7 +84,7 @@ describe('a module in Node.js', () => {
     ['a missing function', 'export const other = 1;', 'HANDLER_NOT_FOUND', 'exports no function "handler"'],
     ['bad syntax', 'export function handler( {', 'HANDLER_ERROR', 'SyntaxError'],
     ['no object', 'export const handler = () => [1];', 'OUTPUT_INVALID', 'an array'],
-    ['NaN', 'export const handler = () => ({ x: NaN });', 'OUTPUT_INVALID', '"x" is NaN'],
+    ['NaN', 'export const handler = () => ({ x: NaN });', 'OUTPUT_INVALID', '$.x: NaN is not a JSON number'],
     ['an exit code', 'export const handler = () => process.exit(3);', 'EXIT_NONZERO', 'exit code 3'],
   ])('fails with %s', async (_, source, code, message) => {
     const end = await run(source);
