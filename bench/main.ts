@@ -5,12 +5,13 @@ import { removeWorkspace } from '../test/support/workspace.ts';
 import { benchCore } from './core.ts';
 import { benchEnvironments } from './environments.ts';
 
-// npm run bench [-- core | environments]: measures, prints a table, and writes bench/out/<suite>.json, a flat object of numbers.
+// npm run bench [-- core | environments [PART…]]: measures, prints a table, and writes bench/out/<suite>.json, a flat object of numbers.
 
-const SUITES: Readonly<Record<string, (python: string) => Promise<Record<string, number>>>> = {
-  core: benchCore,
-  environments: benchEnvironments,
-};
+const SUITES: Readonly<Record<string, (python: string, parts: readonly string[]) => Promise<Record<string, number>>>> =
+  {
+    core: benchCore,
+    environments: benchEnvironments,
+  };
 
 const suite = process.argv[2] ?? 'core';
 const run = SUITES[suite];
@@ -20,7 +21,7 @@ if (run === undefined) {
 }
 // The interpreter itself: a python3 on PATH may be a shim that starts slowly.
 const python = execFileSync('python3', ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim();
-const figures = await run(python);
+const figures = await run(python, process.argv.slice(3));
 removeWorkspace();
 const rounded = Object.fromEntries(
   Object.entries(figures).map(([name, value]) => [name, Number(value.toPrecision(4))]),

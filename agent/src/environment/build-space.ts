@@ -77,25 +77,37 @@ export class BuildSpace {
   ): Promise<Result> {
     const full = this.whyFull();
     if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
-    const stop = new AbortController();
-    let timer: NodeJS.Timeout | undefined;
     // From here on caches are left alone.
     this.#building++;
     try {
       const { directory, directories } = await this.#make(tenant);
-      const look = async () => {
-        const fault = await this.#whyStop(directories).catch(() => undefined);
-        if (fault !== undefined) stop.abort(new EnvironmentError(Code.ENVIRONMENT_FAILED, fault));
-        else timer?.refresh();
-      };
-      timer = setTimeout(() => void look(), WATCH_MS).unref();
-      return await work(directory, directories, AbortSignal.any([signal, stop.signal]));
+      return await this.watch(directories, signal, async (watched) => await work(directory, directories, watched));
+    } finally {
+      this.#building--;
+    }
+  }
+
+  /** Work in directories that are there: stopped when it fills the disk or takes too much. @throws as `run` */
+  async watch<Result>(
+    directories: BuildDirectories,
+    signal: AbortSignal,
+    work: (signal: AbortSignal) => Promise<Result>,
+  ): Promise<Result> {
+    const stop = new AbortController();
+    let timer: NodeJS.Timeout | undefined;
+    const look = async () => {
+      const fault = await this.#whyStop(directories).catch(() => undefined);
+      if (fault !== undefined) stop.abort(new EnvironmentError(Code.ENVIRONMENT_FAILED, fault));
+      else timer?.refresh();
+    };
+    timer = setTimeout(() => void look(), WATCH_MS).unref();
+    try {
+      return await work(AbortSignal.any([signal, stop.signal]));
     } catch (error) {
       throw stop.signal.aborted ? stop.signal.reason : error;
     } finally {
       clearTimeout(timer);
       timer = undefined;
-      this.#building--;
     }
   }
 

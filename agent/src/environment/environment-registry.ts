@@ -1,5 +1,4 @@
-import type { Environment } from '@harrier/shared/gen/module';
-import type { EnvironmentProvider, PreparedEnvironment } from './environment.ts';
+import type { EnvironmentProvider, EnvironmentRequest, PreparedEnvironment } from './environment.ts';
 
 /** Which environments this host can prepare, as `EnvironmentSupport` of the link has it. */
 export interface Support {
@@ -24,9 +23,11 @@ export class EnvironmentRegistry {
     this.#providers.set(provider.kind, provider);
   }
 
-  /** The provider of an environment when it can prepare it now, else why not. */
-  find(environment: Environment): { provider: EnvironmentProvider } | { reason: string } {
-    const kind = environment.kind.case ?? 'inline';
+  /** The provider of what a request wants when it can prepare it now, else why not. */
+  find(
+    request: Pick<EnvironmentRequest, 'environment' | 'language'>,
+  ): { provider: EnvironmentProvider } | { reason: string } {
+    const kind = providerKind(request);
     const provider = this.#providers.get(kind);
     if (provider === undefined) {
       const kinds = this.support().available.join(', ');
@@ -77,4 +78,10 @@ export class EnvironmentRegistry {
   #isTold(): boolean {
     return JSON.stringify(this.support()) === this.#told;
   }
+}
+
+/** Code that is not Python has an interpreter of its own in the sandbox; in other environments its language is their matter. */
+export function providerKind({ environment, language }: Pick<EnvironmentRequest, 'environment' | 'language'>): string {
+  const kind = environment.kind.case ?? 'inline';
+  return kind !== 'inline' || language === '' || language === 'python' ? kind : language;
 }

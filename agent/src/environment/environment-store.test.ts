@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -317,6 +317,40 @@ test('a process that is killed in the middle of a build leaves nothing but what 
   expect(store.hold('acme', 'whole')).toBeDefined();
   expect(store.hold('acme', 'torn')).toBeUndefined();
   expect(stored(directory)).toEqual(['whole']);
+});
+
+test('what may not have been on the disk when the system went down is built again', async () => {
+  const directory = tempDir();
+  const store = await open(directory);
+  for (const key of ['k1', 'k2']) await build(store, key);
+  await store.close();
+  const path = join(directory, 'acme', 'k1', 'manifest.json');
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), boot: 'an earlier one' }));
+  const next = await open(directory);
+  expect(next.hold('acme', 'k1')).toBeUndefined();
+  expect(next.hold('acme', 'k2')).toBeDefined();
+  expect(stored(directory)).toEqual(['k2']);
+});
+
+test('an environment is in use before it is finished, and is not evicted meanwhile', async () => {
+  const directory = tempDir();
+  const store = await open(directory, 1.5 * MIB);
+  const go = Promise.withResolvers<void>();
+  const finished = Promise.withResolvers<void>();
+  const finish = async ({ tree }: BuildDirectories) => {
+    await go.promise;
+    await writeFile(join(tree, 'more'), Buffer.alloc(MIB / 4, 1));
+    finished.resolve();
+  };
+  const first = await store.build('acme', { ...about('k1'), finish }, undefined, NOBODY, never, filled(MIB));
+  first.release();
+  (await build(store, 'k2', MIB)).release();
+  expect(stored(directory).toSorted()).toEqual(['k1', 'k2']);
+  go.resolve();
+  await finished.promise;
+  await store.close();
+  const next = await open(directory);
+  expect(readdirSync(next.hold('acme', 'k1')?.tree ?? '').toSorted()).toEqual(['data', 'more']);
 });
 
 test('what builds keep of downloads makes room before any environment does', async () => {

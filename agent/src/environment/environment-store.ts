@@ -4,10 +4,11 @@ import { lstat, mkdir, readdir, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Logger, messageOf } from '@harrier/shared';
 import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
+import { untilAborted } from '../tasks/until-aborted.ts';
 import { type BuildDirectories, BuildSpace, type BuildSpaceOptions, CACHE, isTenant, TREE } from './build-space.ts';
 import { directorySize } from './directory-size.ts';
 import { discard, mib, removeTree, spaceOf, syncFileSystem } from './disk.ts';
-import { MANIFEST, type Manifest, readManifest, writeManifest } from './manifest.ts';
+import { BOOT, MANIFEST, type Manifest, readManifest, writeManifest } from './manifest.ts';
 
 /** What is used often need not be written down each time: it only orders the evictions after a restart. */
 const TOUCH_MS = 60_000;
@@ -35,6 +36,8 @@ interface Entry {
   usedMs: number;
   touchedMs: number;
   startKeys: Set<string>;
+  /** The last write of its manifest. */
+  written: Promise<void>;
 }
 
 export interface EnvironmentStoreOptions extends BuildSpaceOptions {
@@ -47,13 +50,18 @@ export interface EnvironmentStoreOptions extends BuildSpaceOptions {
 export interface Built extends Pick<Manifest, 'kind' | 'lock' | 'facts'> {
   /** See `EnvironmentStore.keyOf`. */
   key: string;
+  /**
+   * What is done to the tree while it is in use already, and may be left undone: it adds what is found by name, and changes
+   * nothing. Absent: nothing.
+   */
+  finish?: (directories: BuildDirectories, signal: AbortSignal) => Promise<void>;
 }
 
 type Fill<Result> = (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<Result>;
 
 /**
  * Prepared environments on disk: `TENANT/KEY/tree`, beside it a manifest that is written last. The key tells everything
- * that shapes an environment, so one that is there never changes. What a build leaves when it is torn is removed at the next
+ * that shapes an environment, so one that is there never changes, but for what `Built.finish` adds. What a build leaves when it is torn is removed at the next
  * start. What lies in a tree was written by code of callers: it is counted and removed without following links.
  */
 export class EnvironmentStore {
@@ -61,6 +69,9 @@ export class EnvironmentStore {
   readonly #entries = new Map<string, Entry>();
   readonly #builds = new SharedTasks<Entry>();
   readonly #space: BuildSpace;
+  /** What goes on for environments that are in use already. */
+  readonly #settling = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
 
   private constructor(options: EnvironmentStoreOptions) {
     this.#options = options;
@@ -80,6 +91,12 @@ export class EnvironmentStore {
       for (const name of await readdir(directory)) if (name !== CACHE) await store.#recover(tenant, name);
     }
     return store;
+  }
+
+  /** Leaves the directory to another store: nothing is written any more. Nothing can be built from now on. */
+  async close(): Promise<void> {
+    this.#closing.abort(new Error('the store is closed'));
+    await Promise.all(this.#settling);
   }
 
   /** Key of an environment: SHA-256 of everything that shapes it. */
@@ -167,7 +184,7 @@ export class EnvironmentStore {
         });
       });
       // It may have been evicted before this turn came.
-      if (this.#entries.get(id) === entry) return this.#held(entry);
+      if (this.#isPresent(entry)) return this.#held(entry);
     }
   }
 
@@ -191,7 +208,7 @@ export class EnvironmentStore {
         signal,
         async (told, stop) => await this.#build(tenant, undefined, told, stop, fill),
       );
-      if (this.#entries.get(idOf(tenant, entry.key)) === entry) return this.#held(entry);
+      if (this.#isPresent(entry)) return this.#held(entry);
     }
   }
 
@@ -224,12 +241,11 @@ export class EnvironmentStore {
     await this.#makeRoom();
     const entry = await this.#space.run(tenant, signal, async (directory, directories, watched) => {
       try {
-        const { key, ...shape } = await fill(directories, events, watched);
+        const { key, finish, ...shape } = await fill(directories, events, watched);
         watched.throwIfAborted();
-        // The manifest says that all of it is there, so it must not reach the disk before the rest.
-        const [sizeBytes] = await Promise.all([directorySize(directories.tree), syncFileSystem(directories.tree)]);
+        const sizeBytes = await directorySize(directories.tree);
         const requests = request === undefined ? [] : [request];
-        const manifest = { build: randomUUID().slice(0, 8), ...shape, requests, sizeBytes };
+        const manifest = { build: randomUUID().slice(0, 8), ...shape, requests, sizeBytes, boot: BOOT };
         await writeManifest(directory, manifest);
         // From here on at once: of two builds that come to the same, the first stays.
         const there = this.#entries.get(idOf(tenant, key));
@@ -238,7 +254,9 @@ export class EnvironmentStore {
           return there;
         }
         renameSync(directory, join(this.#options.directory, tenant, key));
-        return this.#add(tenant, key, manifest, Date.now());
+        const added = this.#add(tenant, key, manifest, Date.now());
+        this.#settle(added, finish && ((signal) => finish(this.#directoriesOf(added), signal)));
+        return added;
       } catch (error) {
         await discard(directory, this.#options.logger);
         throw error;
@@ -248,13 +266,47 @@ export class EnvironmentStore {
     return entry;
   }
 
+  /**
+   * Finishes an environment and brings it to the disk, while it is in use: nobody waits for that. Until then its manifest
+   * holds for this start of the system only.
+   */
+  #settle(entry: Entry, finish?: (signal: AbortSignal) => Promise<void>): void {
+    const settled = this.#settled(entry, finish).catch((error) => {
+      const { tenant, key } = entry;
+      if (!this.#isPresent(entry) || this.#closing.signal.aborted) return;
+      this.#options.logger.warn({ tenant, key, reason: messageOf(error) }, 'an environment could not be finished');
+    });
+    this.#settling.add(settled);
+    void settled.then(() => this.#settling.delete(settled));
+  }
+
+  async #settled(entry: Entry, finish: ((signal: AbortSignal) => Promise<void>) | undefined): Promise<void> {
+    const directories = this.#directoriesOf(entry);
+    const { signal } = this.#closing;
+    if (finish !== undefined) {
+      const held = this.#held(entry);
+      try {
+        await untilAborted(this.#space.watch(directories, signal, finish), signal);
+      } finally {
+        entry.manifest.sizeBytes = await directorySize(directories.tree);
+        held.release();
+      }
+    }
+    // The manifest says that all of it is there, so it must not reach the disk before the rest.
+    await syncFileSystem(directories.tree);
+    signal.throwIfAborted();
+    delete entry.manifest.boot;
+    await this.#write(entry);
+  }
+
   async #recover(tenant: string, key: string): Promise<void> {
     const directory = join(this.#options.directory, tenant, key);
     try {
       if (key.startsWith('.')) throw new Error('it is not complete');
       const manifest = await readManifest(directory);
       const usedMs = (await lstat(join(directory, MANIFEST))).mtimeMs;
-      this.#add(tenant, key, manifest, usedMs);
+      const entry = this.#add(tenant, key, manifest, usedMs);
+      if (manifest.boot !== undefined) this.#settle(entry);
     } catch (error) {
       this.#options.logger.info({ directory, reason: messageOf(error) }, 'removing what a build has left');
       await removeTree(directory);
@@ -262,7 +314,10 @@ export class EnvironmentStore {
   }
 
   #add(tenant: string, key: string, manifest: Manifest, usedMs: number): Entry {
-    const entry = { tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs, startKeys: new Set<string>() };
+    const entry = {
+      ...{ tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs },
+      ...{ startKeys: new Set<string>(), written: Promise.resolve() },
+    };
     this.#entries.set(idOf(tenant, key), entry);
     return entry;
   }
@@ -273,7 +328,7 @@ export class EnvironmentStore {
     let released = false;
     return {
       key: `${entry.key}.${entry.manifest.build}`,
-      tree: join(this.#options.directory, entry.tenant, entry.key, TREE),
+      tree: this.#directoriesOf(entry).tree,
       manifest: entry.manifest,
       runsAs: (startKey) => entry.startKeys.add(startKey),
       release: () => {
@@ -295,10 +350,29 @@ export class EnvironmentStore {
   }
 
   async #addRequest(entry: Entry, request: string | undefined): Promise<void> {
-    const { manifest, tenant, key } = entry;
+    const { manifest } = entry;
     if (request === undefined || manifest.requests.includes(request)) return;
     manifest.requests.push(request);
-    await writeManifest(join(this.#options.directory, tenant, key), manifest);
+    await this.#write(entry);
+  }
+
+  /** One after the other: the last one has everything. */
+  async #write(entry: Entry): Promise<void> {
+    const { tenant, key, manifest } = entry;
+    const write = async () => {
+      if (this.#isPresent(entry)) await writeManifest(join(this.#options.directory, tenant, key), manifest);
+    };
+    entry.written = entry.written.then(write, write);
+    await entry.written;
+  }
+
+  #isPresent(entry: Entry): boolean {
+    return this.#entries.get(idOf(entry.tenant, entry.key)) === entry;
+  }
+
+  #directoriesOf({ tenant, key }: Entry): BuildDirectories {
+    const parent = join(this.#options.directory, tenant);
+    return { tree: join(parent, key, TREE), cache: join(parent, CACHE) };
   }
 
   /** Evicts what was not used for longest, until the rest fits. What only saves downloads goes first. */
@@ -309,8 +383,7 @@ export class EnvironmentStore {
     const oldest = [...this.#entries.values()].toSorted((a, b) => a.usedMs - b.usedMs);
     for (const entry of oldest) {
       if (this.sizeBytes <= maxBytes && hasSpace()) return;
-      const present = this.#entries.get(idOf(entry.tenant, entry.key)) === entry;
-      if (!present || entry.holders > 0 || entry === keep) continue;
+      if (!this.#isPresent(entry) || entry.holders > 0 || entry === keep) continue;
       this.#entries.delete(idOf(entry.tenant, entry.key));
       this.#options.logger.info({ key: entry.key, tenant: entry.tenant }, 'an environment makes room');
       for (const startKey of entry.startKeys) this.#options.retire(entry.tenant, startKey);

@@ -22,6 +22,11 @@ export interface PreparedEnvironment {
   readonly start: StartEnvironment | undefined;
   /** What is installed, where the request came without a lock and nothing had to be prepared. Absent otherwise. */
   readonly lock?: string;
+  /**
+   * The program that runs source text of the request's language, where that is none that the launcher has warm.
+   * @param memoryBytes what the code may use; 0: no limit
+   */
+  readonly scriptCommand?: (memoryBytes: number) => readonly string[];
   /** It may be evicted from now on, when nobody else holds it. Safe to call twice. */
   release(): void;
 }
@@ -45,9 +50,9 @@ export interface ResolvedEnvironment {
   held: boolean;
 }
 
-/** Prepares environments of one kind. One preparation of the same environment goes on at a time, however many ask for it. */
+/** Prepares environments of one kind; `nodejs` is `inline` for code in Node.js. One preparation of the same environment goes on at a time, however many ask for it. */
 export interface EnvironmentProvider {
-  readonly kind: 'inline' | 'venv' | 'conda' | 'docker';
+  readonly kind: 'inline' | 'nodejs' | 'venv' | 'conda' | 'docker';
   /** Why this host cannot prepare it now; undefined when it can. May change: the agent is then told (`onSupportChange`). */
   unavailable(): string | undefined;
   /** The environment, held, when it is there already: starts no process, takes less than 5 ms. */

@@ -59,6 +59,8 @@ export interface PackageKind<Plan> {
   resolve(plan: Plan, step: BuildStep): Promise<Resolution>;
   /** Fills the tree with exactly what a checked lock names, each package verified where the lock has its digest. */
   install(plan: Plan, lock: string, step: BuildStep): Promise<void>;
+  /** What `Built.finish` is for an environment of the kind; absent: nothing. */
+  finish?(plan: Plan, step: BuildStep): Promise<void>;
   /** `resolve`, then `install` of what was found. */
   resolveAndInstall(plan: Plan, step: BuildStep): Promise<string>;
   start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment;
@@ -153,7 +155,7 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
       (await this.#store.buildUnnamed(tenant, request, events, signal, async (directories, told, stop) => {
         told.onProgress(0, 'resolving and installing packages');
         const step = { tenant, directories, events: told, signal: stop };
-        return this.#built(plan, await this.#own.resolveAndInstall(plan, step));
+        return this.#built(tenant, plan, await this.#own.resolveAndInstall(plan, step));
       }));
     try {
       const lock = await events.decideLock(found.manifest.lock);
@@ -170,7 +172,7 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     events: TaskEvents,
     signal: AbortSignal,
   ): Promise<HeldEnvironment> {
-    const built = this.#built(plan, text);
+    const built = this.#built(tenant, plan, text);
     const request = this.#own.requestKey(plan);
     return await this.#store.build(tenant, built, request, events, signal, async (directories, told, stop) => {
       told.onProgress(0, 'installing packages');
@@ -195,9 +197,13 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     return lock;
   }
 
-  #built(plan: Plan, text: string): Built {
+  #built(tenant: string, plan: Plan, text: string): Built {
     const lock = this.#own.checkedLock(plan, text);
-    return { key: this.#keyOf(plan, lock), kind: this.kind, lock, facts: this.#own.factsOf(plan) };
+    const built = { key: this.#keyOf(plan, lock), kind: this.kind, lock, facts: this.#own.factsOf(plan) };
+    if (this.#own.finish === undefined) return built;
+    const finish: Built['finish'] = async (directories, signal) =>
+      await this.#own.finish?.(plan, { tenant, directories, events: SILENT, signal });
+    return { ...built, finish };
   }
 
   #keyOf(plan: Plan, lock: string): string {

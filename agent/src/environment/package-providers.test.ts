@@ -25,8 +25,8 @@ test('two agents do not share a directory of environments, one after the other m
   const first = await create(tempDir(), shared);
   expect(first.providers.map(({ kind }) => kind)).toEqual(['venv', 'conda']);
   await expect(create(tempDir(), shared)).rejects.toThrow(`${shared} is in use by another agent`);
-  first.close();
-  (await create(tempDir(), shared)).close();
+  await first.close();
+  await (await create(tempDir(), shared)).close();
 });
 
 test.runIf(process.getuid?.() === 0)('a directory that the sandbox cannot enter is refused', async () => {

@@ -56,7 +56,7 @@ export interface PackageProvidersOptions {
 export interface PackageProviders {
   providers: EnvironmentProvider[];
   /** Leaves the store to another agent. */
-  close(): void;
+  close(): Promise<void>;
 }
 
 /**
@@ -99,7 +99,11 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
   const channels = { channels: settings.channels, allowed: settings.allowedChannels };
   logger.info({ directory, installer: uv === undefined ? 'pip' : 'uv' }, 'environments are kept');
   const providers = [venv, createCondaProvider({ ...common, venv, uv, channels })];
-  return { providers, close: () => lock.release() };
+  const close = async () => {
+    await store.close();
+    lock.release();
+  };
+  return { providers, close };
 }
 
 async function defaultDirectory(dataDir: string, isRoot: boolean): Promise<string> {

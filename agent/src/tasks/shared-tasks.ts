@@ -1,3 +1,5 @@
+import { untilAborted } from './until-aborted.ts';
+
 /** What a shared task tells to everybody who waits for it. */
 export interface TaskEvents {
   /** Bytes for the execution's log (standard error). */
@@ -51,13 +53,9 @@ export class SharedTasks<Result> {
       onProgress: (percent, step) => events.onProgress(percent, step),
     };
     followers.add(follower);
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
     try {
-      return await Promise.race([promise, aborted]);
+      return await untilAborted(promise, signal);
     } finally {
-      signal.removeEventListener('abort', abort);
       followers.delete(follower);
       if (followers.size === 0) {
         // The next one starts anew instead of joining a task that is being stopped.

@@ -67,6 +67,7 @@ export class EnvironmentBuilds {
   }
 
   async stop(): Promise<void> {
+    await this.store.close();
     await this.#launcher.stop(0);
     this.#launcher.close();
     for (const directory of this.#directories) await rm(directory, { recursive: true });

@@ -22,6 +22,8 @@ export interface Installer {
    * scripts do comes too late to change it.
    */
   resolveAndInstall(python: string, indexes: ChosenIndexes): InstallerStep;
+  /** Compiles what was installed, while it is in use. Absent where `install` has done so. */
+  compile?(python: string): InstallerStep;
 }
 
 const PREPARE = 'set -e; mkdir -p "$HOME" "$TMPDIR"';
@@ -44,23 +46,27 @@ export function uvVariables(indexes: ChosenIndexes): Record<string, string> {
 
 const REQUIREMENTS = '/tmp/requirements.txt';
 const LOCK = '/tmp/lock.txt';
+/** Of what may fail. */
+const LOG = '/tmp/install.log';
+/** Packages as links into the cache. */
+const DOWNLOADED = '/tmp/downloaded';
 /** Of pip. */
 const REPORT = '/tmp/report.json';
 const RESOLVER = '/tmp/resolver';
 /** Shell: `--require-hashes` when the lock has hashes; an index need not tell any. */
-const FOUND_HASHES = `$(grep -q -- --hash= ${LOCK} && echo --require-hashes)`;
+const FOUND_HASHES = `$(if grep -q -- --hash= ${LOCK}; then echo --require-hashes; fi)`;
 
 /** uv: fast, and resolves for exactly this interpreter. */
 export function uvInstaller(source: string): Installer {
   const common = (python: string, indexes: ChosenIndexes) => ({ PYTHON: python, ...uvVariables(indexes) });
-  const compile = 'uv pip compile --python "$PYTHON" --generate-hashes --no-header --no-annotate --quiet';
+  const lock = 'uv pip compile --python "$PYTHON" --generate-hashes --no-header --no-annotate --quiet';
   const venv = `uv venv --quiet --allow-existing --python "$PYTHON" ${ENVIRONMENT_PATH}`;
-  const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps --compile-bytecode`;
+  const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps`;
   return {
     name: 'uv',
     binds: [{ source, target: `${TOOLS_PATH}/uv`, writable: false }],
     resolve: (python, indexes) => ({
-      script: `${PREPARE}; exec ${compile} -`,
+      script: `${PREPARE}; exec ${lock} -`,
       variables: common(python, indexes),
     }),
     install: (python, indexes, { empty, hashes }) => ({
@@ -69,17 +75,26 @@ export function uvInstaller(source: string): Installer {
       ),
       variables: common(python, indexes),
     }),
+    // What is resolved and downloaded by one process needs half of the round trips of two. It goes to the cache only: the lock
+    // is made of that, and what it names installed with its hashes. Where the cache does not do, the index is asked again.
     resolveAndInstall: (python, indexes) => ({
       script: [
         PREPARE,
         `cat > ${REQUIREMENTS}`,
         `${venv} & venv=$!`,
-        `${compile} ${REQUIREMENTS} > ${LOCK}`,
+        `uv pip install --python "$PYTHON" --target ${DOWNLOADED} --link-mode symlink --quiet -r ${REQUIREMENTS}`,
+        `${lock} --offline ${REQUIREMENTS} > ${LOCK} 2>/dev/null || ${lock} ${REQUIREMENTS} > ${LOCK}`,
         `cat ${LOCK}`,
         'wait $venv',
-        `${install} ${FOUND_HASHES} -r ${LOCK} >&2`,
+        `hashes=${FOUND_HASHES}`,
+        `if ${install} --offline $hashes -r ${LOCK} 2> ${LOG}; then cat ${LOG} >&2; else ${install} $hashes -r ${LOCK} >&2; fi`,
       ].join('\n'),
       variables: common(python, indexes),
+    }),
+    // By the standard library, without anything of the environment.
+    compile: (python) => ({
+      script: `nice -n 19 "$PYTHON" -I -S -m compileall -q ${ENVIRONMENT_PATH}/lib || true`,
+      variables: { PYTHON: python },
     }),
   };
 }

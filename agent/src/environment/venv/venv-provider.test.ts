@@ -82,6 +82,13 @@ test('an environment without packages is a Python of its own', async () => {
   prepared.release();
 });
 
+test('byte code is added while the environment is in use', async () => {
+  const prepared = await (await provider('uv')).prepare(request({ requirements: ['six==1.17.0'] }), events(), never);
+  const code = 'import os, six\ndef handler(i): return {"compiled": os.path.exists(six.__cached__)}\n';
+  await expect.poll(async () => await builds.outcome(prepared, code)).toBe('succeeded {"compiled":true}');
+  prepared.release();
+});
+
 test('two that want the same share one build, and both see its output', async () => {
   const venv = await provider('uv');
   const wanted = request({ requirements: ['idna==3.10'] });

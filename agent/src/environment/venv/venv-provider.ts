@@ -99,6 +99,11 @@ class VenvPackages implements PackageKind<Plan> {
     );
   }
 
+  async finish(plan: Plan, step: BuildStep): Promise<void> {
+    const { installer } = this.#options;
+    if (installer.compile !== undefined) await this.#run(installer.compile(plan.python.path), '', plan, step, false);
+  }
+
   start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
     return storedPython(held, preload, 'VIRTUAL_ENV', JSON.parse(held.manifest.facts.binds ?? '[]'));
   }
