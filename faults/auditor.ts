@@ -46,6 +46,7 @@ export function audit(round: RoundEvidence): Verdict {
   for (const container of round.orphanContainers) {
     findings.push({ offence: 'orphan containers', count: 1, message: container });
   }
+  for (const message of round.endedByThemselves) findings.push({ offence: 'lost', count: 1, message });
   if (round.recoveryMs === undefined) {
     findings.push({ offence: 'lost', count: 1, message: 'what the fault hit never ran an execution again' });
   }

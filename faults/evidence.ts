@@ -88,6 +88,8 @@ export interface RoundEvidence {
   orphanProcesses: string[];
   /** Containers of attempts that are over; one text each. */
   orphanContainers: string[];
+  /** Agents and replicas that ended although nobody had ended them; one text each. */
+  endedByThemselves: string[];
   /** From the end of the fault until an execution on what it had hit succeeded; undefined: it never did. */
   recoveryMs: number | undefined;
 }

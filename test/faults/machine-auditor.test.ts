@@ -42,7 +42,8 @@ function sound(): ExecutionEvidence & { records: [ExecutionEvidence['records'][0
 function round(execution: ExecutionEvidence, fields: Partial<RoundEvidence> = {}): RoundEvidence {
   return {
     ...{ fault: 'agent-kill', allowance: { attemptsMayFail: false, outputMayBeDropped: false }, injectedAtMs: 50 },
-    ...{ quietAtMs: 1000, executions: [execution], orphanProcesses: [], orphanContainers: [], recoveryMs: 300 },
+    ...{ quietAtMs: 1000, executions: [execution], orphanProcesses: [], orphanContainers: [] },
+    ...{ recoveryMs: 300, endedByThemselves: [] },
     ...fields,
   };
 }
@@ -88,6 +89,7 @@ test('a loss is found, however it shows', () => {
   expect(spoilt(({ answer }) => Object.assign(answer ?? {}, { state: State.FAILED }))).toEqual(lost);
   expect(spoilt((evidence) => evidence.marks.pop())).toEqual(lost);
   expect(counts(round(sound(), { recoveryMs: undefined }))).toEqual(lost);
+  expect(counts(round(sound(), { endedByThemselves: ['replica-1 ended by itself'] }))).toEqual(lost);
 });
 
 test('a failure is a loss unless the fault may take attempts and the execution may not be tried again', () => {

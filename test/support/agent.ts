@@ -15,6 +15,8 @@ export interface AgentOptions {
   /** Default: that of the agent. */
   slots?: number;
   flags?: readonly string[];
+  /** The program to start. Default: that of this repository. */
+  program?: string;
   /** A command that ends by executing its arguments: the agent. */
   wrapper?: readonly string[];
   env?: Record<string, string>;
@@ -22,7 +24,7 @@ export interface AgentOptions {
 
 /** A real agent with its launcher. */
 export class Agent {
-  readonly options: AgentOptions;
+  options: AgentOptions;
   readonly dataDirectory: string;
   program: Program;
 
@@ -37,9 +39,13 @@ export class Agent {
     return new Agent(options);
   }
 
-  /** Starts the agent again on the same data, with the identity that it has. */
-  startAgain(): void {
-    const { joinToken, ...options } = this.options;
+  /**
+   * Starts the agent again on the same data, with the identity that it has.
+   * @param changes options that are other ones from now on
+   */
+  startAgain(changes: Partial<AgentOptions> = {}): void {
+    const { joinToken, ...options } = { ...this.options, ...changes };
+    this.options = options;
     this.program = new Program(agentProgram(this.dataDirectory, options));
   }
 
@@ -88,7 +94,7 @@ function agentProgram(dataDirectory: string, options: AgentOptions): ProgramOpti
     argv: [
       ...wrapper,
       process.execPath,
-      join(REPOSITORY, 'agent/src/main.ts'),
+      options.program ?? join(REPOSITORY, 'agent/src/main.ts'),
       ...['--server-url', options.serverUrl, '--data-dir', dataDirectory, '--name', options.name],
       ...['--metrics-listen', '127.0.0.1:0', ...labels],
       ...(options.slots === undefined ? [] : ['--slots', String(options.slots)]),

@@ -7,14 +7,17 @@ import { directory, environment } from './workspace.ts';
 
 /** A PostgreSQL of the system's packages, with a cluster, a port and a unix socket of its own. */
 export class ExternalPostgres {
-  readonly program: Program;
+  program: Program;
   readonly url: string;
   readonly port: number;
   /** Where its unix socket is. */
   readonly socketDirectory: string;
 
-  private constructor(program: Program, port: number, socketDirectory: string) {
+  readonly #start: () => Promise<Program>;
+
+  private constructor(program: Program, port: number, socketDirectory: string, start: () => Promise<Program>) {
     this.program = program;
+    this.#start = start;
     this.url = `postgres://harrier@127.0.0.1:${port}/postgres`;
     this.port = port;
     this.socketDirectory = socketDirectory;
@@ -56,12 +59,33 @@ export class ExternalPostgres {
       '-p',
       String(port),
     ];
-    const program = new Program({ argv, env, cwd: cluster, ...user });
-    await until('PostgreSQL to accept connections', () => {
-      if (!program.running) throw new Error(`PostgreSQL ended:\n${program.stderr}`);
-      return program.stderr.includes('ready to accept connections');
-    });
-    return new ExternalPostgres(program, port, sockets);
+    const start = async () => {
+      const program = new Program({ argv, env, cwd: cluster, ...user });
+      await until('PostgreSQL to accept connections', () => {
+        if (!program.running) throw new Error(`PostgreSQL ended:\n${program.stderr}`);
+        return program.stderr.includes('ready to accept connections');
+      });
+      return program;
+    };
+    return new ExternalPostgres(await start(), port, sockets, start);
+  }
+
+  /** Ends all of its processes at once, as a loss of power does. */
+  async kill(): Promise<void> {
+    const tree = this.program.tree();
+    for (const { pid } of tree) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It has ended with its parent.
+      }
+    }
+    await untilGone(tree);
+  }
+
+  /** Starts it again on the same cluster and port. */
+  async startAgain(): Promise<void> {
+    this.program = await this.#start();
   }
 
   async stop(): Promise<void> {

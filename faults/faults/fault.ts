@@ -1,0 +1,38 @@
+import type { Allowance } from '../evidence.ts';
+import type { Random } from '../random.ts';
+import type { AgentHost } from '../world/agent-host.ts';
+import type { World } from '../world/world.ts';
+
+export interface FaultContext {
+  world: World;
+  /** Decides whom it hits, and for how long. */
+  random: Random;
+}
+
+/** Something that happens to a world in operation. */
+export interface Fault extends Allowance {
+  /** What it needs of the host. */
+  needs?: readonly Need[];
+  /**
+   * Does it and, where it lasts, undoes it: afterwards everything that should run has been started.
+   * @returns selectors of agents that have to run something again; empty: any agent has to
+   */
+  run(context: FaultContext): Promise<string[]>;
+}
+
+/** `docker`: an engine of the machine's own; `clock`: libfaketime. */
+export type Need = 'root' | 'docker' | 'clock';
+
+/** No attempt may end because of it. */
+export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false };
+/** Attempts that it hits may end; what may be tried again is. */
+export const TAKES_ATTEMPTS: Allowance = { attemptsMayFail: true, outputMayBeDropped: false };
+
+/** Lets the fault last. */
+export async function lasting(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+export function anAgent({ world, random }: FaultContext): AgentHost {
+  return random.pick(world.agents);
+}

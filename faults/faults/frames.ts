@@ -1,0 +1,68 @@
+import type { Direction, FrameFault } from '../world/link-proxy.ts';
+import { anAgent, type Fault, type FaultContext, HARMLESS, lasting } from './fault.ts';
+
+const BOTH: readonly Direction[] = ['to agent', 'to replica'];
+const LASTING_MS = 4_000;
+
+/** Treats the frames of one agent's link for a while. @param treat makes a treatment for each direction */
+async function treat(context: FaultContext, make: () => FrameFault): Promise<string[]> {
+  const host = anAgent(context);
+  for (const direction of BOTH) host.proxy.treatFrames(direction, make());
+  await lasting(LASTING_MS);
+  for (const direction of BOTH) host.proxy.treatFrames(direction, undefined);
+  return [host.selector];
+}
+
+/** Frames come twice. */
+export const framesDuplicated: Fault = {
+  ...HARMLESS,
+  run: (context) =>
+    treat(context, () => (frame, forward) => {
+      forward(frame);
+      if (context.random.chance(0.5)) forward(frame);
+    }),
+};
+
+/** Frames come late, in their order. */
+export const framesDelayed: Fault = {
+  ...HARMLESS,
+  run: (context) =>
+    treat(context, () => {
+      let before = Promise.resolve();
+      return (frame, forward) => {
+        before = before.then(() => lasting(context.random.integer(0, 200))).then(() => forward(frame));
+      };
+    }),
+};
+
+/** Now and then a frame comes before the one that was sent first. */
+export const framesReordered: Fault = {
+  ...HARMLESS,
+  run: (context) =>
+    treat(context, () => {
+      let kept: Buffer | undefined;
+      return (frame, forward) => {
+        if (kept === undefined && context.random.chance(0.2)) {
+          kept = frame;
+          return;
+        }
+        forward(frame);
+        if (kept !== undefined) forward(kept);
+        kept = undefined;
+      };
+    }),
+};
+
+/** Connections end with RST in the middle of a frame. */
+export const connectionReset: Fault = {
+  ...HARMLESS,
+  run: (context) =>
+    treat(context, () => (frame, forward, passage) => {
+      if (!context.random.chance(0.2)) {
+        forward(frame);
+        return;
+      }
+      forward(frame.subarray(0, context.random.integer(0, frame.length - 1)));
+      passage.reset();
+    }),
+};

@@ -1,0 +1,13 @@
+import { type Fault, HARMLESS, lasting } from './fault.ts';
+
+/** kill -9 of a replica, which comes back after a while. */
+export const replicaKill: Fault = {
+  ...HARMLESS,
+  async run({ world, random }) {
+    const replica = random.pick(world.replicas);
+    await replica.kill();
+    await lasting(random.integer(0, 3_000));
+    await replica.startAgain();
+    return world.agents.map(({ selector }) => selector);
+  },
+};

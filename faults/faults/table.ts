@@ -1,0 +1,37 @@
+import { agentKill } from './agent-kill.ts';
+import { agentPause } from './agent-pause.ts';
+import { agentUpgrade } from './agent-upgrade.ts';
+import { allAgentsGone } from './all-agents-gone.ts';
+import { childKill } from './child-kill.ts';
+import { drain } from './drain.ts';
+import type { Fault } from './fault.ts';
+import { connectionReset, framesDelayed, framesDuplicated, framesReordered } from './frames.ts';
+import { launcherKill } from './launcher-kill.ts';
+import { partitionFlapping, partitionLong, partitionOneWay, partitionShort } from './partition.ts';
+import { postgresKill } from './postgres-kill.ts';
+import { replicaKill } from './replica-kill.ts';
+import { rollingRestart } from './rolling-restart.ts';
+import { zygoteKill } from './zygote-kill.ts';
+
+/** Every fault by the name that `--fault` takes. */
+export const FAULTS: Readonly<Record<string, Fault>> = {
+  'agent-kill': agentKill,
+  'agent-pause': agentPause,
+  'agent-upgrade': agentUpgrade,
+  'all-agents-gone': allAgentsGone,
+  'child-kill': childKill,
+  'connection-reset': connectionReset,
+  drain,
+  'frames-delayed': framesDelayed,
+  'frames-duplicated': framesDuplicated,
+  'frames-reordered': framesReordered,
+  'launcher-kill': launcherKill,
+  'partition-flapping': partitionFlapping,
+  'partition-long': partitionLong,
+  'partition-one-way': partitionOneWay,
+  'partition-short': partitionShort,
+  'postgres-kill': postgresKill,
+  'replica-kill': replicaKill,
+  'rolling-restart': rollingRestart,
+  'zygote-kill': zygoteKill,
+};

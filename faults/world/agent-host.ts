@@ -1,0 +1,85 @@
+import { Agent } from '../../test/support/agent.ts';
+import { directory } from '../../test/support/workspace.ts';
+import { AgentNetwork } from './agent-network.ts';
+import { type Direction, LinkProxy } from './link-proxy.ts';
+import type { Release } from './release.ts';
+
+export interface AgentHostOptions {
+  /** From 1. */
+  number: number;
+  /** Tells worlds on one host apart. */
+  world: number;
+  joinToken: string;
+  /** Ports of the replicas, in the order in which it tries them. */
+  replicaPorts: () => readonly number[];
+  release: Release;
+  env: Readonly<Record<string, string>>;
+}
+
+/** Enough for the load of a round on a machine with two cores. */
+const SLOTS = 8;
+
+/** A host with an agent: its network, what stands between it and the replicas, and the processes. */
+export class AgentHost {
+  readonly name: string;
+  readonly agent: Agent;
+  readonly proxy: LinkProxy;
+  readonly #network: AgentNetwork | undefined;
+
+  private constructor(name: string, agent: Agent, proxy: LinkProxy, network: AgentNetwork | undefined) {
+    this.name = name;
+    this.agent = agent;
+    this.proxy = proxy;
+    this.#network = network;
+  }
+
+  static async start(options: AgentHostOptions): Promise<AgentHost> {
+    const { number, world, joinToken, release, env, replicaPorts } = options;
+    const name = `agent-${number}`;
+    // Without root all share the network of the host, and cuts happen in the proxy.
+    const network = process.getuid?.() === 0 ? AgentNetwork.create(world, number) : undefined;
+    const address = network?.address ?? '127.0.0.1';
+    const proxy = await LinkProxy.listen(address, replicaPorts);
+    const agent = Agent.start({
+      name,
+      serverUrl: `http://${address}:${proxy.port}`,
+      joinToken,
+      dataDirectory: directory('a'),
+      labels: { host: name },
+      slots: SLOTS,
+      wrapper: network?.wrapper ?? [],
+      program: release.main,
+      env: { ...env },
+    });
+    return new AgentHost(name, agent, proxy, network);
+  }
+
+  /** Selects this agent. */
+  get selector(): string {
+    return `host=${this.name}`;
+  }
+
+  /** Lets no packet of the direction through. */
+  cut(direction: Direction): void {
+    if (this.#network === undefined) this.proxy.hold(direction);
+    else this.#network.cut(direction);
+  }
+
+  mend(): void {
+    this.#network?.mend();
+    this.proxy.release();
+  }
+
+  /** Kills the agent's own process; its launcher goes on. */
+  async kill(): Promise<void> {
+    await this.agent.stop('SIGKILL');
+  }
+
+  async remove(): Promise<void> {
+    this.mend();
+    if (this.agent.program.running) this.agent.program.signal('SIGCONT');
+    await this.agent.remove();
+    await this.proxy.close();
+    this.#network?.remove();
+  }
+}

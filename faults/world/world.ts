@@ -1,0 +1,156 @@
+import { connect } from '../../control-plane/src/db/connection.ts';
+import type { Sql } from '../../control-plane/src/db/sql.ts';
+import type { Clients } from '../../test/support/clients.ts';
+import { ExternalPostgres } from '../../test/support/postgres.ts';
+import { directory } from '../../test/support/workspace.ts';
+import { untilRuns } from '../workload/probe.ts';
+import type { Surroundings } from '../workload/request.ts';
+import { AgentHost } from './agent-host.ts';
+import { installObserver } from './observer.ts';
+import { orphanProcesses } from './orphans.ts';
+import { install, type Release } from './release.ts';
+import { ReplicaHost } from './replica-host.ts';
+import { Witness } from './witness.ts';
+
+export interface WorldOptions {
+  replicas: number;
+  agents: number;
+}
+
+type Undo = () => Promise<void>;
+
+const START_MS = 60_000;
+const SHOWN_CHARS = 2_000;
+
+/** How long an agent may believe that it owns its attempts: short, so that faults beyond it are short too. */
+export const LEASE_MS = 5_000;
+
+/** A PostgreSQL, replicas and agents, each in processes and a network of its own, and a witness beside them. */
+export class World {
+  readonly database: ExternalPostgres;
+  readonly sql: Sql;
+  readonly replicas: readonly ReplicaHost[];
+  readonly agents: readonly AgentHost[];
+  readonly witness: Witness;
+  readonly surroundings: Surroundings;
+  /** What ends each part, in the order in which they were started. */
+  readonly #undo: readonly Undo[];
+  #turn = 0;
+
+  private constructor(
+    parts: Pick<World, 'database' | 'sql' | 'replicas' | 'agents' | 'witness' | 'surroundings'>,
+    undo: readonly Undo[],
+  ) {
+    this.#undo = undo;
+    this.database = parts.database;
+    this.sql = parts.sql;
+    this.replicas = parts.replicas;
+    this.agents = parts.agents;
+    this.witness = parts.witness;
+    this.surroundings = parts.surroundings;
+  }
+
+  /** Starts everything; nothing is left when that fails. */
+  static async start(options: WorldOptions): Promise<World> {
+    const undo: Undo[] = [];
+    try {
+      return await World.#start(options, undo);
+    } catch (error) {
+      for (const step of undo.reverse()) await step().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  static async #start(options: WorldOptions, undo: Undo[]): Promise<World> {
+    const witness = new Witness(directory('evidence'));
+    undo.push(async () => witness.close());
+    const database = await ExternalPostgres.start();
+    undo.push(async () => database.stop());
+    const sql = connect({ url: database.url }, 2);
+    undo.push(() => sql.end());
+    const replicas: ReplicaHost[] = [];
+    const settings = { HARRIER_LEASE_S: String(LEASE_MS / 1000) };
+    for (let number = 1; number <= options.replicas; number++) {
+      const replica = await ReplicaHost.start(`replica-${number}`, database.url, settings);
+      undo.push(() => replica.stop());
+      replicas.push(replica);
+    }
+    await installObserver(sql);
+    const [first] = replicas;
+    if (first === undefined) throw new Error('a world needs a replica');
+    const release = install();
+    const agents: AgentHost[] = [];
+    for (let number = 1; number <= options.agents; number++) {
+      const preferred = replicas.map((_, i) => replicas[(number + i) % replicas.length] ?? first);
+      const host = await AgentHost.start({
+        ...{ number, world: process.pid, release, joinToken: await first.controlPlane.joinToken() },
+        replicaPorts: () => preferred.map(({ controlPlane }) => controlPlane.port),
+        env: { HARRIER_AGENT_PYTHON: witness.python },
+      });
+      undo.push(() => host.remove());
+      agents.push(host);
+    }
+    const surroundings = { witness: [witness.pipe, witness.listenIn(release.runtime, '/harrier')], image: '' };
+    const world = new World({ database, sql, replicas, agents, witness, surroundings }, undo);
+    const selectors = agents.map(({ selector }) => selector);
+    const running = await untilRuns(() => world.clients(), selectors, 'start', AbortSignal.timeout(START_MS));
+    if (!running) throw new Error(`the agents do not run anything:\n${world.lastLogs()}`);
+    return world;
+  }
+
+  /** Another installation of the same agent, as an upgrade brings one. */
+  newRelease(): Release {
+    const release = install();
+    this.witness.listenIn(release.runtime, '/harrier');
+    return release;
+  }
+
+  /** Of the next replica that runs. */
+  clients(): Clients {
+    const running = this.replicas.filter((replica) => replica.running);
+    const replica = running[this.#turn++ % Math.max(1, running.length)] ?? this.replicas[0];
+    if (replica === undefined) throw new Error('a world needs a replica');
+    return replica.controlPlane.clients;
+  }
+
+  /** Processes that belong to this world and to none of its living agents. */
+  orphanProcesses(): string[] {
+    const parents = this.agents.map(({ agent }) => ({
+      dataDirectory: agent.dataDirectory,
+      pid: agent.program.running ? agent.program.pid : 0,
+    }));
+    return orphanProcesses(parents, (pid) => this.witness.isOwn(pid));
+  }
+
+  /** Processes that should run and do not; they are started again. */
+  async restore(): Promise<string[]> {
+    const ended: string[] = [];
+    if (!this.database.program.running) await this.database.startAgain();
+    for (const replica of this.replicas.filter(({ running }) => !running)) {
+      ended.push(`${replica.name} ended by itself: ${replica.controlPlane.program.stderr.slice(-500)}`);
+      await replica.startAgain();
+    }
+    for (const host of this.agents.filter(({ agent }) => !agent.program.running)) {
+      ended.push(`${host.name} ended by itself: ${host.agent.program.stderr.slice(-500)}`);
+      host.agent.startAgain();
+    }
+    return ended;
+  }
+
+  /** The end of what each process has logged, for people. */
+  lastLogs(): string {
+    const logs = [
+      ...this.replicas.map(({ name, controlPlane }) => ({ name, program: controlPlane.program })),
+      ...this.agents.map(({ name, agent }) => ({ name, program: agent.program })),
+    ];
+    return logs.map(({ name, program }) => `${name}:\n${program.stderr.slice(-SHOWN_CHARS)}`).join('\n');
+  }
+
+  /** Ends everything. @returns processes that stayed all the same */
+  async stop(): Promise<string[]> {
+    for (const host of this.agents) await host.remove();
+    const left = this.orphanProcesses();
+    for (const step of this.#undo.slice(0, -this.agents.length).reverse()) await step();
+    return left;
+  }
+}
