@@ -16,6 +16,8 @@ export type HarrierErrorCode =
 export interface HarrierErrorOptions {
   /** Path of the request's field that is wrong, for example `module.version`. */
   field?: string;
+  /** When the same request may be tried again, in milliseconds from now. */
+  retryAfterMs?: number;
   cause?: unknown;
 }
 
@@ -23,12 +25,14 @@ export interface HarrierErrorOptions {
 export class HarrierError extends Error {
   readonly code: HarrierErrorCode;
   readonly field: string | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(code: HarrierErrorCode, message: string, options: HarrierErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'HarrierError';
     this.code = code;
     this.field = options.field;
+    this.retryAfterMs = options.retryAfterMs;
   }
 }
 

@@ -8,6 +8,7 @@ import { ServerReflection } from '@harrier/shared/gen/grpc/reflection/v1/reflect
 import { ServerReflection as ServerReflectionV1Alpha } from '@harrier/shared/gen/grpc/reflection/v1alpha/reflection';
 import { ModuleService } from '@harrier/shared/gen/module';
 import { Access_Role } from '@harrier/shared/gen/options';
+import { BodyBudget } from './body-budget.ts';
 import type { CallOptions } from './call/call-options.ts';
 import type { ImplementedService } from './call/local-call.ts';
 import { createConnectAdapter } from './connect/connect-adapter.ts';
@@ -84,14 +85,16 @@ export function createApiHandler(options: ApiHandlerOptions): HttpHandler {
   addHealth(router);
   addReflection(router);
 
-  const callOptions = { interceptors, gate, observe, limits, logger, shutdownSignal };
+  const bodies = new BodyBudget(limits.maxBodiesBytes);
+  const callOptions = { interceptors, gate, observe, limits, bodies, logger, shutdownSignal };
   const serveUnary = createUnaryHandlers(implemented, callOptions);
-  const serveRpc = createConnectAdapter(router.handlers, limits.maxRequestBytes, logger);
+  const serveRpc = createConnectAdapter(router.handlers, limits.maxRequestBytes, bodies, logger);
   const serveRest = createRestHandler(implemented, callOptions);
   const readyz = createReadyz(ready);
   const fallback = options.fallback ?? notFound;
 
   const dispatch: HttpHandler = (request, response) => {
+    bodies.track(request, response);
     const path = pathOf(request);
     if (path === '/healthz') healthz(request, response);
     else if (path === '/readyz') readyz(request, response);

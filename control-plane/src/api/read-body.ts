@@ -1,4 +1,5 @@
 import { Code, ConnectError } from '@connectrpc/connect';
+import type { BodyBudget } from './body-budget.ts';
 import type { HttpRequest } from './http-types.ts';
 
 /**
@@ -10,27 +11,38 @@ const MAX_DISCARD_MS = 5_000;
 
 /**
  * Reads the whole body. Rejects with `resource_exhausted` once it is known to be larger than `maxBytes` and the caller has
- * sent it, within limits, and with `canceled` when the caller goes away before its end.
+ * sent it, within limits, or when too much of other requests is in memory, and with `canceled` when the caller goes away
+ * before its end.
  *
  * @param envelopeBytes What the protocol adds to the body that is limited.
  */
-export function readBody(request: HttpRequest, maxBytes: number, envelopeBytes = 0): Promise<Buffer> {
+export function readBody(
+  request: HttpRequest,
+  maxBytes: number,
+  budget: BodyBudget,
+  envelopeBytes = 0,
+): Promise<Buffer> {
   const announced = Number(request.headers['content-length'] ?? 0);
   if (announced > maxBytes + envelopeBytes) return discard(request).then(() => Promise.reject(tooLarge(maxBytes)));
 
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
+    let refused = false;
     request.on('data', (chunk: Buffer) => {
       length += chunk.length;
-      if (length > maxBytes + envelopeBytes) {
+      try {
+        if (length > maxBytes + envelopeBytes) throw tooLarge(maxBytes);
+        budget.take(request, chunk.length);
+        chunks.push(chunk);
+      } catch (refusal) {
+        refused = true;
         request.removeAllListeners('data');
-        void discard(request).then(() => reject(tooLarge(maxBytes)));
-      } else chunks.push(chunk);
+        void discard(request).then(() => reject(refusal));
+      }
     });
     request.once('end', () => {
-      if (length <= maxBytes + envelopeBytes)
-        resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks));
+      if (!refused) resolve(chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks));
     });
     request.once('error', reject);
     request.once('close', () => {

@@ -1,5 +1,6 @@
 import type { Interceptor } from '@connectrpc/connect';
 import type { Logger } from '@harrier/shared';
+import type { BodyBudget } from '../body-budget.ts';
 import type { AccessGate } from '../interceptors/auth.ts';
 import type { Observe } from '../interceptors/rpc-metrics.ts';
 import type { ApiLimits } from '../limits.ts';
@@ -11,6 +12,7 @@ export interface CallOptions {
   /** Told of calls that end before an interceptor sees them: their body cannot be read or decoded. */
   observe: Observe;
   limits: ApiLimits;
+  bodies: BodyBudget;
   logger: Logger;
   shutdownSignal: AbortSignal | undefined;
 }

@@ -1,6 +1,7 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { UniversalHandler } from '@connectrpc/connect/protocol';
 import type { Logger } from '@harrier/shared';
+import type { BodyBudget } from '../body-budget.ts';
 import { sendError } from '../error-response.ts';
 import { type HttpRequest, type HttpResponse, pathOf, type TryHandler } from '../http-types.ts';
 import { settle } from '../response-writer.ts';
@@ -15,13 +16,14 @@ import { createUniversalRequest } from './universal-request.ts';
 export function createConnectAdapter(
   handlers: UniversalHandler[],
   maxMessageBytes: number,
+  bodies: BodyBudget,
   logger: Logger,
 ): TryHandler {
   const byPath = new Map(handlers.map((handler) => [handler.requestPath, handler]));
   return (request, response) => {
     const handler = byPath.get(pathOf(request));
     if (handler === undefined) return false;
-    settle(serve(handler, request, response, maxMessageBytes), response, logger);
+    settle(serve(handler, request, response, maxMessageBytes, bodies), response, logger);
     return true;
   };
 }
@@ -31,8 +33,9 @@ async function serve(
   request: HttpRequest,
   response: HttpResponse,
   maxMessageBytes: number,
+  bodies: BodyBudget,
 ): Promise<void> {
-  const universal = createUniversalRequest(handler, request, response, maxMessageBytes);
+  const universal = createUniversalRequest(handler, request, response, maxMessageBytes, bodies);
   const answer = await handler(universal);
   if (answer.body === undefined && (answer.status === 405 || answer.status === 415)) {
     refuse(handler, request, response, answer.status);

@@ -16,7 +16,7 @@ import { type UnaryProtocol, unaryProtocolOf } from './unary-protocol.ts';
  * compression), for which this answers false.
  */
 export function createUnaryHandler(method: DescMethod, implementation: object, options: CallOptions): TryHandler {
-  const { gate, limits, logger, observe, shutdownSignal } = options;
+  const { bodies, gate, limits, logger, observe, shutdownSignal } = options;
   const call = createLocalCall(method, implementation, options.interceptors);
 
   return (request, response) => {
@@ -36,7 +36,7 @@ export function createUnaryHandler(method: DescMethod, implementation: object, o
       });
       await gate(context);
       const message = await decodeObserved(method, observe, async () =>
-        protocol.decode(method.input, await readBody(request, limits.maxRequestBytes, protocol.envelopeBytes)),
+        protocol.decode(method.input, await readBody(request, limits.maxRequestBytes, bodies, protocol.envelopeBytes)),
       );
       const answer = await call.unary(message, context);
       protocol.sendAnswer(response, context, method.output, answer);

@@ -1,5 +1,6 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { UniversalHandler, UniversalServerRequest } from '@connectrpc/connect/protocol';
+import type { BodyBudget } from '../body-budget.ts';
 import { type HttpRequest, type HttpResponse, headersFrom, onGone } from '../http-types.ts';
 import { readBody } from '../read-body.ts';
 
@@ -15,6 +16,7 @@ export function createUniversalRequest(
   request: HttpRequest,
   response: HttpResponse,
   maxMessageBytes: number,
+  bodies: BodyBudget,
 ): UniversalServerRequest {
   const gone = new AbortController();
   onGone(response, () => gone.abort(new ConnectError('the caller went away', Code.Canceled)));
@@ -24,7 +26,7 @@ export function createUniversalRequest(
     method: request.method ?? '',
     url: BASE_URL + request.url,
     header: headersFrom(request),
-    body: streamsIn ? request : inOnePiece(() => readBody(request, maxMessageBytes, ENVELOPE_BYTES)),
+    body: streamsIn ? request : inOnePiece(() => readBody(request, maxMessageBytes, bodies, ENVELOPE_BYTES)),
     signal: gone.signal,
   };
 }

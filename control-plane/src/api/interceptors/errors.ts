@@ -1,6 +1,7 @@
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { HarrierError, type HarrierErrorCode, type Logger } from '@harrier/shared';
 import { fieldError } from '../field-error.ts';
+import { retryLaterError } from '../retry-later-error.ts';
 import { mapStreamErrors } from './map-stream-errors.ts';
 import { methodNameOf } from './method-name.ts';
 
@@ -56,7 +57,8 @@ export function createErrorMapping(logger: Logger): Interceptor {
   };
 }
 
-function fromHarrierError({ code, message, field, cause }: HarrierError): ConnectError {
+function fromHarrierError({ code, message, field, retryAfterMs, cause }: HarrierError): ConnectError {
+  if (retryAfterMs !== undefined) return retryLaterError(message, CODES[code], retryAfterMs);
   if (field !== undefined) return fieldError(field, message, CODES[code], cause);
   return new ConnectError(message, CODES[code], undefined, undefined, cause);
 }

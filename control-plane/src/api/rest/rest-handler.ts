@@ -40,7 +40,7 @@ interface PreparedRoute extends RestRoute {
  * and ends in the same code.
  */
 export function createRestHandler(implemented: readonly ImplementedService[], options: CallOptions): TryHandler {
-  const { gate, limits, logger, observe, shutdownSignal } = options;
+  const { bodies, gate, limits, logger, observe, shutdownSignal } = options;
   const table = createRouteTable(
     implemented.flatMap(({ service, implementation }) =>
       service.methods.flatMap((method) => prepare(method, implementation, options.interceptors)),
@@ -85,8 +85,8 @@ export function createRestHandler(implemented: readonly ImplementedService[], op
   }
 
   async function readJsonBody(request: HttpRequest): Promise<Buffer> {
-    const body = await readBody(request, limits.maxRequestBytes).catch((error: ConnectError) => {
-      if (error.code === Code.ResourceExhausted) throw refusal(413, error);
+    const body = await readBody(request, limits.maxRequestBytes, bodies).catch((error: ConnectError) => {
+      if (error.code === Code.ResourceExhausted && !error.metadata.has('retry-after')) throw refusal(413, error);
       throw error;
     });
     // `curl -X POST` without data declares a form.
