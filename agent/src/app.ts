@@ -7,6 +7,7 @@ import { createDockerParts } from './docker-parts.ts';
 import { EnvironmentRegistry } from './environment/environment-registry.ts';
 import { chooseIndexes } from './environment/index-policy.ts';
 import { InlineEnvironment } from './environment/inline-environment.ts';
+import { NodejsEnvironment } from './environment/nodejs-environment.ts';
 import { createPackageProviders } from './environment/package-providers.ts';
 import type { Executor } from './executor/executor.ts';
 import { launcherEvents } from './executor/launcher-events.ts';
@@ -68,6 +69,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   const told = {
     isolation: create(IsolationSchema),
     python: undefined as string | undefined,
+    launcherPid: undefined as number | undefined,
     spoolBytes: 0,
     draining: false,
   };
@@ -112,7 +114,11 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
         onLoad: (load) => {
           told.spoolBytes = load.spool_bytes;
         },
-        onLauncher: (pid) => docker.pool.onLauncher(pid),
+        onLauncher: (pid) => {
+          docker.pool.onLauncher(pid);
+          if (pid !== told.launcherPid && told.launcherPid !== undefined) void nodejs.look();
+          told.launcherPid = pid;
+        },
         onAttached: (tenant, key) => docker.pool.onAttached(tenant, key),
         onDetached: (_, key, reason) => docker.pool.onDetached(key, reason),
       }),
@@ -133,6 +139,17 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   });
   environments.add(docker.environment);
   table.addExecutor(docker.executor);
+  const needsSandbox = () =>
+    told.isolation.level === Level.NONE ? 'environments need the sandbox, which this agent runs without' : undefined;
+  const nodejs = new NodejsEnvironment({
+    searchPath: config.searchPath,
+    runs,
+    unavailable: needsSandbox,
+    onSupportChange: () => environments.supportChanged(),
+    logger,
+  });
+  environments.add(nodejs);
+  cleanup.defer(() => nodejs.close());
   const packages = await createPackageProviders({
     settings: config.environments,
     indexUrl: config.indexUrl,
@@ -141,8 +158,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     runs,
     retire: (tenant, startKey) => launcher.retire(tenant, startKey),
     python: () => told.python,
-    unavailable: () =>
-      told.isolation.level === Level.NONE ? 'environments need the sandbox, which this agent runs without' : undefined,
+    unavailable: needsSandbox,
     logger,
   });
   cleanup.defer(() => packages.close());
@@ -275,7 +291,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   cleanup.defer(() => launcher.close());
   cleanup.defer(() => hardware.stop());
   cleanup.defer(() => docker.close());
-  await Promise.all([launcher.open(), hardware.start(HARDWARE_DEADLINE_MS), docker.open()]);
+  await Promise.all([launcher.open().then(() => nodejs.look()), hardware.start(HARDWARE_DEADLINE_MS), docker.open()]);
   if (told.isolation.level === Level.NONE) {
     if (!config.allowUnsandboxed) {
       const message = `the launcher on ${config.launcherSocketPath} runs code without a sandbox; stop it, or allow it with --allow-unsandboxed`;

@@ -14,8 +14,10 @@ function setUp() {
   return { registry, venv, onSupportChange };
 }
 
-const venvSpec = create(EnvironmentSchema, { kind: { case: 'venv', value: {} } });
-const dockerSpec = create(EnvironmentSchema, { kind: { case: 'docker', value: {} } });
+/** A request for code of a language in a kind of environment. */
+function request(kind: 'inline' | 'venv' | 'docker', language = 'python') {
+  return { environment: create(EnvironmentSchema, { kind: { case: kind, value: {} } }), language };
+}
 
 test('what cannot be prepared is told with its reason', () => {
   const { registry, venv } = setUp();
@@ -42,10 +44,20 @@ test('a change is told once', () => {
 
 test('a provider is found while it can prepare', () => {
   const { registry, venv } = setUp();
-  expect(registry.find(venvSpec)).toEqual({ provider: venv });
+  expect(registry.find(request('venv'))).toEqual({ provider: venv });
   venv.reason = 'uv is not there';
-  expect(registry.find(venvSpec)).toEqual({ reason: 'no environment "venv" on this agent: uv is not there' });
-  expect(registry.find(dockerSpec)).toEqual({ reason: 'this agent has no environment "docker"; it has inline' });
+  expect(registry.find(request('venv'))).toEqual({ reason: 'no environment "venv" on this agent: uv is not there' });
+  expect(registry.find(request('docker'))).toEqual({ reason: 'this agent has no environment "docker"; it has inline' });
+});
+
+test.each([
+  ['inline', 'python', 'has inline'],
+  ['inline', '', 'has inline'],
+  ['inline', 'nodejs', 'this agent has no environment "nodejs"; it has inline, venv'],
+  ['venv', 'nodejs', 'has venv'],
+] as const)('%s for %j', (kind, language, expected) => {
+  const found = setUp().registry.find(request(kind, language));
+  expect('reason' in found ? found.reason : `has ${found.provider.kind}`).toBe(expected);
 });
 
 test('inline is always there, with nothing to lock', async () => {

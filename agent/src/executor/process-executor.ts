@@ -6,7 +6,7 @@ import type { Launcher } from '../launcher/launcher.ts';
 import type { AttemptKey, CancelReason, Executor, StartRefusal } from './executor.ts';
 import { startMessage } from './start-message.ts';
 
-/** Python code and commands as processes of the launcher: in its sandbox, or in a container that is attached to it. */
+/** Code and commands as processes of the launcher: in its sandbox, or in a container that is attached to it. */
 export class ProcessExecutor implements Executor {
   readonly kind = 'process';
   readonly #launcher: Launcher;
@@ -19,9 +19,11 @@ export class ProcessExecutor implements Executor {
   }
 
   start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined {
-    const start = startMessage(assignment, { environment: prepared.start, prelude, indexHosts: this.#indexHosts });
+    const { start: environment, scriptCommand } = prepared;
+    const options = { environment, scriptCommand, prelude, indexHosts: this.#indexHosts };
+    const start = startMessage(assignment, options);
     if (start === undefined) {
-      const message = 'this agent runs python and command, and the assignment is neither';
+      const message = 'this agent has nothing that runs what the assignment holds';
       return { error: { code: Code.POLICY_DENIED, message }, requeue: false };
     }
     try {

@@ -63,6 +63,16 @@ test('a command gets the input alone', () => {
   expect(Buffer.concat(start?.body ?? []).toString()).toBe('{"a":1}');
 });
 
+test('source text in another language goes to the program that runs it', () => {
+  const value = { language: 'nodejs', source: 'ä', handler: 'run', filename: 'm.js' };
+  const scriptCommand = (memoryBytes: number) => ['node', `--memory=${memoryBytes}`];
+  const start = startOf({ case: 'script', value } as never, { scriptCommand });
+  const script = { kind: 'script', argv: ['node', '--memory=1'], handler: 'run', filename: 'm.js', code_bytes: 2 };
+  expect(start?.message).toMatchObject({ ...script, input_bytes: 7, reuse_key: null });
+  expect(Buffer.concat(start?.body ?? []).toString()).toBe('ä{"a":1}');
+  expect(startOf({ case: 'script', value } as never)).toBeUndefined();
+});
+
 test('what was prepared goes with it, and what the preparation wrote stands before code and input', () => {
   const environment = { key: 'venv-1', python: '/environment/bin/python' };
   const prelude = Buffer.from('Installing…');

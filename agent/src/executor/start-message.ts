@@ -1,6 +1,7 @@
 import type { Duration } from '@bufbuild/protobuf/wkt';
 import type { Assignment } from '@harrier/shared/gen/link';
 import type { Limits } from '@harrier/shared/gen/module';
+import type { PreparedEnvironment } from '../environment/environment.ts';
 import type { StartEnvironment, StartLimits, StartMessage } from '../launcher/messages.ts';
 import { startNetwork } from './start-network.ts';
 
@@ -12,6 +13,8 @@ const DEFAULT_PROCESSES = 512;
 export interface StartOptions {
   /** Undefined: the launcher's own interpreter. */
   environment: StartEnvironment | undefined;
+  /** The program that runs source text which is not Python; absent: there is none. */
+  scriptCommand?: PreparedEnvironment['scriptCommand'];
   /** What the preparation wrote: the beginning of standard error, which the control plane gets from the agent. */
   prelude: Uint8Array;
   /** What calls with network INDEX may reach, each `HOST:PORT`. */
@@ -21,7 +24,7 @@ export interface StartOptions {
 /** An assignment as the launcher takes it; undefined when its program is of a kind that the launcher does not run. */
 export function startMessage(
   assignment: Assignment,
-  { environment, prelude, indexHosts }: StartOptions,
+  { environment, scriptCommand, prelude, indexHosts }: StartOptions,
   nowMs: number = Date.now(),
 ): { message: StartMessage; body: Uint8Array[] } | undefined {
   const { ref, tenant, program, inputJson } = assignment;
@@ -64,6 +67,13 @@ export function startMessage(
       },
       body: [...head, code, inputJson],
     };
+  }
+  if (program.case === 'script' && scriptCommand !== undefined) {
+    const { source, handler, filename } = program.value;
+    const code = Buffer.from(source, 'utf8');
+    const argv = scriptCommand(common.limits.memory_bytes);
+    const script = { kind: 'script', argv, handler, filename, code_bytes: code.length, reuse_key: null } as const;
+    return { message: { ...common, ...script }, body: [...head, code, inputJson] };
   }
   if (program.case === 'command') {
     return {

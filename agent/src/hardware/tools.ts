@@ -17,6 +17,7 @@ const TOOLS: readonly { name: string; command: string; args: readonly string[] }
   { name: 'micromamba', command: 'micromamba', args: ['--version'] },
   { name: 'slurm', command: 'sbatch', args: ['--version'] },
   { name: 'bubblewrap', command: 'bwrap', args: ['--version'] },
+  { name: 'nodejs', command: 'node', args: ['--version'] },
   { name: 'uv', command: 'uv', args: ['--version'] },
 ];
 const PYTHON = /^python3(\.\d+)?$/;

@@ -154,7 +154,7 @@ export class AttemptTable implements PreparationsEvents {
       return;
     }
     const request = requestOfAssignment(assignment);
-    const found = this.#options.environments.find(request.environment);
+    const found = this.#options.environments.find(request);
     if ('reason' in found) {
       this.#reject(assignment, tryElsewhere(found.reason));
       return;

@@ -44,7 +44,7 @@ export class Resolutions {
     signal: AbortSignal,
   ): Promise<Omit<MessageInitShape<typeof ResolvedSchema>, '$typeName' | '$unknown' | 'id'>> {
     const request = requestOfResolve(resolve);
-    const found = this.#options.environments.find(request.environment);
+    const found = this.#options.environments.find(request);
     if ('reason' in found) return { error: failure(Code.ENVIRONMENT_FAILED, found.reason) };
     try {
       const { lock, sizeBytes, held } = await found.provider.resolve(request, signal);

@@ -68,7 +68,14 @@ interface StartCommon extends AttemptFields {
 /** The body is the code, then the input. */
 export type StartMessage =
   | (StartCommon & { kind: 'python'; handler: string; filename: string; code_bytes: number })
-  | (StartCommon & { kind: 'command'; argv: readonly string[] });
+  | (StartCommon & { kind: 'command'; argv: readonly string[] })
+  | (StartCommon & {
+      kind: 'script';
+      argv: readonly string[];
+      handler: string;
+      filename: string;
+      code_bytes: number;
+    });
 
 export type CancelReason = 'cancel' | 'shutdown';
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { HarrierError } from '@harrier/shared';
 import type { Launcher, LauncherEvents } from './launcher.ts';
-import type { FinishedMessage, StartEnvironment, StartLimits, StartNetwork } from './messages.ts';
+import type { FinishedMessage, StartEnvironment, StartLimits, StartMessage, StartNetwork } from './messages.ts';
 
 /** Names of private runs start with it; executions of callers are UUIDs. */
 const PREFIX = 'private:';
@@ -11,7 +11,9 @@ const CANCEL_GRACE_MS = 1_000;
 export interface PrivateCommand {
   tenant: string;
   argv: readonly string[];
-  /** Goes to standard input. */
+  /** What the command, a runner, is to run; absent: it is a command like any other. */
+  script?: { source: string; handler: string; filename: string };
+  /** Goes to standard input, or to the script. */
   input: Uint8Array;
   variables: Readonly<Record<string, string>>;
   /** Of this run alone: its sandbox ends with it. */
@@ -60,26 +62,29 @@ export class PrivateRuns {
     this.#runs.set(execution, { command, read, signal, uncertain: false, resolve, reject });
     signal.addEventListener('abort', stop, { once: true });
     try {
-      const started = launcher.startAttempt(
-        {
-          type: 'start',
-          kind: 'command',
-          execution,
-          attempt: 1,
-          tenant: command.tenant,
-          argv: command.argv,
-          input_bytes: command.input.length,
-          env: command.variables,
-          timeout_ms: command.timeoutMs,
-          grace_ms: CANCEL_GRACE_MS,
-          reuse_key: null,
-          limits: command.limits,
-          context: { execution_id: execution, attempt: 1, tenant: command.tenant, deadline: null },
-          environment: command.environment,
-          ...(command.network === undefined ? {} : { network: command.network }),
-        },
-        command.input,
-      );
+      const common = {
+        type: 'start',
+        execution,
+        attempt: 1,
+        tenant: command.tenant,
+        argv: command.argv,
+        input_bytes: command.input.length,
+        env: command.variables,
+        timeout_ms: command.timeoutMs,
+        grace_ms: CANCEL_GRACE_MS,
+        reuse_key: null,
+        limits: command.limits,
+        context: { execution_id: execution, attempt: 1, tenant: command.tenant, deadline: null },
+        environment: command.environment,
+        ...(command.network === undefined ? {} : { network: command.network }),
+      } as const;
+      const { source = '', handler = '', filename = '' } = command.script ?? {};
+      const code = Buffer.from(source);
+      const message: StartMessage =
+        command.script === undefined
+          ? { ...common, kind: 'command' }
+          : { ...common, kind: 'script', handler, filename, code_bytes: code.length };
+      const started = launcher.startAttempt(message, code, command.input);
       if (!started) throw lost();
       const end = await promise;
       signal.throwIfAborted();
