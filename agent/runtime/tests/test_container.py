@@ -199,9 +199,11 @@ class OtherUser(unittest.TestCase):
             launcher = support.Launcher(python=PYTHON)
             self.addCleanup(shutil.rmtree, launcher.directory)
             os.chown(launcher.directory, 12345, 12345)
+            # Where the checkout lies may be closed to that user.
+            runtime = shutil.copytree(support.RUNTIME_DIR, os.path.join(directory, "runtime"))
             command = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", PYTHON, "-I", "-S"]
             command += [
-                os.path.join(support.RUNTIME_DIR, "launcher.py"),
+                os.path.join(runtime, "launcher.py"),
                 "--socket",
                 launcher.path,
                 "--spool",
