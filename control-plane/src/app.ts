@@ -113,6 +113,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     decideLock: async ({ tenantId, program }, lock) =>
       program.kind === 'module' ? await modules.decideLock(tenantId, program.stored, lock) : lock,
     release: (agentId, executionId) => scheduler.release(agentId, executionId),
+    whyNobody: (requirement) => scheduler.whyNobody(requirement),
     queued: () => scheduler.wake(),
     onFinished: (tracked) => observeEnd(tracked),
   });
@@ -120,7 +121,11 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     sql: cold,
     registry,
     logger,
-    requirementOf: async (waiting) => (await executions.resolveRow({ ...waiting, input_json: '{}' })).requirement,
+    requirementOf: async (waiting) => {
+      const { requirement } =
+        tracker.get(waiting.id)?.resolved ?? (await executions.resolveRow({ ...waiting, input_json: '{}' }));
+      return requirement;
+    },
     onClaimed: async (claimed) => {
       const resolved = tracker.get(claimed.id)?.resolved ?? (await executions.resolveRow(claimed));
       const times = {

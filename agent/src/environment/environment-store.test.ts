@@ -188,6 +188,14 @@ describe('eviction', () => {
     expect(existsSync(join(oldest?.tree ?? '', 'data'))).toBe(true);
   });
 
+  test('that could make no room is told before a build', async () => {
+    const store = await open(tempDir(), 1.5 * MIB);
+    const held = await build(store, 'k1', 2 * MIB);
+    expect(store.whyNoRoom()).toBe('no room for environments: those in use take 2 MiB of 1 MiB');
+    held.release();
+    expect(store.whyNoRoom()).toBeUndefined();
+  });
+
   test('of an environment that is built again gives it another key', async () => {
     const store = await open(tempDir(), 1.5 * MIB);
     const first = await build(store, 'k1', MIB);

@@ -161,8 +161,13 @@ export class AttemptTable implements PreparationsEvents {
     }
     const arrivedAtMs = this.#nowMs();
     const prepared = found.provider.prepared(request);
-    if (prepared === undefined) this.#prepare(ref, assignment, found.provider, request, arrivedAtMs);
-    else this.#startAtOnce(ref, assignment, prepared, arrivedAtMs);
+    if (prepared !== undefined) {
+      this.#startAtOnce(ref, assignment, prepared, arrivedAtMs);
+      return;
+    }
+    const noRoom = found.provider.refusal?.();
+    if (noRoom === undefined) this.#prepare(ref, assignment, found.provider, request, arrivedAtMs);
+    else this.#reject(assignment, { error: { code: Code.ENVIRONMENT_FAILED, message: noRoom }, requeue: true });
   }
 
   #startAtOnce(ref: AttemptKey, assignment: Assignment, prepared: PreparedEnvironment, arrivedAtMs: number): void {

@@ -1,7 +1,7 @@
 import { parseLabelSelector } from '@harrier/shared';
 import { describe, expect, test } from 'vitest';
 import type { Candidate } from '../agent-link/candidate.ts';
-import { explainWaiting, place, type Requirement } from './place.ts';
+import { canBePlaced, explainWaiting, place, type Requirement } from './place.ts';
 
 const agent = (name: string, fields: Partial<Candidate> = {}): Candidate => ({
   id: name,
@@ -40,6 +40,19 @@ describe('place', () => {
     const unfit = agent('unfit', { labels: { zone: 'eu' }, ...fields });
     expect(place(asks('zone=eu'), [unfit, fit])?.id).toBe('fit');
     expect(place(asks('zone=eu'), [unfit])).toBeUndefined();
+  });
+
+  test('leaves out an agent that has no room for the environment, and says so', () => {
+    const refusals = new Map([['small', 'no room for environments: 1 MiB free of 1024 MiB needed']]);
+    const large = agent('large', { active: 4 });
+    const agents = [agent('small'), large];
+    expect(place(asks('', { refusals }), agents)).toBeUndefined();
+    expect(canBePlaced(asks('', { refusals }), agents)).toBe(true);
+    expect(explainWaiting(asks('', { refusals }), agents)).toBe(
+      'small: no room for environments: 1 MiB free of 1024 MiB needed; large: all 4 slots are in use',
+    );
+    refusals.set(large.id, 'no room either');
+    expect(canBePlaced(asks('', { refusals }), agents)).toBe(false);
   });
 
   test('tells for every agent why it cannot', () => {

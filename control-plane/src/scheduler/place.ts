@@ -8,6 +8,8 @@ export interface Requirement {
   environment: string;
   /** All of them must match. */
   selectors: readonly LabelSelector[];
+  /** Agents that said a moment ago that they have no room for it, by id, with their words. Absent: none. */
+  refusals?: ReadonlyMap<string, string>;
 }
 
 /** The least loaded agent that can take an execution now; undefined when there is none. Ties go to the first. */
@@ -23,6 +25,12 @@ export function place(requirement: Requirement, candidates: Iterable<Candidate>)
     }
   }
   return best;
+}
+
+/** Whether an agent can take an execution, now or when it is not full any more. */
+export function canBePlaced(requirement: Requirement, candidates: Iterable<Candidate>): boolean {
+  for (const candidate of candidates) if (whyNot(requirement, candidate) === undefined) return true;
+  return false;
 }
 
 /** Why an execution waits: the failing constraint of every agent of its tenant. */
@@ -43,7 +51,8 @@ function whyNot(requirement: Requirement, candidate: Candidate): string | undefi
   const lack = lackOf(requirement.environment, candidate);
   if (lack !== undefined) return lack;
   const label = mismatch(requirement.selectors, candidate);
-  return label === undefined ? undefined : `labels do not match "${formatRequirement(label)}"`;
+  if (label !== undefined) return `labels do not match "${formatRequirement(label)}"`;
+  return requirement.refusals?.get(candidate.id);
 }
 
 /** Whether the agent's labels match all of the selectors. */

@@ -10,7 +10,7 @@ import {
 } from '../db/queries/claim-executions.ts';
 import { nextDueTime } from '../db/queries/queue-state.ts';
 import type { Sql } from '../db/sql.ts';
-import { explainWaiting, place, type Requirement } from './place.ts';
+import { canBePlaced, explainWaiting, place, type Requirement } from './place.ts';
 
 /** Entries looked at in one transaction. */
 const PAGE_ENTRIES = 250;
@@ -67,6 +67,11 @@ export class Scheduler {
 
   explain(requirement: Requirement): string {
     return explainWaiting(requirement, this.#options.registry.candidates());
+  }
+
+  /** As `explain`, when none of the linked agents can take it, also not later; undefined when one can. */
+  whyNobody(requirement: Requirement): string | undefined {
+    return canBePlaced(requirement, this.#options.registry.candidates()) ? undefined : this.explain(requirement);
   }
 
   /** Something entered the queue, or room appeared. */

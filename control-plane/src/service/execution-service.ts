@@ -264,7 +264,9 @@ export class ExecutionService {
     const due = dueReason(row.attempt > 0 ? row.queue_time : undefined);
     if (due !== undefined) return due;
     const request = row.request ?? new Uint8Array();
-    const { requirement } = await this.resolveRow({ ...row, tenant_id: tenantId, request, input_json: '{}' });
+    const { requirement } =
+      this.#options.tracker.get(row.id)?.resolved ??
+      (await this.resolveRow({ ...row, tenant_id: tenantId, request, input_json: '{}' }));
     return this.#options.scheduler.explain(requirement);
   }
 }

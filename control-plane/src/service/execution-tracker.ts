@@ -17,6 +17,7 @@ import type { LinkedAnswer } from '../agent-link/agent-session.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { type NewLogChunk, storedLogBytes } from '../db/queries/log-chunks.ts';
 import { type ActiveRow, listActiveOfAgent } from '../db/queries/read-executions.ts';
+import type { Requirement } from '../scheduler/place.ts';
 import { AttemptEndings, type AttemptEndingsOptions } from './attempt-endings.ts';
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
 import { outcomeOfResult, outcomeWithoutResult } from './attempt-outcome.ts';
@@ -31,6 +32,8 @@ export const FOREIGN_POLL_MS = 500;
 const CANCEL_GRACE_MS = 5_000;
 /** An agent sends at most 1 MiB of an attempt that is not stored; what is far beyond is not the protocol. */
 const MAX_UNSTORED_BYTES = 4 * 1024 * 1024;
+/** An agent without room for an environment is asked again after this: it may have come by some. */
+const ASK_FOR_ROOM_AGAIN_MS = 30_000;
 /** A claim that was committed but never sent, because the control plane failed in between, is older than this. */
 const UNFOLLOWED_AFTER_MS = 15_000;
 
@@ -38,6 +41,8 @@ export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'fo
   logs: GroupCommit<NewLogChunk, void>;
   /** The lock to install for an execution whose agent has found one: the first that was found for its module version. */
   decideLock: (resolved: ResolvedExecution, lock: string) => Promise<string>;
+  /** Why no agent can take an execution any more; undefined when one can. */
+  whyNobody: (requirement: Requirement) => string | undefined;
   /** Rebuilds what a stored row asks for. */
   resolveRow: (row: ActiveRow) => Promise<ResolvedExecution>;
 }
@@ -367,8 +372,19 @@ export class ExecutionTracker {
     if (tracked === undefined || tracked.ending) return;
     const code = rejected.error?.code || Code.SUBMIT_FAILED;
     const message = rejected.error?.message ?? 'the agent did not take the assignment';
-    if (rejected.requeue) await this.#endings.requeue(tracked, code, message);
-    else await this.#endings.end(tracked, outcomeWithoutResult(code, message, { stdout: 0, stderr: 0 }));
+    const nobody =
+      rejected.requeue && code === Code.ENVIRONMENT_FAILED
+        ? this.#nobodyHasRoom(tracked, agent.id, message)
+        : undefined;
+    if (rejected.requeue && nobody === undefined) await this.#endings.requeue(tracked, code, message);
+    else await this.#endings.end(tracked, outcomeWithoutResult(code, nobody ?? message, { stdout: 0, stderr: 0 }));
+  }
+
+  /** An agent has no room for the environment of an execution: the others are asked. Answers why none of them is left. */
+  #nobodyHasRoom({ resolved: { requirement } }: TrackedExecution, agentId: string, reason: string): string | undefined {
+    requirement.refusals.set(agentId, reason);
+    setTimeout(() => requirement.refusals.delete(agentId), ASK_FOR_ROOM_AGAIN_MS).unref();
+    return this.#options.whyNobody(requirement);
   }
 }
 

@@ -61,7 +61,7 @@ export interface ResolvedExecution {
   timeoutMs: number;
   limits: Limits;
   retryPolicy: RetryPolicy | undefined;
-  requirement: Requirement;
+  requirement: Requirement & { refusals: Map<string, string> };
 }
 
 /** Puts request, module and defaults together. @throws HarrierError invalid_argument */
@@ -99,6 +99,7 @@ export function resolveExecution(given: {
       tenantId: given.tenantId,
       environment: supportNeeded(environmentOf(program), languageOf(program)),
       selectors,
+      refusals: new Map(),
     },
   };
 }

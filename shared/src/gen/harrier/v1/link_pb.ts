@@ -1232,7 +1232,8 @@ export type AttemptRejected = Message<"harrier.v1.AttemptRejected"> & {
   error?: ExecutionError | undefined;
 
   /**
-   * Try another agent: nothing is wrong with the execution itself.
+   * Try another agent: nothing is wrong with the execution itself. With ENVIRONMENT_FAILED the agent has no room for the
+   * environment: it is not asked again for a while, and the execution fails with that when no other agent is left.
    *
    * @generated from field: bool requeue = 3;
    */
