@@ -2,7 +2,15 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
-import { type HostPort, isSecret, LINK_PATH, messageOf, SettingsReader, withoutCredentials } from '@harrier/shared';
+import {
+  armFailpoints,
+  type HostPort,
+  isSecret,
+  LINK_PATH,
+  messageOf,
+  SettingsReader,
+  withoutCredentials,
+} from '@harrier/shared';
 import { type DockerSettings, readDockerSettings } from './docker-settings.ts';
 import type { EnvironmentSettings } from './environment/package-providers.ts';
 import { readEnvironmentSettings } from './environment-settings.ts';
@@ -115,6 +123,9 @@ export function readConfig(
     searchPath: settings.text('PATH', '/usr/local/bin:/usr/bin:/bin'),
     instanceId: randomUUID(),
   };
+  const failpoints = settings.text('HARRIER_FAILPOINTS');
+  const wrong = failpoints === undefined ? undefined : armFailpoints(failpoints);
+  if (wrong !== undefined) settings.problems.push(`HARRIER_FAILPOINTS: ${wrong}`);
   if (settings.problems.length > 0) throw new ConfigError(settings.problems);
   return config;
 }

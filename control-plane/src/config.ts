@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import { type HostPort, SettingsReader } from '@harrier/shared';
+import { armFailpoints, type HostPort, SettingsReader } from '@harrier/shared';
 
 export interface Config {
   /** gRPC, Connect, REST and agent links. */
@@ -77,5 +77,8 @@ export function readConfig(overrides: Overrides): ConfigResult {
     logLevel: reader.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
     stopGraceMs: reader.integer('HARRIER_STOP_GRACE_S', 30, { min: 0, max: 3600 }) * 1000,
   };
+  const failpoints = reader.text('HARRIER_FAILPOINTS');
+  const wrong = failpoints === undefined ? undefined : armFailpoints(failpoints);
+  if (wrong !== undefined) reader.problems.push(`HARRIER_FAILPOINTS: ${wrong}`);
   return reader.problems.length > 0 ? { problems: reader.problems } : { config, environment: process.env };
 }

@@ -2,6 +2,7 @@ export { type BackoffOptions, cappedExponentialMs, fullJitterMs } from './backof
 export { type DirectoryLock, type DirectoryLockOptions, lockDirectory } from './directory-lock.ts';
 export { HarrierError, type HarrierErrorCode, type HarrierErrorOptions, messageOf } from './errors.ts';
 export { canMove, isFinal } from './execution-state.ts';
+export { AGENT_FAILPOINTS, armFailpoints, CONTROL_PLANE_FAILPOINTS, failpoint } from './failpoint.ts';
 export {
   formatRequirement,
   type LabelRequirement,

@@ -1,4 +1,4 @@
-import type { Logger } from '@harrier/shared';
+import { failpoint, type Logger } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type {
   AgentMessage,
@@ -239,6 +239,7 @@ export class AttemptTable implements PreparationsEvents {
 
   resultStored(ref: AttemptKey | undefined): void {
     const held = ref && this.#held.get(keyOf(ref));
+    failpoint('result-acknowledged');
     if (held?.state === 'finished') this.#forget(held);
     else if (held !== undefined) this.#drop(held, 'the control plane has a result');
   }
@@ -330,6 +331,7 @@ export class AttemptTable implements PreparationsEvents {
       return;
     }
     if (held.state !== 'finished') this.#finish(held, end);
+    failpoint('result-before-send');
     if (this.#forwards(held)) this.#options.send(resultMessage(held, end, held.prepareMs));
   }
 

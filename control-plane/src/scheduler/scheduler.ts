@@ -1,4 +1,4 @@
-import { type Logger, messageOf } from '@harrier/shared';
+import { failpoint, type Logger, messageOf } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import {
@@ -164,8 +164,10 @@ export class Scheduler {
           registry.reserveSlot(candidate.id, entry.id);
           taken.push({ id: entry.id, agentId: candidate.id });
         }
+        if (taken.length > 0) failpoint('claim-before-commit');
         return taken;
       });
+      if (taken.length > 0) failpoint('claim-committed');
     } catch (error) {
       for (const { id, agentId } of taken) registry.freeSlot(agentId, id);
       throw error;

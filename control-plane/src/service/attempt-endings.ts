@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { cappedExponentialMs, type Logger, messageOf } from '@harrier/shared';
+import { cappedExponentialMs, failpoint, type Logger, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { ServerMessageSchema } from '@harrier/shared/gen/link';
@@ -125,6 +125,7 @@ export class AttemptEndings {
       : retryDelayMs(tracked.resolved.retryPolicy, code, tracked.failures + 1);
     if (backoffMs === undefined) return false;
     const { current, resolved } = tracked;
+    failpoint('retry-before-commit');
     const due = await this.#store(() =>
       requeueExecution(this.#options.sql, {
         id: tracked.id,
@@ -144,6 +145,7 @@ export class AttemptEndings {
         pending: State.PENDING,
       }),
     );
+    failpoint('retry-committed');
     if (due === undefined) return false;
     if (!requeue) tracked.failures++;
     tracked.times.queueTime = due;
@@ -161,12 +163,14 @@ export class AttemptEndings {
     const outcome =
       cancelReason !== undefined && given.state !== State.SUCCEEDED ? asCancelled(given, cancelReason) : given;
     let row = finishedRow(resolved, current.attempt, current.agentId, outcome, tracked.log);
+    failpoint('result-before-commit');
     const times = await this.#store(() => this.#options.finishes.add(row)).catch((error: unknown) => {
       if (!isRefused(error)) throw error;
       const bare = outcomeWithoutResult(Code.INTERNAL, `the result could not be stored: ${messageOf(error)}`, NOTHING);
       row = finishedRow(resolved, current.attempt, current.agentId, bare, undefined);
       return this.#options.finishes.add(row);
     });
+    failpoint('result-committed');
     if (times === undefined) {
       // Another replica or a sweep ended it: what stands in the database is the truth.
       this.#options.forget(tracked);

@@ -1,4 +1,4 @@
-import { type Logger, messageOf } from '@harrier/shared';
+import { failpoint, type Logger, messageOf } from '@harrier/shared';
 import { LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type { GroupCommit } from '../db/group-commit.ts';
 import type { NewLogChunk } from '../db/queries/log-chunks.ts';
@@ -104,7 +104,9 @@ export class AttemptLog {
   async #write(chunks: NewLogChunk[]): Promise<void> {
     while (!this.#closed) {
       try {
+        failpoint('log-before-commit');
         await Promise.all(chunks.map((chunk) => this.#options.writer.add(chunk)));
+        failpoint('log-committed');
         return;
       } catch (error) {
         const { executionId, attempt, logger } = this.#options;

@@ -1,6 +1,6 @@
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
-import { HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
+import { failpoint, HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import {
   type CreateExecutionRequest,
@@ -91,7 +91,9 @@ export class ExecutionService {
     const agentId = scheduler.reserve(resolved.requirement, resolved.id);
     let createTime: Date | undefined;
     try {
+      failpoint('accept-before-commit');
       createTime = await this.#options.inserts.add(newRow(resolved, encoded.toString('base64'), agentId));
+      failpoint('accept-committed');
     } catch (error) {
       if (agentId !== undefined) scheduler.release(agentId, resolved.id);
       throw error;
