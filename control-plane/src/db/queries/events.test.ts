@@ -3,6 +3,7 @@ import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { startDatabase } from '../../test-support/real-database.ts';
+import { finishedRow, insertExecution } from '../../test-support/stored-executions.ts';
 import type { Sql } from '../sql.ts';
 import { uuidv7 } from '../uuid.ts';
 import { ensureTenant } from './api-keys.ts';
@@ -10,7 +11,7 @@ import { cancelExecution } from './cancel-execution.ts';
 import { claimExecutions } from './claim-executions.ts';
 import { BEFORE_ALL_EVENTS, type EventPosition, readEvents, readerPosition, saveReaderPosition } from './events.ts';
 import { type FinishedExecution, finishExecutions } from './finish-executions.ts';
-import { insertExecutions, type NewExecution } from './insert-executions.ts';
+import type { NewExecution } from './insert-executions.ts';
 import { refuseExecution } from './refuse-execution.ts';
 import { requeueExecution } from './requeue-execution.ts';
 import { startExecutions } from './start-executions.ts';
@@ -83,6 +84,7 @@ describe('events of executions', () => {
       failure: true,
       backoffMs: 0,
       pending: State.PENDING,
+      replicaId: randomUUID(),
     });
     await claimExecutions(sql, { assigned: State.ASSIGNED, limit: 10, after: undefined }, async (waiting) =>
       waiting.map((entry) => ({ id: entry.id, agentId })),
@@ -135,54 +137,12 @@ describe('reading', () => {
   });
 });
 
-async function create(fields: Partial<NewExecution>): Promise<string> {
-  const id = uuidv7();
-  const row: NewExecution = {
-    id,
-    tenant_id: tenantId,
-    state: State.PENDING,
-    attempt: 0,
-    agent_id: null,
-    module_id: null,
-    module: null,
-    version: null,
-    task_class: 'cpu_short',
-    labels: null,
-    priority: 0,
-    request: '',
-    input_json: '{}',
-    json_text: false,
-    idempotency_key: null,
-    ...fields,
-  };
-  await insertExecutions(sql, [row]);
-  return id;
+function create(fields: Partial<NewExecution>): Promise<string> {
+  return insertExecution(sql, { tenant_id: tenantId, ...fields });
 }
 
 function finished(id: string, fields: Partial<FinishedExecution>): FinishedExecution {
-  return {
-    id,
-    tenant_id: tenantId,
-    attempt: 1,
-    agent_id: agentId,
-    state: State.SUCCEEDED,
-    output_json: '{}',
-    error_code: null,
-    error_message: null,
-    error_details: null,
-    exit_code: null,
-    stdout_tail: null,
-    stderr_tail: null,
-    stdout_bytes: 0,
-    stderr_bytes: 0,
-    stdout_truncated: false,
-    stderr_truncated: false,
-    cpu_ms: null,
-    max_rss_bytes: null,
-    prepare_ms: null,
-    run_ms: null,
-    ...fields,
-  };
+  return finishedRow({ id, tenant_id: tenantId, agent_id: agentId, ...fields });
 }
 
 async function told(executionId: string): Promise<unknown[][]> {
