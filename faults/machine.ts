@@ -2,13 +2,14 @@ import { until } from '../test/support/wait.ts';
 import { audit, type Verdict } from './auditor.ts';
 import type { ExecutionEvidence, RoundEvidence } from './evidence.ts';
 import type { Fault } from './faults/fault.ts';
+import { FAULTS } from './faults/table.ts';
 import type { Round } from './plan.ts';
 import { Random } from './random.ts';
 import { Caller } from './workload/caller.ts';
 import { untilRuns } from './workload/probe.ts';
 import { countUnfinished, readRecords } from './world/observer.ts';
 import { Witness } from './world/witness.ts';
-import type { World } from './world/world.ts';
+import { World } from './world/world.ts';
 
 /** After a fault everything has to be over by then; reached only by what is lost. */
 const SETTLE_MS = 90_000;
@@ -17,10 +18,38 @@ const CLEAR_MS = 10_000;
 /** Code gives a sign of life more often than that. */
 const SILENCE_MS = 1_000;
 
-/** Runs one round in a world and says what the auditor found. */
-export async function runRound(world: World, round: Round, fault: Fault): Promise<Verdict> {
-  const evidence = await gatherRound(world, round, fault);
-  return audit(evidence);
+export interface MachineOptions {
+  rounds: readonly Round[];
+  /** Whether there is a Docker engine for it. */
+  docker: boolean;
+  /** Tells a person how it goes, a line at a time. */
+  say: (text: string) => void;
+}
+
+/** Runs all rounds in one world. @returns what was found, and what stayed when all was stopped */
+export async function runMachine({ rounds, docker, say }: MachineOptions): Promise<{
+  verdicts: Verdict[];
+  left: string[];
+}> {
+  const world = await World.start({ replicas: 2, agents: 3, docker });
+  const verdicts: Verdict[] = [];
+  try {
+    for (const round of rounds) {
+      const fault = FAULTS[round.fault];
+      if (fault === undefined) throw new Error(`there is no fault "${round.fault}"`);
+      const startMs = performance.now();
+      const verdict = audit(await gatherRound(world, round, fault));
+      verdicts.push(verdict);
+      const tookS = ((performance.now() - startMs) / 1000).toFixed(1);
+      say(`round ${round.number} of ${rounds.length}, ${round.fault}: ${tookS} s, ${verdict.findings.length} findings`);
+      for (const { offence, count, message } of verdict.findings) say(`  ${offence} (${count}): ${message}`);
+    }
+  } catch (error) {
+    say(world.lastLogs());
+    await world.stop().catch(() => undefined);
+    throw error;
+  }
+  return { verdicts, left: await world.stop() };
 }
 
 /** Runs the executions of a round with the fault in the middle, and gathers what everybody says of them afterwards. */
@@ -42,7 +71,7 @@ export async function gatherRound(world: World, round: Round, fault: Fault): Pro
   const endedByThemselves = await world.restore();
   const keys = round.executions.map(({ key }) => key);
   await settled(SETTLE_MS, async () => (await countUnfinished(world.sql, keys)) === 0);
-  await settled(CLEAR_MS, () => world.orphanProcesses().length === 0);
+  await settled(CLEAR_MS, () => world.orphanProcesses().length === 0 && world.callContainers().length === 0);
   const lastMark = () => Math.max(0, ...keys.flatMap((key) => world.witness.marksOf(key).map(({ timeMs }) => timeMs)));
   await settled(CLEAR_MS, () => Witness.nowMs() - lastMark() > SILENCE_MS);
   const quietAtMs = Witness.nowMs() - SILENCE_MS;
@@ -62,7 +91,7 @@ export async function gatherRound(world: World, round: Round, fault: Fault): Pro
     quietAtMs,
     executions,
     orphanProcesses: world.orphanProcesses(),
-    orphanContainers: [],
+    orphanContainers: world.callContainers(),
     recoveryMs,
     endedByThemselves,
   };

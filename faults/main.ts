@@ -1,47 +1,63 @@
 import { parseArgs } from 'node:util';
 import { removeWorkspace } from '../test/support/workspace.ts';
 import { FAULTS } from './faults/table.ts';
-import { runRound } from './machine.ts';
-import { makePlan } from './plan.ts';
+import { runMachine } from './machine.ts';
+import { missingOf } from './needs.ts';
+import { type Kind, makePlan } from './plan.ts';
 import { isClean, renderTable, summarize } from './report.ts';
-import { World } from './world/world.ts';
 
-// npm run faults -- --seed N --executions N [--fault NAME]...: docs/faults.md
+// npm run faults -- --seed N --executions N [--fault NAME]…: docs/faults.md
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
-    executions: { type: 'string', default: '2000' },
-    fault: { type: 'string', multiple: true, default: Object.keys(FAULTS) },
-  },
-});
-process.exitCode = await main(Number(values.seed), Number(values.executions), values.fault);
+const DEFAULT_EXECUTIONS = 2_000;
+const EXIT_USAGE = 2;
 
-async function main(seed: number, executions: number, faults: readonly string[]): Promise<number> {
-  const unknown = faults.find((name) => !Object.hasOwn(FAULTS, name));
-  if (unknown !== undefined) {
-    process.stderr.write(`faults: there is no fault "${unknown}"; there are ${Object.keys(FAULTS).join(', ')}\n`);
-    return 2;
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  const options = readOptions();
+  if (typeof options === 'string') {
+    process.stderr.write(`faults: ${options}\n`);
+    return EXIT_USAGE;
   }
-  const rounds = makePlan({ seed, executions, faults, kinds: ['inline', 'command', 'venv'] });
-  process.stdout.write(`seed ${seed}: ${executions} executions in ${rounds.length} rounds\n`);
-  const world = await World.start({ replicas: 2, agents: 3 });
-  const verdicts = [];
-  for (const round of rounds) {
-    const fault = FAULTS[round.fault];
-    if (fault === undefined) continue;
-    const verdict = await runRound(world, round, fault);
-    verdicts.push(verdict);
-    process.stdout.write(
-      `${new Date().toISOString()} round ${round.number} ${round.fault}: ${verdict.findings.length} findings\n`,
-    );
-    for (const { offence, count, message } of verdict.findings)
-      process.stdout.write(`  ${offence} ${count}: ${message}\n`);
-  }
-  const left = await world.stop();
-  for (const text of left) process.stdout.write(`stayed: ${text}\n`);
+  const { seed, executions, faults } = options;
+  const docker = missingOf(['docker']).length === 0;
+  const kinds: Kind[] = ['inline', 'command', 'venv', ...(docker ? (['docker', 'container'] as const) : [])];
+  const rounds = makePlan({ seed, executions, faults, kinds });
+  say(`seed ${seed}: ${executions} executions in ${rounds.length} rounds, of ${kinds.join(', ')}`);
+  const { verdicts, left } = await runMachine({ rounds, docker, say });
   removeWorkspace();
+  for (const text of left) say(`stayed when all was stopped: ${text}`);
   const summaries = summarize(verdicts);
-  process.stdout.write(`\n${renderTable(summaries)}`);
+  say(`\n${renderTable(summaries)}`);
   return isClean(summaries) && left.length === 0 ? 0 : 1;
+}
+
+/** @returns what is wrong, as a text */
+function readOptions(): { seed: number; executions: number; faults: string[] } | string {
+  const { values } = parseArgs({
+    options: {
+      seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
+      executions: { type: 'string', default: String(DEFAULT_EXECUTIONS) },
+      fault: { type: 'string', multiple: true },
+    },
+  });
+  const [seed, executions] = [Number(values.seed), Number(values.executions)];
+  if (!Number.isSafeInteger(seed)) return `--seed must be a whole number, not "${values.seed}"`;
+  if (!Number.isSafeInteger(executions) || executions < 1) {
+    return `--executions must be a whole number from 1, not "${values.executions}"`;
+  }
+  const faults: string[] = [];
+  for (const name of values.fault ?? Object.keys(FAULTS)) {
+    const fault = Object.hasOwn(FAULTS, name) ? FAULTS[name] : undefined;
+    if (fault === undefined) return `there is no fault "${name}"; there are ${Object.keys(FAULTS).join(', ')}`;
+    const missing = missingOf(fault.needs).join(', ');
+    if (missing === '') faults.push(name);
+    else if (values.fault !== undefined) return `${name} cannot be done here; it needs: ${missing}`;
+    else say(`left out: ${name}, which needs: ${missing}`);
+  }
+  return { seed, executions, faults };
+}
+
+function say(text: string): void {
+  process.stdout.write(`${text}\n`);
 }

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { Agent } from '../../test/support/agent.ts';
 import { directory } from '../../test/support/workspace.ts';
 import { AgentNetwork } from './agent-network.ts';
@@ -18,6 +19,7 @@ export interface AgentHostOptions {
 
 /** Enough for the load of a round on a machine with two cores. */
 const SLOTS = 8;
+const DISK_BYTES = 512 * 1024 * 1024;
 
 /** A host with an agent: its network, what stands between it and the replicas, and the processes. */
 export class AgentHost {
@@ -37,14 +39,17 @@ export class AgentHost {
     const { number, world, joinToken, release, env, replicaPorts } = options;
     const name = `agent-${number}`;
     // Without root all share the network of the host, and cuts happen in the proxy.
-    const network = process.getuid?.() === 0 ? AgentNetwork.create(world, number) : undefined;
+    const network = isRoot() ? AgentNetwork.create(world, number) : undefined;
     const address = network?.address ?? '127.0.0.1';
+    const dataDirectory = directory('a');
+    // A disk of its own, which can be filled without harm to anybody else.
+    if (isRoot()) execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES},mode=755`, 'tmpfs', dataDirectory]);
     const proxy = await LinkProxy.listen(address, replicaPorts);
     const agent = Agent.start({
       name,
       serverUrl: `http://${address}:${proxy.port}`,
       joinToken,
-      dataDirectory: directory('a'),
+      dataDirectory,
       labels: { host: name },
       slots: SLOTS,
       wrapper: network?.wrapper ?? [],
@@ -81,5 +86,10 @@ export class AgentHost {
     await this.agent.remove();
     await this.proxy.close();
     this.#network?.remove();
+    if (isRoot()) execFileSync('umount', ['--lazy', this.agent.dataDirectory]);
   }
+}
+
+function isRoot(): boolean {
+  return process.getuid?.() === 0;
 }

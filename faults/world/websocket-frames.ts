@@ -37,3 +37,9 @@ export function isDataFrame(part: Buffer): boolean {
   const opcode = (part[0] ?? 0) & 0x0f;
   return opcode === 2 || opcode === 0;
 }
+
+/** What a frame from a server carries: those are not masked. */
+export function framePayload(frame: Buffer): Buffer {
+  const length = (frame[1] ?? 0) & 0x7f;
+  return frame.subarray(length < 126 ? 2 : length === 126 ? 4 : 10);
+}

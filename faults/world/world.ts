@@ -1,6 +1,7 @@
 import { connect } from '../../control-plane/src/db/connection.ts';
 import type { Sql } from '../../control-plane/src/db/sql.ts';
 import type { Clients } from '../../test/support/clients.ts';
+import { PYTHON_IMAGE, TestEngine } from '../../test/support/docker-engine.ts';
 import { ExternalPostgres } from '../../test/support/postgres.ts';
 import { directory } from '../../test/support/workspace.ts';
 import { untilRuns } from '../workload/probe.ts';
@@ -15,6 +16,8 @@ import { Witness } from './witness.ts';
 export interface WorldOptions {
   replicas: number;
   agents: number;
+  /** With an engine of its own. */
+  docker: boolean;
 }
 
 type Undo = () => Promise<void>;
@@ -33,12 +36,14 @@ export class World {
   readonly agents: readonly AgentHost[];
   readonly witness: Witness;
   readonly surroundings: Surroundings;
+  /** All agents use it; undefined: none. */
+  readonly docker: TestEngine | undefined;
   /** What ends each part, in the order in which they were started. */
   readonly #undo: readonly Undo[];
   #turn = 0;
 
   private constructor(
-    parts: Pick<World, 'database' | 'sql' | 'replicas' | 'agents' | 'witness' | 'surroundings'>,
+    parts: Pick<World, 'database' | 'sql' | 'replicas' | 'agents' | 'witness' | 'surroundings' | 'docker'>,
     undo: readonly Undo[],
   ) {
     this.#undo = undo;
@@ -48,6 +53,7 @@ export class World {
     this.agents = parts.agents;
     this.witness = parts.witness;
     this.surroundings = parts.surroundings;
+    this.docker = parts.docker;
   }
 
   /** Starts everything; nothing is left when that fails. */
@@ -66,6 +72,11 @@ export class World {
     undo.push(async () => witness.close());
     const database = await ExternalPostgres.start();
     undo.push(async () => database.stop());
+    const docker = options.docker ? new TestEngine('harrier-faults') : undefined;
+    if (docker !== undefined) {
+      await docker.start();
+      undo.push(() => docker.leave());
+    }
     const sql = connect({ url: database.url }, 2);
     undo.push(() => sql.end());
     const replicas: ReplicaHost[] = [];
@@ -85,13 +96,16 @@ export class World {
       const host = await AgentHost.start({
         ...{ number, world: process.pid, release, joinToken: await first.controlPlane.joinToken() },
         replicaPorts: () => preferred.map(({ controlPlane }) => controlPlane.port),
-        env: { HARRIER_AGENT_PYTHON: witness.python },
+        env: { HARRIER_AGENT_PYTHON: witness.python, ...dockerSettings(docker) },
       });
       undo.push(() => host.remove());
       agents.push(host);
     }
-    const surroundings = { witness: [witness.pipe, witness.listenIn(release.runtime, '/harrier')], image: '' };
-    const world = new World({ database, sql, replicas, agents, witness, surroundings }, undo);
+    const surroundings = {
+      witness: [witness.pipe, witness.listenIn(release.runtime, '/harrier')],
+      image: PYTHON_IMAGE,
+    };
+    const world = new World({ database, sql, replicas, agents, witness, surroundings, docker }, undo);
     const selectors = agents.map(({ selector }) => selector);
     const running = await untilRuns(() => world.clients(), selectors, 'start', AbortSignal.timeout(START_MS));
     if (!running) throw new Error(`the agents do not run anything:\n${world.lastLogs()}`);
@@ -122,6 +136,11 @@ export class World {
     return orphanProcesses(parents, (pid) => this.witness.isOwn(pid));
   }
 
+  /** Containers of calls, also ended ones; warm containers stay while their agent does. */
+  callContainers(): string[] {
+    return this.#containers('--filter', 'label=harrier.role=run');
+  }
+
   /** Processes that should run and do not; they are started again. */
   async restore(): Promise<string[]> {
     const ended: string[] = [];
@@ -149,8 +168,21 @@ export class World {
   /** Ends everything. @returns processes that stayed all the same */
   async stop(): Promise<string[]> {
     for (const host of this.agents) await host.remove();
-    const left = this.orphanProcesses();
+    const left = [...this.orphanProcesses(), ...this.callContainers()];
+    for (const line of this.#containers()) this.docker?.docker('rm', '--force', line.split(' ')[0] ?? '');
     for (const step of this.#undo.slice(0, -this.agents.length).reverse()) await step();
     return left;
   }
+
+  #containers(...filters: string[]): string[] {
+    if (this.docker === undefined) return [];
+    const list = this.docker.docker('ps', '--all', ...filters, '--format', '{{.Names}} {{.Status}}');
+    return list.split('\n').filter((line) => line !== '');
+  }
+}
+
+/** Any agent may run the image of the tests, in its engine. */
+function dockerSettings(docker: TestEngine | undefined): Record<string, string> {
+  if (docker === undefined) return {};
+  return { HARRIER_AGENT_DOCKER_HOST: `unix://${docker.socket}`, HARRIER_AGENT_ALLOWED_IMAGES: PYTHON_IMAGE };
 }

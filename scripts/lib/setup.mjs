@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { accessSync, constants, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, globSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { ENVIRONMENT, mustRun, ROOT, runCommand, SetupError } from './run-command.mjs';
 
@@ -22,6 +22,10 @@ export const SYSTEM_PACKAGES = {
   // Makes the tree of an image where no registry can be reached.
   debootstrap: () => onPath('debootstrap'),
   postgresql: () => onPath('initdb') || debianPostgres() !== undefined,
+  // Moves the clock of a process, for `npm run faults`.
+  libfaketime: () => globSync('/usr/lib/*/faketime/libfaketimeMT.so.1').length > 0,
+  iptables: () => onPath('iptables'),
+  iproute2: () => onPath('ip'),
 };
 
 /** Installs the npm packages of the lock file when they are missing or other ones. */

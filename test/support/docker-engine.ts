@@ -17,58 +17,139 @@ import { until } from './wait.ts';
 
 /** Images and their trees are made once and stay: below the user's cache, not in the repository. */
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'harrier', 'test-docker');
-/** Short, so that the sockets in it have short paths. */
-const RUNTIME = '/run/harrier-test-docker';
-/** A file for each run of tests that uses the engine, named after its process. */
-const USERS = join(RUNTIME, 'users');
 const RUN = process.env.HARRIER_TEST_RUN ?? String(process.pid);
-const LOG = join(RUNTIME, 'dockerd.log');
-
-/** A Docker engine of the tests' own: no network, no bridge, no part in an engine that the host may have. */
-export const DOCKER_SOCKET = join(RUNTIME, 'docker.sock');
 
 /** Debian with Python, and what Node.js needs, made from Debian's packages: no registry can be reached from everywhere. */
 export const PYTHON_IMAGE = 'harrier-test/python:3';
 
 const INSTALL = 'apt-get install -y --no-install-recommends docker.io debootstrap';
 
-/** Starts the engine, unless it runs, with the image of Python in it. */
-export async function startDockerEngine(): Promise<void> {
-  for (const program of ['dockerd', 'debootstrap']) {
-    if (spawnSync('which', [program]).status !== 0) throw new Error(`${program} is missing; install with: ${INSTALL}`);
+/** A Docker engine of the tests' own: no network, no bridge, no part in an engine that the host may have. */
+export class TestEngine {
+  readonly socket: string;
+  readonly #runtime: string;
+  readonly #data: string;
+
+  /** @param name tells engines of this host apart; short, so that the paths of its sockets are */
+  constructor(name: string) {
+    this.#runtime = join('/run', name);
+    this.#data = join(CACHE, name === DEFAULT_NAME ? 'data' : `data-${name}`);
+    this.socket = join(this.#runtime, 'docker.sock');
   }
-  if (process.getuid?.() !== 0) throw new Error('the tests of Docker start an engine of their own, which takes root');
-  mkdirSync(CACHE, { recursive: true });
-  mkdirSync(USERS, { recursive: true });
-  // The engine is shared by the files of a run, and by runs that go on at the same time: the last one ends it.
-  writeFileSync(join(USERS, RUN), '');
-  if (!answers()) await launch();
-  if (docker('image', 'ls', '--quiet', PYTHON_IMAGE) === '') docker('import', pythonTree(), PYTHON_IMAGE);
+
+  /** Starts it, unless it runs, with the image of Python in it. */
+  async start(): Promise<void> {
+    for (const program of ['dockerd', 'debootstrap']) {
+      if (spawnSync('which', [program]).status !== 0)
+        throw new Error(`${program} is missing; install with: ${INSTALL}`);
+    }
+    if (process.getuid?.() !== 0) throw new Error('the tests of Docker start an engine of their own, which takes root');
+    mkdirSync(CACHE, { recursive: true });
+    mkdirSync(this.#users, { recursive: true });
+    // The engine is shared by the files of a run, and by runs that go on at the same time: the last one ends it.
+    writeFileSync(join(this.#users, RUN), '');
+    if (!this.#answers()) await this.#launch();
+    if (this.docker('image', 'ls', '--quiet', PYTHON_IMAGE) === '') this.docker('import', pythonTree(), PYTHON_IMAGE);
+  }
+
+  /** Ends it unless another run of tests uses it. */
+  async leave(run: string = RUN): Promise<void> {
+    rmSync(join(this.#users, run), { force: true });
+    const users = existsSync(this.#users) ? readdirSync(this.#users) : [];
+    if (users.every((pid) => !existsSync(`/proc/${pid}`))) await this.stop();
+  }
+
+  /** Ends it: politely, or as a crash would. Containers that run end with it. */
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    const pid = this.#pid();
+    if (pid === undefined) return;
+    process.kill(pid, signal);
+    await until('the Docker engine to end', () => this.#pid() === undefined);
+  }
+
+  /** Runs the command `docker` on it. @returns its standard output, without the end of the line */
+  docker(...args: string[]): string {
+    return execFileSync('docker', args, {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: this.environment(),
+      maxBuffer: 64 * 1024 * 1024,
+    }).trim();
+  }
+
+  environment(): Record<string, string> {
+    return {
+      PATH: process.env.PATH ?? '/usr/bin:/bin',
+      HOME: this.#runtime,
+      DOCKER_HOST: `unix://${this.socket}`,
+      DOCKER_BUILDKIT: '0',
+    };
+  }
+
+  /** A file for each run of tests that uses the engine, named after its process. */
+  get #users(): string {
+    return join(this.#runtime, 'users');
+  }
+
+  #answers(): boolean {
+    return spawnSync('docker', ['version'], { env: this.environment(), timeout: 10_000 }).status === 0;
+  }
+
+  /** Started as a daemon: it outlives the file that starts it. */
+  async #launch(): Promise<void> {
+    const options = [
+      ...['--host', `unix://${this.socket}`, '--pidfile', join(this.#runtime, 'dockerd.pid')],
+      ...['--data-root', this.#data, '--exec-root', join(this.#runtime, 'exec')],
+      ...['--bridge', 'none', '--iptables=false', '--ip6tables=false'],
+    ];
+    const logFile = join(this.#runtime, 'dockerd.log');
+    const log = openSync(logFile, 'w');
+    // An engine that was killed leaves these, and their numbers may be somebody else's by now.
+    for (const file of ['dockerd.pid', 'exec/containerd/containerd.pid']) {
+      rmSync(join(this.#runtime, file), { force: true });
+    }
+    killProcessesWith(`${this.#runtime}/exec/containerd/containerd.toml`);
+    // The shell ends at once, so that the engine is nobody's child.
+    const script = 'setsid dockerd "$@" <&- &';
+    spawnSync('sh', ['-c', script, 'dockerd', ...options], { stdio: ['ignore', log, log], env: this.environment() });
+    closeSync(log);
+    await until('the Docker engine to answer', () => {
+      if (this.#pid() === undefined && readFileSync(logFile, 'utf8').includes('failed to start')) {
+        throw new Error(`dockerd ended:\n${readFileSync(logFile, 'utf8').slice(-4000)}`);
+      }
+      return this.#answers();
+    });
+  }
+
+  #pid(): number | undefined {
+    return listProcesses().find(({ command }) => command.startsWith('dockerd ') && command.includes(this.socket))?.pid;
+  }
 }
 
-/** Ends the engine unless another run of tests uses it. */
+const DEFAULT_NAME = 'harrier-test-docker';
+const ENGINE = new TestEngine(DEFAULT_NAME);
+
+/** Of the engine that the tests share. */
+export const DOCKER_SOCKET = ENGINE.socket;
+
+/** Starts the engine that the tests share. */
+export async function startDockerEngine(): Promise<void> {
+  await ENGINE.start();
+}
+
+/** Ends the shared engine unless another run of tests uses it. */
 export async function leaveDockerEngine(run: string): Promise<void> {
-  rmSync(join(USERS, run), { force: true });
-  const users = existsSync(USERS) ? readdirSync(USERS) : [];
-  if (users.every((pid) => !existsSync(`/proc/${pid}`))) await stopDockerEngine();
+  await ENGINE.leave(run);
 }
 
-/** Ends the engine: politely, or as a crash would. Containers that run end with it. */
+/** Ends the shared engine: politely, or as a crash would. */
 export async function stopDockerEngine(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
-  const pid = enginePid();
-  if (pid === undefined) return;
-  process.kill(pid, signal);
-  await until('the Docker engine to end', () => enginePid() === undefined);
+  await ENGINE.stop(signal);
 }
 
-/** Runs the command `docker` on the engine. @returns its standard output, without the end of the line */
+/** Runs the command `docker` on the shared engine. @returns its standard output, without the end of the line */
 export function docker(...args: string[]): string {
-  return execFileSync('docker', args, {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-    env: dockerEnvironment(),
-    maxBuffer: 64 * 1024 * 1024,
-  }).trim();
+  return ENGINE.docker(...args);
 }
 
 /**
@@ -100,43 +181,7 @@ export function imageWith(name: string, source: string, target: string): string 
 }
 
 export function dockerEnvironment(): Record<string, string> {
-  return {
-    PATH: process.env.PATH ?? '/usr/bin:/bin',
-    HOME: RUNTIME,
-    DOCKER_HOST: `unix://${DOCKER_SOCKET}`,
-    DOCKER_BUILDKIT: '0',
-  };
-}
-
-function answers(): boolean {
-  return spawnSync('docker', ['version'], { env: dockerEnvironment(), timeout: 10_000 }).status === 0;
-}
-
-/** Started as a daemon: it outlives the file that starts it. */
-async function launch(): Promise<void> {
-  const options = [
-    ...['--host', `unix://${DOCKER_SOCKET}`, '--pidfile', join(RUNTIME, 'dockerd.pid')],
-    ...['--data-root', join(CACHE, 'data'), '--exec-root', join(RUNTIME, 'exec')],
-    ...['--bridge', 'none', '--iptables=false', '--ip6tables=false'],
-  ];
-  const log = openSync(LOG, 'w');
-  // An engine that was killed leaves these, and their numbers may be somebody else's by now.
-  for (const file of ['dockerd.pid', 'exec/containerd/containerd.pid']) rmSync(join(RUNTIME, file), { force: true });
-  killProcessesWith(`${RUNTIME}/exec/containerd/containerd.toml`);
-  // The shell ends at once, so that the engine is nobody's child.
-  const script = 'setsid dockerd "$@" <&- &';
-  spawnSync('sh', ['-c', script, 'dockerd', ...options], { stdio: ['ignore', log, log], env: dockerEnvironment() });
-  closeSync(log);
-  await until('the Docker engine to answer', () => {
-    if (enginePid() === undefined && readFileSync(LOG, 'utf8').includes('failed to start')) {
-      throw new Error(`dockerd ended:\n${readFileSync(LOG, 'utf8').slice(-4000)}`);
-    }
-    return answers();
-  });
-}
-
-function enginePid(): number | undefined {
-  return listProcesses().find(({ command }) => command.startsWith('dockerd ') && command.includes(DOCKER_SOCKET))?.pid;
+  return ENGINE.environment();
 }
 
 function pythonTree(): string {

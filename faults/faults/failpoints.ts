@@ -1,0 +1,44 @@
+import { AGENT_FAILPOINTS, CONTROL_PLANE_FAILPOINTS } from '@harrier/shared';
+import { anAgent, type Fault, HARMLESS } from './fault.ts';
+
+/** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
+const REACHED_MS = 6_000;
+const MOST_PASSES = 10;
+
+/** A replica ends on one side or the other of a commit. */
+export const failpointOfReplica: Fault = {
+  ...HARMLESS,
+  async run({ world, random }) {
+    const replica = random.pick(world.replicas);
+    const failpoint = `${random.pick(CONTROL_PLANE_FAILPOINTS)}:${random.integer(1, MOST_PASSES)}`;
+    await replica.stop();
+    await replica.startAgain({ HARRIER_FAILPOINTS: failpoint });
+    await endOf(replica.controlPlane.program.exited);
+    if (replica.running) await replica.stop();
+    await replica.startAgain();
+    return world.agents.map(({ selector }) => selector);
+  },
+};
+
+/** An agent ends just before it sends a result, or when it is told that one is stored. */
+export const failpointOfAgent: Fault = {
+  ...HARMLESS,
+  async run(context) {
+    const host = anAgent(context);
+    const failpoint = `${context.random.pick(AGENT_FAILPOINTS)}:${context.random.integer(1, MOST_PASSES)}`;
+    const { env = {} } = host.agent.options;
+    await host.kill();
+    host.agent.startAgain({ env: { ...env, HARRIER_FAILPOINTS: failpoint } });
+    await endOf(host.agent.program.exited);
+    if (host.agent.program.running) await host.kill();
+    host.agent.startAgain({ env });
+    return [host.selector];
+  },
+};
+
+async function endOf(exited: Promise<unknown>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, REACHED_MS);
+  await Promise.race([exited, promise]);
+  clearTimeout(timer);
+}
