@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { accessSync, constants, existsSync, globSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { ENVIRONMENT, mustRun, ROOT, runCommand, SetupError } from './run-command.mjs';
 
@@ -23,7 +23,7 @@ export const SYSTEM_PACKAGES = {
   debootstrap: () => onPath('debootstrap'),
   postgresql: () => onPath('initdb') || debianPostgres() !== undefined,
   // Moves the clock of a process, for `npm run faults`.
-  libfaketime: () => globSync('/usr/lib/*/faketime/libfaketimeMT.so.1').length > 0,
+  libfaketime: () => readdirSync('/usr/lib').some((name) => existsSync(`/usr/lib/${name}/faketime/libfaketimeMT.so.1`)),
   iptables: () => onPath('iptables'),
   iproute2: () => onPath('ip'),
 };
