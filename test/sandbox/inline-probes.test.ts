@@ -1,6 +1,5 @@
 import { startStack } from '../support/stack.ts';
 import { testProbes } from './probes.ts';
+import { pythonCode } from './subjects.ts';
 
-const stack = await startStack();
-
-testProbes({ stack, environment: { kind: { case: 'inline', value: {} } } });
+testProbes(await startStack(), pythonCode('inline'));

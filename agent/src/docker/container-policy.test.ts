@@ -27,7 +27,10 @@ test('no container has a network, a capability, another user, a device or a way 
       MemorySwap: 64 * 1024 * 1024,
       NanoCpus: 500_000_000,
       PidsLimit: 10,
-      Tmpfs: { '/tmp': expect.stringContaining('size=1000') },
+      Tmpfs: {
+        '/tmp': 'exec,rw,nosuid,nodev,mode=1777,size=1000,nr_inodes=1024',
+        '/dev/shm': 'noexec,rw,nosuid,nodev,mode=1777,size=1000,nr_inodes=1024',
+      },
       Mounts: [{ Type: 'tmpfs', Target: '/data', TmpfsOptions: { SizeBytes: 1000 } }],
     });
     expect(HostConfig.CapAdd ?? HostConfig.Binds ?? HostConfig.Devices ?? HostConfig.PortBindings).toBeUndefined();

@@ -54,6 +54,8 @@ export const CONTAINER_USER = '1000:1000';
 const MIN_MEMORY_BYTES = 6 * 1024 * 1024;
 const MIN_LOG_BYTES = 1024 * 1024;
 const NANO = 1e9;
+const MIN_FILES = 1024;
+const BYTES_PER_FILE = 4096;
 
 const PROFILES = {
   call: profile('seccomp-call.json'),
@@ -93,8 +95,7 @@ export function containerOptions(spec: ContainerSpec, engine: EngineTraits): Cre
       IpcMode: 'private',
       // The image's program is not the first process then: orphans are waited for, and SIGTERM ends it by default.
       Init: spec.profile === 'call',
-      Tmpfs: { '/tmp': `rw,exec,nosuid,nodev,mode=1777,size=${limits.tmpBytes}` },
-      ShmSize: limits.tmpBytes,
+      Tmpfs: { '/tmp': `exec,${tmpfsOptions(limits.tmpBytes)}`, '/dev/shm': `noexec,${tmpfsOptions(limits.tmpBytes)}` },
       Mounts: [
         ...spec.volumes.filter((path) => path !== '/tmp').map((path) => volumeMount(path, limits.tmpBytes)),
         ...spec.mounts.map(({ source, target }) => bindMount(source, target)),
@@ -121,6 +122,12 @@ function securityOptions(kind: keyof typeof PROFILES, { appArmor }: EngineTraits
   const options = ['no-new-privileges', `seccomp=${PROFILES[kind]}`];
   // The engine's AppArmor profile forbids every mount, also those inside a user namespace of the container's own.
   return kind === 'zygote' && appArmor ? [...options, 'apparmor=unconfined'] : options;
+}
+
+/** As in a sandbox (`namespaces.py`): files are bounded too, since empty ones take memory as well. */
+function tmpfsOptions(sizeBytes: number): string {
+  const files = Math.max(MIN_FILES, Math.floor(sizeBytes / BYTES_PER_FILE));
+  return `rw,nosuid,nodev,mode=1777,size=${sizeBytes},nr_inodes=${files}`;
 }
 
 function volumeMount(target: string, sizeBytes: number): Docker.MountSettings {
