@@ -1,10 +1,12 @@
+import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { formatHostPort, HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
 import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
 import { AgentQuestions } from './agent-link/agent-questions.ts';
 import { AgentRegistry } from './agent-link/agent-registry.ts';
-import { createLinkServer } from './agent-link/link-server.ts';
+import { createLinkServer, type LinkServer } from './agent-link/link-server.ts';
 import { createAgentApi } from './api/agent-api.ts';
 import { createApiHandler } from './api/api-handler.ts';
 import { createExecutionApi } from './api/execution-api.ts';
@@ -22,24 +24,35 @@ import { type NewLogChunk, storeLogChunks } from './db/queries/log-chunks.ts';
 import { queueDepths } from './db/queries/queue-state.ts';
 import { uuidv7 } from './db/uuid.ts';
 import { createMetrics, serveMetrics } from './metrics.ts';
+import type { BusMessage } from './replica/bus-message.ts';
+import { type BusTarget, ReplicaBus } from './replica/replica-bus.ts';
+import { ReplicaRegistration } from './replica/replica-registration.ts';
 import { Scheduler } from './scheduler/scheduler.ts';
+import { AgentRequests } from './service/agent-requests.ts';
 import { AgentService } from './service/agent-service.ts';
+import { AgentsElsewhere } from './service/agents-elsewhere.ts';
 import { ExecutionService } from './service/execution-service.ts';
 import { ExecutionTracker } from './service/execution-tracker.ts';
 import { ExecutionWatcher } from './service/execution-watcher.ts';
-import { LostAgents } from './service/lost-agents.ts';
+import { FollowedElsewhere } from './service/followed-elsewhere.ts';
+import { LeaseSweep } from './service/lease-sweep.ts';
 import { ModuleService } from './service/module-service.ts';
 import { ModuleValidation } from './service/module-validation.ts';
 import { followModulesFile } from './service/modules-file.ts';
 import { MovedExecutions } from './service/moved-executions.ts';
 import { PythonSource } from './service/python-source/python-source.ts';
+import { RemoteWatchers } from './service/remote-watchers.ts';
+import { ReplicaMessages } from './service/replica-messages.ts';
 import type { TrackedExecution } from './service/tracked-execution.ts';
+import type { Explain } from './service/waiting-reason.ts';
 
 const DEFAULT_TENANT = 'default';
 /** Under load, how long accepted executions and results wait for others to share their commit. */
 const GATHER_MS = 3;
 /** How often attempts that fell between two stools are looked for; nothing waits for it but them. */
 const SWEEP_MS = 15_000;
+/** How long callers who wait for an execution may go on to wait when the process stops, before they are told to try again. */
+const ANSWER_MS = 5_000;
 
 export interface App {
   /** Where it listens. */
@@ -80,19 +93,47 @@ export async function startApp({ config, logger, onFatal }: AppOptions): Promise
 }
 
 async function startOn(database: Database, { config, logger }: AppOptions, unlock: () => void): Promise<App> {
-  const { hot, cold } = database;
+  const { hot, cold, control } = database;
   const tenantId = await ensureTenant(cold, uuidv7(), DEFAULT_TENANT);
   await ensureAdminKey(cold, join(config.dataDirectory, 'admin.key'), tenantId);
 
+  const registration = new ReplicaRegistration({
+    sql: control,
+    id: randomUUID(),
+    name: `${hostname()}:${process.pid}`,
+    leaseMs: config.leaseMs,
+    logger,
+    onRevived: () => links.sendAway('this control plane was taken for dead; link anew'),
+  });
+  await registration.start();
+  const { id: replicaId } = registration;
+  const tell = (to: BusTarget, message: BusMessage) => {
+    if (to !== 'all' || !registration.alone) bus.send(to, message);
+  };
+  const bus: ReplicaBus = new ReplicaBus({
+    connect: () => database.connect(),
+    sql: control,
+    replicaId,
+    logger,
+    onMessage: (message, from) => messages.handle(message, from),
+    onGap: () => messages.missed(),
+  });
+  const elsewhere = new FollowedElsewhere({ sql: cold, logger, send: tell });
+  const agentsElsewhere = new AgentsElsewhere({ sql: cold, replicaId, alone: () => registration.alone });
   const registry = new AgentRegistry();
   const metrics = createMetrics({
     queueDepths: () => queueDepths(cold),
     agentStates: () => agentStates(registry),
+    heldAgents: () => leaseSweep.held.size,
   });
   const pythonSource = new PythonSource();
-  const modules = new ModuleService(cold, pythonSource);
-  const tracker = new ExecutionTracker({
+  const modules = new ModuleService(cold, pythonSource, (tenant, name, versionId) =>
+    tell('all', { type: 'modulesChanged', tenantId: tenant, name, versionId }),
+  );
+  const remoteWatchers = new RemoteWatchers({ get: (id) => tracker.get(id), send: tell });
+  const tracker: ExecutionTracker = new ExecutionTracker({
     sql: cold,
+    replicaId,
     registry,
     logger,
     finishes: new GroupCommit({
@@ -113,8 +154,13 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     decideLock: async ({ tenantId, program }, lock) =>
       program.kind === 'module' ? await modules.decideLock(tenantId, program.stored, lock) : lock,
     release: (agentId, executionId) => scheduler.release(agentId, executionId),
-    whyNobody: (requirement) => scheduler.whyNobody(requirement),
-    queued: () => scheduler.wake(),
+    // Agents of other replicas may have room.
+    whyNobody: (requirement) => (registration.alone ? scheduler.whyNobody(requirement) : undefined),
+    queued: () => scheduler.queued(),
+    onTracked: (tracked) => remoteWatchers.tracked(tracked),
+    onTaken: (ids) => {
+      for (const id of ids) tell('all', { type: 'moved', ids: [id] });
+    },
     onFinished: (tracked) => observeEnd(tracked),
   });
   const scheduler = new Scheduler({
@@ -126,7 +172,14 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
         tracker.get(waiting.id)?.resolved ?? (await executions.resolveRow({ ...waiting, input_json: '{}' }));
       return requirement;
     },
+    onLeft: () => tell('all', { type: 'queued' }),
     onClaimed: async (claimed) => {
+      const { id, attempt, follower } = claimed;
+      if (follower !== null && follower !== replicaId) {
+        // Somebody may wait there, for less time than it would take to ask.
+        remoteWatchers.watch(id, follower, false);
+        tell(follower, { type: 'claimed', executions: [{ id, attempt }] });
+      }
       const resolved = tracker.get(claimed.id)?.resolved ?? (await executions.resolveRow(claimed));
       const times = {
         createTime: claimed.create_time,
@@ -139,6 +192,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       tracker.assign(tracked, claimed.agentId, claimed.attempt, claimed.assign_time);
     },
   });
+  const explain: Explain = async (requirement) =>
+    scheduler.explain(requirement, await agentsElsewhere.candidates(requirement.tenantId));
   const executions = new ExecutionService({
     sql: cold,
     inserts: new GroupCommit({
@@ -151,6 +206,12 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     registry,
     scheduler,
     tracker,
+    elsewhere,
+    replicaId,
+    explain,
+    isClaimedElsewhere: (id) => messages.isClaimedElsewhere(id),
+    cancelElsewhere: (id, outcome) =>
+      tell('all', outcome === 'ended' ? { type: 'moved', ids: [id] } : { type: 'cancel', id }),
   });
   const observeEnd = (tracked: TrackedExecution) => {
     metrics.observeFinished(tracked.resolved.taskClass, tracked.current.state);
@@ -158,34 +219,42 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     if (assignTime !== undefined)
       metrics.observeQueueWait(Math.max(0, assignTime.getTime() - queueTime.getTime()) / 1000);
   };
-  const lostAgents = new LostAgents({
-    sql: cold,
-    registry,
+  const leaseSweep = new LeaseSweep({
+    sql: control,
+    leaseMs: config.leaseMs,
+    brakeMs: config.brakeMs,
     logger,
-    agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
+    endAttempts: (agentId, reason, leftMs) => tracker.agentLost(agentId, reason, leftMs),
   });
-  const movedExecutions = new MovedExecutions({ sql: cold, registry, tracker, logger });
+  const movedExecutions = new MovedExecutions({ sql: cold, replicaId, registry, tracker, logger });
   const agents = new AgentService({
     sql: cold,
+    replicaId,
     registry,
+    tellOthers: (id) => tell('all', { type: 'agentChanged', id }),
     capacityChanged: () => scheduler.wake(),
     agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
   });
   const questions = new AgentQuestions(registry);
-  const validation = new ModuleValidation({ modules, registry, questions });
-  const links = createLinkServer({
+  const validation = new ModuleValidation({
+    modules,
+    registry,
+    questions,
+    elsewhere: (tenant) => agentsElsewhere.candidates(tenant),
+  });
+  const links: LinkServer = createLinkServer({
     sql: cold,
     registry,
     logger,
+    replicaId,
+    leases: { leaseMs: config.leaseMs, valid: () => registration.valid },
     events: {
-      onLinked: async (agent, hello, previousInstanceId) => {
-        lostAgents.linked(agent.id);
-        return await tracker.reconcile(agent, hello, previousInstanceId);
+      onRecorded: (id, session) => {
+        links.closeOlder(id, session);
+        tell('all', { type: 'agentLinked', id, session });
       },
-      onUnlinked: (agent) => {
-        questions.unlinked(agent.id);
-        lostAgents.unlinked(agent.id);
-      },
+      onLinked: (agent, hello, previousInstanceId) => tracker.reconcile(agent, hello, previousInstanceId),
+      onUnlinked: (agent) => questions.unlinked(agent.id),
       onMessage: (agent, message) => {
         if (message.case === 'resolved') questions.answered(agent.id, message.value);
         else tracker.handle(agent, message);
@@ -193,7 +262,32 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       onCapacityChanged: () => scheduler.wake(),
     },
   });
+  const closeOlder = (agentId: string, session: number) => links.closeOlder(agentId, session);
+  const agentRequests = new AgentRequests({
+    sql: cold,
+    registry,
+    tracker,
+    logger,
+    alone: () => registration.alone,
+    closeOlder,
+    capacityChanged: () => scheduler.wake(),
+  });
+  const messages: ReplicaMessages = new ReplicaMessages({
+    registry,
+    scheduler,
+    tracker,
+    movedExecutions,
+    elsewhere,
+    remoteWatchers,
+    agentRequests,
+    modules,
+    closeOlder,
+    lookAtReplicas: () => registration.look(),
+  });
+  await bus.start();
+  tell('all', { type: 'here' });
   const authenticator = new Authenticator(cold);
+  const stopping = new AbortController();
   const shutdown = new AbortController();
   const handler = createApiHandler({
     services: {
@@ -202,23 +296,27 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
         new ExecutionWatcher({
           sql: cold,
           tracker,
-          explain: (requirement) => scheduler.explain(requirement),
+          elsewhere,
+          explain,
           waitingReason: (tenant, row) => executions.waitingReason(tenant, row),
         }),
       ),
       module: createModuleApi(modules, validation),
       agent: createAgentApi(agents),
     },
-    authenticate: (header) => authenticator.authenticate(header),
+    authenticate: async (header) => {
+      stopping.signal.throwIfAborted();
+      return await authenticator.authenticate(header);
+    },
     observe: metrics.observeRpc,
     ready: async () => {
       await database.ping();
-      return true;
+      return !stopping.signal.aborted;
     },
     logger,
     shutdownSignal: shutdown.signal,
   });
-  await lostAgents.start();
+  leaseSweep.start();
   const sweeper = setInterval(() => {
     tracker.sweepUnfollowed().catch((error: unknown) => logger.warn({ reason: messageOf(error) }, 'the sweep failed'));
   }, SWEEP_MS);
@@ -244,16 +342,23 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     grpcAddress,
     metricsAddress: metricsServer.address() as AddressInfo,
     stop: async () => {
-      shutdown.abort(new HarrierError('unavailable', 'the control plane stops; try again'));
+      const reason = new HarrierError('unavailable', 'the control plane stops; try again');
+      stopping.abort(reason);
+      await scheduler.stop();
+      await executions.answered(Math.min(ANSWER_MS, config.stopGraceMs));
+      shutdown.abort(reason);
       links.close();
       await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);
       clearInterval(sweeper);
-      lostAgents.stop();
       await movedExecutions.stop();
+      await agentRequests.stop();
+      remoteWatchers.stop();
       await followed?.stop();
       await pythonSource.stop();
       tracker.stop();
-      await scheduler.stop();
+      await leaseSweep.stop();
+      await registration.stop();
+      await bus.stop();
       await new Promise((resolve) => metricsServer.close(resolve));
       await database.close();
       unlock();

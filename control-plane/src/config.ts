@@ -16,6 +16,10 @@ export interface Config {
   /** PEM files; with them the listeners speak TLS. */
   tls: { certFile: string; keyFile: string } | undefined;
   logLevel: LogLevel;
+  /** How long an agent may believe that it owns its attempts without hearing of us. */
+  leaseMs: number;
+  /** How long work of agents that have gone all at once is kept for them, at most. */
+  brakeMs: number;
   /** How long calls in flight may take to finish when the process stops. */
   stopGraceMs: number;
 }
@@ -35,6 +39,8 @@ export type Overrides = Partial<
     | 'HARRIER_TLS_CERT_FILE'
     | 'HARRIER_TLS_KEY_FILE'
     | 'HARRIER_LOG_LEVEL'
+    | 'HARRIER_LEASE_S'
+    | 'HARRIER_BRAKE_S'
     | 'HARRIER_STOP_GRACE_S',
     string | undefined
   >
@@ -75,6 +81,8 @@ export function readConfig(overrides: Overrides): ConfigResult {
     modulesFile: modulesFile === undefined ? undefined : resolve(modulesFile),
     tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },
     logLevel: reader.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
+    leaseMs: reader.integer('HARRIER_LEASE_S', 30, { min: 3, max: 3600 }) * 1000,
+    brakeMs: reader.integer('HARRIER_BRAKE_S', 300, { min: 0, max: 86_400 }) * 1000,
     stopGraceMs: reader.integer('HARRIER_STOP_GRACE_S', 30, { min: 0, max: 3600 }) * 1000,
   };
   const failpoints = reader.text('HARRIER_FAILPOINTS');

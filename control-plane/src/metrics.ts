@@ -13,6 +13,8 @@ export interface MetricsSources {
   queueDepths: () => Promise<{ taskClass: string; depth: number }[]>;
   /** Agents by state, those of this replica. */
   agentStates: () => Map<AgentState, number>;
+  /** Agents whose work is kept for them because most have gone at once. */
+  heldAgents: () => number;
 }
 
 /** What the control plane tells Prometheus. No label names a tenant, a module or an execution. */
@@ -65,6 +67,14 @@ export function createMetrics(sources: MetricsSources): Metrics {
       for (const state of [AgentState.ONLINE, AgentState.DRAINING]) {
         this.set({ state: nameOf(AgentState, state) }, sources.agentStates().get(state) ?? 0);
       }
+    },
+  });
+  new Gauge({
+    name: 'harrier_held_agents',
+    help: 'Agents whose work is kept for them, because most agents have gone at once; on the replica that looks after leases.',
+    registers,
+    collect() {
+      this.set(sources.heldAgents());
     },
   });
   addProcessMetrics(registers);

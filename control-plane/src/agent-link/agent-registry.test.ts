@@ -16,6 +16,7 @@ const link = (): LinkedAgent => ({
   stopping: false,
   drainRequested: false,
   instanceId: 'i',
+  session: 1,
   isolation: 0,
   version: '',
   hardware: undefined,

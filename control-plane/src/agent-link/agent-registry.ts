@@ -24,6 +24,8 @@ export interface LinkedAgent extends Candidate {
   stopping: boolean;
   drainRequested: boolean;
   instanceId: string;
+  /** Number of this link among those of the agent. */
+  session: number;
   isolation: number;
   version: string;
   hardware: Hardware | undefined;

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { clone, create, equals, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import {
   BatchSender,
   closeReason,
@@ -20,23 +21,29 @@ import {
   ServerMessageSchema,
 } from '@harrier/shared/gen/link';
 import type { WebSocket } from 'ws';
-import { readAgent, recordEnvironments, recordHardware, recordUnlink } from '../db/queries/agents.ts';
+import { type AgentRow, readAgent, recordEnvironments, recordHardware, recordUnlink } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
+import { heartbeatIntervalMs, leaseEndMs } from '../replica/lease-rules.ts';
 import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
 import { admitAgent, environmentFacts } from './handshake.ts';
+import { type LeaseTerms, SessionLease } from './session-lease.ts';
 
-/** How often an agent tells that it lives. */
-const HEARTBEAT_SECONDS = 10n;
 const HANDSHAKE_DEADLINE_MS = 10_000;
 /** An agent sends a ping every 10 s; one that was silent for so long is gone. */
 const SILENCE_DEADLINE_MS = 30_000;
 /** Bytes that may wait for an agent that does not read; its link is closed beyond that. */
 const MAX_BUFFERED_BYTES = 64 * 1024 * 1024;
+/** The end of the lease of an agent that has left with nothing: nobody waits for it, and it is not missed. */
+const LEFT_LONG_AGO_MS = -7 * 86_400_000;
+/** An end of a link that the database could not be told of is told again. */
+const RECORD_AGAIN_MS = 500;
 /** Private-use WebSocket close codes, RFC 6455 section 7.4.2: 4000 and the number of the goodbye. */
 const CLOSE_CODE_BASE = 4000;
 
 /** What happens on links, told in order for each agent. */
 export interface AgentLinkEvents {
+  /** The database has the link: older ones of the agent, at other replicas too, are to be closed. */
+  onRecorded(agentId: string, session: number): void;
   /** The agent is admitted: answer what it is to keep of what it holds. No message of it is handled before that. */
   onLinked(agent: LinkedAgent, hello: Hello, previousInstanceId: string): Promise<LinkedAnswer>;
   /** The link is gone. When a newer link of the same agent takes over this is told first, then `onLinked`. */
@@ -60,6 +67,11 @@ export interface AgentSessionOptions {
   registry: AgentRegistry;
   events: AgentLinkEvents;
   logger: Logger;
+  /** This replica. */
+  replicaId: string;
+  leases: LeaseTerms;
+  /** The database is not told of ends any more once it is aborted: this replica's row is removed. */
+  stopping: AbortSignal;
 }
 
 /**
@@ -73,6 +85,9 @@ export class AgentSession {
   readonly #nonce = randomBytes(32);
   #state: 'greeting' | 'admitting' | 'linked' | 'closed' = 'greeting';
   #agent: LinkedAgent | undefined;
+  /** Set when the database has the link. */
+  #recorded: { agentId: string; session: number } | undefined;
+  #lease: SessionLease | undefined;
   #deadline: NodeJS.Timeout;
   #heardMs = performance.now();
 
@@ -94,6 +109,12 @@ export class AgentSession {
 
   send(message: MessageInitShape<typeof ServerMessageSchema>): void {
     if (this.#state !== 'closed') this.#sender.send(create(ServerMessageSchema, message));
+  }
+
+  /** Closes the link when the agent has a newer one. */
+  closeIfOlder(agentId: string, session: number): void {
+    if (this.#recorded === undefined || this.#recorded.agentId !== agentId || this.#recorded.session >= session) return;
+    this.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
   }
 
   /** Says goodbye and closes. */
@@ -164,20 +185,27 @@ export class AgentSession {
   }
 
   async #admit(hello: Hello): Promise<void> {
-    const { sql, registry, events, logger } = this.#options;
+    const { sql, registry, events, logger, replicaId, leases } = this.#options;
     try {
-      const before = await admitAgent(sql, hello, this.#nonce);
-      if (this.#closed()) return;
+      const before = await admitAgent(sql, hello, this.#nonce, replicaId);
+      const session = before.session + 1;
+      this.#recorded = { agentId: before.id, session };
+      if (this.#closed()) return this.#recordEnd(this.#recorded);
+      // A welcome is a promise like a renewal.
+      if (!leases.valid()) throw new HarrierError('unavailable', 'this control plane cannot renew leases now');
+      events.onRecorded(before.id, session);
       registry.get(before.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
-      const agent = this.#linkedAgent(before.id, before.tenant_id, hello, before.drain_requested);
+      const agent = this.#linkedAgent(before, session, hello);
       const answer = await events.onLinked(agent, hello, before.instance_id);
       if (this.#closed()) return events.onUnlinked(agent);
+      if (!leases.valid()) throw new HarrierError('unavailable', 'this control plane cannot renew leases now');
       clearTimeout(this.#deadline);
       this.#agent = agent;
       this.#state = 'linked';
       registry.get(agent.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
       registry.add(agent);
       this.#deadline = setInterval(() => this.#checkSilence(), SILENCE_DEADLINE_MS / 3);
+      this.#lease = new SessionLease(leases, () => this.#leaseEnded());
       this.#welcome(agent, answer);
       logger.info({ agentId: agent.id, agentName: agent.name, held: hello.held.length }, 'agent linked');
       answer.afterWelcome();
@@ -196,10 +224,11 @@ export class AgentSession {
     return this.#state === 'closed';
   }
 
-  #linkedAgent(id: string, tenantId: string, hello: Hello, drainRequested: boolean): LinkedAgent {
+  #linkedAgent(before: AgentRow, session: number, hello: Hello): LinkedAgent {
+    const { id, tenant_id, drain_requested: drainRequested } = before;
     return {
       id,
-      tenantId,
+      tenantId: tenant_id,
       name: hello.name,
       labels: hello.labels,
       ...supportOf(hello.environments),
@@ -209,6 +238,7 @@ export class AgentSession {
       stopping: false,
       drainRequested,
       instanceId: hello.instanceId,
+      session,
       isolation: hello.isolation?.level ?? 0,
       version: hello.version,
       hardware: hello.hardware,
@@ -223,12 +253,15 @@ export class AgentSession {
   }
 
   #welcome(agent: LinkedAgent, answer: LinkedAnswer): void {
+    const { leaseMs } = this.#options.leases;
     this.send({
       message: {
         case: 'welcome',
         value: {
           agentId: agent.id,
-          heartbeatInterval: { seconds: HEARTBEAT_SECONDS },
+          heartbeatInterval: durationFromMs(heartbeatIntervalMs(leaseMs)),
+          lease: durationFromMs(leaseMs),
+          session: BigInt(agent.session),
           resume: answer.resume.map(({ executionId, attempt, stdoutOffset, stderrOffset }) => ({
             ref: { executionId, attempt },
             stdoutOffset,
@@ -242,6 +275,10 @@ export class AgentSession {
   }
 
   #heartbeat(agent: LinkedAgent, beat: Heartbeat): void {
+    // An agent without numbers counts no lease itself.
+    if (this.#lease?.renew() === true && beat.number > 0n) {
+      this.send({ message: { case: 'leaseRenewed', value: { heartbeat: beat.number } } });
+    }
     agent.load = beat.load ?? agent.load;
     agent.isolation = beat.isolation?.level ?? agent.isolation;
     agent.stopping = beat.stopping;
@@ -267,6 +304,12 @@ export class AgentSession {
     events.onCapacityChanged();
   }
 
+  /** An agent that renews its lease no more has stopped its attempts, or is about to: nothing comes over this link that counts. */
+  #leaseEnded(): void {
+    this.#options.logger.warn({ agentId: this.#agent?.id }, 'the lease of the agent ended; closing its link');
+    this.#options.socket.terminate();
+  }
+
   #checkSilence(): void {
     if (performance.now() - this.#heardMs < SILENCE_DEADLINE_MS) return;
     this.#options.logger.warn({ agentId: this.#agent?.id }, 'the agent was silent for too long; closing its link');
@@ -277,12 +320,33 @@ export class AgentSession {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     clearTimeout(this.#deadline);
-    const { registry, events, sql, logger } = this.#options;
+    this.#lease?.stop();
+    const { registry, events, logger } = this.#options;
+    if (this.#recorded !== undefined) void this.#recordEnd(this.#recorded);
     const agent = this.#agent;
     if (agent === undefined || !registry.remove(agent)) return;
     logger.info({ agentId: agent.id, agentName: agent.name, reason }, 'agent unlinked');
-    recordUnlink(sql, agent.id).catch(() => undefined);
     events.onUnlinked(agent);
+  }
+
+  /**
+   * Tells the database until it knows: without it nobody would ever give the agent's attempts to others. A link that got no
+   * welcome renewed nothing, but a former one may have, a moment ago.
+   */
+  async #recordEnd({ agentId, session }: { agentId: string; session: number }): Promise<void> {
+    const { sql, leases, stopping, logger } = this.#options;
+    const hasLeft = this.#agent?.stopping === true && this.#agent.active === 0;
+    const endMs = performance.now() + (this.#lease?.leftMs ?? leaseEndMs(0, leases.leaseMs));
+    while (!stopping.aborted) {
+      try {
+        const leaseMs = hasLeft ? LEFT_LONG_AGO_MS : Math.max(0, endMs - performance.now());
+        return await recordUnlink(sql, agentId, session, leaseMs);
+      } catch (error) {
+        if (stopping.aborted) return;
+        logger.warn({ agentId, reason: messageOf(error) }, 'the end of a link could not be stored; trying again');
+        await new Promise((resolve) => setTimeout(resolve, RECORD_AGAIN_MS).unref());
+      }
+    }
   }
 }
 

@@ -13,6 +13,7 @@ const MAX_SLOTS = 100_000;
 const MAX_NAME_LENGTH = 253;
 const MAX_ENVIRONMENTS = 64;
 const MAX_REASON_LENGTH = 1000;
+const MAX_BOOT_ID_LENGTH = 64;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
 const LABEL_VALUE = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)?$/;
@@ -24,13 +25,13 @@ const ED25519_SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
  * @returns the agent's row as it was before this link.
  * @throws HarrierError unauthenticated or invalid_argument; the message is for the agent's operator.
  */
-export async function admitAgent(sql: Sql, hello: Hello, nonce: Uint8Array): Promise<AgentRow> {
+export async function admitAgent(sql: Sql, hello: Hello, nonce: Uint8Array, replicaId: string): Promise<AgentRow> {
   const facts = checkFacts(hello);
   if (!isSignedBy(hello.publicKey, hello.signature, nonce)) {
     throw new HarrierError('unauthenticated', 'the signature of the hello is wrong');
   }
   const id = hello.agentId === '' ? await join(sql, hello, facts) : await identify(sql, hello);
-  const before = await recordLink(sql, id, facts);
+  const before = await recordLink(sql, id, facts, replicaId);
   if (before === undefined) throw new HarrierError('unauthenticated', `agent ${id} was deleted`);
   return before;
 }
@@ -80,6 +81,7 @@ function checkFacts(hello: Hello): AgentFacts {
     slots: hello.slots,
     ...environmentFacts(hello.environments),
     instanceId: hello.instanceId.replaceAll('\0', ''),
+    bootId: hello.bootId.replaceAll('\0', '').slice(0, MAX_BOOT_ID_LENGTH),
   };
 }
 

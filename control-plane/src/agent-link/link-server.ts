@@ -6,23 +6,34 @@ import { WebSocketServer } from 'ws';
 import type { Sql } from '../db/sql.ts';
 import type { AgentRegistry } from './agent-registry.ts';
 import { type AgentLinkEvents, AgentSession } from './agent-session.ts';
+import type { LeaseTerms } from './session-lease.ts';
 
 export interface LinkServerOptions {
   sql: Sql;
   registry: AgentRegistry;
   events: AgentLinkEvents;
   logger: Logger;
+  replicaId: string;
+  leases: LeaseTerms;
 }
 
 export interface LinkServer {
   /** Takes over a socket that asked for an upgrade. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
-  /** Tells every agent to come back, to any replica, and closes the links. */
+  /** The agent has a newer link, here or elsewhere: closes its older ones. */
+  closeOlder(agentId: string, session: number): void;
+  /** Tells every agent to come back, to any replica. */
+  sendAway(reason: string): void;
+  /** Sends every agent away and takes no more links. What is left of leases is for the owner to tell the database. */
   close(): void;
 }
 
 export function createLinkServer(options: LinkServerOptions): LinkServer {
   const sessions = new Set<AgentSession>();
+  const stopping = new AbortController();
+  const sendAway = (reason: string) => {
+    for (const session of sessions) session.close(GoodbyeCode.SHUTDOWN, reason);
+  };
   const sockets = new WebSocketServer({
     noServer: true,
     // Compression would cost about 256 KiB a connection and time on bytes that are mostly small.
@@ -39,13 +50,18 @@ export function createLinkServer(options: LinkServerOptions): LinkServer {
         return refuse(socket, '400 Bad Request', `the WebSocket subprotocol must be ${LINK_SUBPROTOCOL}`);
       }
       sockets.handleUpgrade(request, socket, head, (webSocket) => {
-        const session = new AgentSession({ ...options, socket: webSocket });
+        const session = new AgentSession({ ...options, socket: webSocket, stopping: stopping.signal });
         sessions.add(session);
         webSocket.on('close', () => sessions.delete(session));
       });
     },
+    closeOlder(agentId, number) {
+      for (const session of sessions) session.closeIfOlder(agentId, number);
+    },
+    sendAway,
     close() {
-      for (const session of sessions) session.close(GoodbyeCode.SHUTDOWN, 'the control plane stops');
+      stopping.abort();
+      sendAway('the control plane stops');
       sockets.close();
     },
   };

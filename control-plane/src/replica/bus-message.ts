@@ -24,8 +24,8 @@ export type BusMessage =
   | { type: 'claimed'; executions: { id: string; attempt: number }[] }
   /** These have ended, or changed hands, without their follower. */
   | { type: 'moved'; ids: string[] }
-  /** Tell the sender of changes of an execution, for a while. */
-  | { type: 'watch'; id: string }
+  /** Tell the sender of changes of an execution, for a while; with `tell` also at once what has happened so far. */
+  | { type: 'watch'; id: string; tell: boolean }
   | ({ type: 'changed' } & ToldChange)
   /** A caller wants it to stop; the database has the reason. */
   | { type: 'cancel'; id: string }

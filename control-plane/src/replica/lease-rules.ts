@@ -14,7 +14,7 @@ const MIN_BRAKED_AGENTS = 3;
 
 /** How often an agent is to send heartbeats: a renewal may be lost without harm. */
 export function heartbeatIntervalMs(leaseMs: number): number {
-  return Math.min(MAX_HEARTBEAT_MS, leaseMs / 3);
+  return Math.min(MAX_HEARTBEAT_MS, Math.floor(leaseMs / 3));
 }
 
 /** When the control plane may take a lease for ended that it renewed last at `renewedMs`. */

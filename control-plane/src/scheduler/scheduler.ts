@@ -1,6 +1,7 @@
 import { failpoint, type Logger, messageOf } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
+import type { Candidate } from '../agent-link/candidate.ts';
 import {
   type Claim,
   type ClaimedExecution,
@@ -26,6 +27,8 @@ export interface SchedulerOptions {
   logger: Logger;
   /** What a waiting execution asks for. */
   requirementOf: (waiting: WaitingExecution) => Promise<Requirement>;
+  /** A pass could not place what this replica has queued: others may. */
+  onLeft: () => void;
   /** The claim is committed: the slot on the agent is taken, the assignment is to be sent. */
   onClaimed: (claimed: ClaimedExecution) => Promise<void>;
 }
@@ -41,6 +44,8 @@ export class Scheduler {
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
   #pass: Promise<void> = Promise.resolve();
+  /** What the next pass leaves is to be told to the other replicas. Not what they have told: that would never end. */
+  #tells = false;
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -65,8 +70,9 @@ export class Scheduler {
     if (this.#waiting) this.wake();
   }
 
-  explain(requirement: Requirement): string {
-    return explainWaiting(requirement, this.#options.registry.candidates());
+  /** @param elsewhere agents of other replicas */
+  explain(requirement: Requirement, elsewhere: Iterable<Candidate> = []): string {
+    return explainWaiting(requirement, [...this.#options.registry.candidates(), ...elsewhere]);
   }
 
   /** As `explain`, when none of the linked agents can take it, also not later; undefined when one can. */
@@ -74,7 +80,20 @@ export class Scheduler {
     return canBePlaced(requirement, this.#options.registry.candidates()) ? undefined : this.explain(requirement);
   }
 
-  /** Something entered the queue, or room appeared. */
+  /** This replica has put something into the queue. */
+  queued(): void {
+    if (this.#stopped) this.#options.onLeft();
+    this.#tells = true;
+    this.wake();
+  }
+
+  /** Another replica could not place what is in the queue. */
+  othersQueued(): void {
+    this.#waiting = true;
+    if (this.#hasRoom()) this.wake();
+  }
+
+  /** Room appeared. */
   wake(): void {
     if (this.#stopped) return;
     this.#again = true;
@@ -96,15 +115,20 @@ export class Scheduler {
 
   async #run(): Promise<void> {
     let nextMs = POLL_MS;
+    let isDue = false;
     try {
       while (this.#again && !this.#stopped) {
         this.#again = false;
         // Asked for before the pass: an entry that becomes due meanwhile is claimed by it or by the timer, never missed.
         const askedMs = performance.now();
         const due = await nextDueTime(this.#options.sql);
+        const tells = this.#tells;
+        this.#tells = false;
         this.#waiting = await this.#claimAll();
+        if (tells && this.#waiting) this.#options.onLeft();
         const passedMs = performance.now() - askedMs;
         nextMs = due === undefined ? POLL_MS : Math.min(due.inMs + 1 - passedMs, POLL_MS);
+        isDue = nextMs < POLL_MS;
       }
     } catch (error) {
       this.#options.logger.error({ err: error }, `the queue could not be read: ${messageOf(error)}`);
@@ -113,13 +137,14 @@ export class Scheduler {
       this.#running = false;
     }
     if (this.#again) this.wake();
-    else this.#arm(Math.max(1, nextMs));
+    else this.#arm(Math.max(1, nextMs), isDue);
   }
 
-  #arm(ms: number): void {
+  #arm(ms: number, isDue = false): void {
     clearTimeout(this.#timer);
     if (this.#stopped) return;
-    this.#timer = setTimeout(() => this.wake(), ms);
+    // What becomes due is as good as queued then.
+    this.#timer = setTimeout(() => (isDue ? this.queued() : this.wake()), ms);
     this.#timer.unref();
   }
 
@@ -171,6 +196,13 @@ export class Scheduler {
     } catch (error) {
       for (const { id, agentId } of taken) registry.freeSlot(agentId, id);
       throw error;
+    }
+    const ids = new Set(page.claimed.map(({ id }) => id));
+    for (const { id, agentId } of taken) {
+      if (ids.has(id)) continue;
+      // Another replica was first: there is room for what comes behind.
+      registry.freeSlot(agentId, id);
+      this.#again = true;
     }
     for (const claimed of page.claimed) {
       try {

@@ -14,6 +14,7 @@ import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import { createSecret, hashSecret } from '../auth/secret.ts';
 import {
   type AgentRow,
+  countActive,
   deleteAgent,
   insertJoinToken,
   listAgents,
@@ -26,11 +27,15 @@ import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE, UUID_SHAPE } 
 
 export interface AgentServiceOptions {
   sql: Sql;
+  /** This replica. */
+  replicaId: string;
   registry: AgentRegistry;
+  /** The agent may be linked to another replica, which has to look at its row. */
+  tellOthers: (agentId: string) => void;
   /** Work may be placed differently now. */
   capacityChanged: () => void;
   /** The agent will not come back. */
-  agentLost: (agentId: string, reason: string) => Promise<void>;
+  agentLost: (agentId: string, reason: string) => Promise<unknown>;
 }
 
 /** Shows and steers the agents of a tenant. */
@@ -49,8 +54,9 @@ export class AgentService {
     const found: Agent[] = [];
     while (true) {
       const rows = await listAgents(this.#options.sql, tenantId, limit + 1, after);
+      const active = await this.#activeElsewhere(rows);
       for (const row of rows) {
-        const agent = this.#message(row);
+        const agent = this.#message(row, active);
         const wanted = request.state === AgentState.STATE_UNSPECIFIED || agent.state === request.state;
         if (!wanted || !matchesLabels(selector, agent.labels)) continue;
         if (found.length === limit) {
@@ -69,7 +75,7 @@ export class AgentService {
   async get(tenantId: string, id: string): Promise<Agent> {
     const row = await readAgentOf(this.#options.sql, tenantId, id);
     if (row === undefined) throw notFound(id);
-    return this.#message(row);
+    return this.#message(row, await this.#activeElsewhere([row]));
   }
 
   /** Begins or ends a drain. @throws HarrierError not_found */
@@ -79,14 +85,16 @@ export class AgentService {
     const { registry } = this.#options;
     registry.setDraining(id, draining);
     registry.send(id, create(ServerMessageSchema, { message: { case: 'drain', value: { draining } } }));
+    this.#options.tellOthers(id);
     this.#options.capacityChanged();
-    return this.#message(row);
+    return this.#message(row, await this.#activeElsewhere([row]));
   }
 
   /** @throws HarrierError not_found */
   async delete(tenantId: string, id: string): Promise<void> {
     if (!(await deleteAgent(this.#options.sql, tenantId, id))) throw notFound(id);
     this.#options.registry.get(id)?.channel.close(GoodbyeCode.REVOKED, 'the agent was deleted');
+    this.#options.tellOthers(id);
     await this.#options.agentLost(id, 'the agent was deleted');
   }
 
@@ -97,12 +105,27 @@ export class AgentService {
     return { token, expireTime: await insertJoinToken(this.#options.sql, { id, tenantId, secretHash, ttlMs }) };
   }
 
-  #message(row: AgentRow): Agent {
+  /** How many attempts those have that are linked to other replicas. */
+  async #activeElsewhere(rows: readonly AgentRow[]): Promise<Map<string, number>> {
+    return await countActive(
+      this.#options.sql,
+      rows.filter((row) => this.#isElsewhere(row)).map(({ id }) => id),
+    );
+  }
+
+  #isElsewhere(row: AgentRow): boolean {
+    const { registry, replicaId } = this.#options;
+    return registry.get(row.id) === undefined && row.replica_id !== null && row.replica_id !== replicaId;
+  }
+
+  #message(row: AgentRow, active: ReadonlyMap<string, number>): Agent {
     const linked = this.#options.registry.get(row.id);
+    const draining = linked?.draining ?? row.drain_requested;
+    const isLinked = linked !== undefined || this.#isElsewhere(row);
     const agent = create(AgentSchema, {
       id: row.id,
       name: row.name,
-      state: linked === undefined ? AgentState.OFFLINE : linked.draining ? AgentState.DRAINING : AgentState.ONLINE,
+      state: isLinked ? (draining ? AgentState.DRAINING : AgentState.ONLINE) : AgentState.OFFLINE,
       labels: row.labels,
       version: row.version,
       hardware: linked?.hardware ?? fromBinary(HardwareSchema, row.hardware),
@@ -110,7 +133,7 @@ export class AgentService {
       slots: row.slots,
       environments: linked === undefined ? row.environments : [...linked.environments],
       unavailableEnvironments: { ...(linked?.unavailableEnvironments ?? row.unavailable_environments) },
-      activeExecutions: linked?.active ?? 0,
+      activeExecutions: linked?.active ?? active.get(row.id) ?? 0,
       createTime: timestampFromDate(row.create_time),
       drainRequested: row.drain_requested,
     });

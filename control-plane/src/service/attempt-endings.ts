@@ -22,6 +22,8 @@ export interface AttemptEndingsOptions {
   registry: AgentRegistry;
   logger: Logger;
   finishes: GroupCommit<FinishedExecution, FinishTimes | undefined>;
+  /** This replica. */
+  replicaId: string;
   /** The execution's slot is free again. */
   release: (agentId: string, executionId: string) => void;
   /** Something entered the queue. */
@@ -143,6 +145,7 @@ export class AttemptEndings {
         failure: !requeue,
         backoffMs,
         pending: State.PENDING,
+        replicaId: this.#options.replicaId,
       }),
     );
     failpoint('retry-committed');

@@ -27,10 +27,12 @@ import {
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import { ChangeSignal } from './change-signal.ts';
 import { whyNoneCan } from './eligibility.ts';
 import { checkEnvironment, checkImage, checkNetwork } from './environment-spec.ts';
 import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';
-import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
+import type { ExecutionTracker } from './execution-tracker.ts';
+import { type FollowedElsewhere, LOOK_MS } from './followed-elsewhere.ts';
 import { parseJsonObject } from './json-document.ts';
 import { violationsOf } from './json-schema.ts';
 import type { ModuleService, StoredModule } from './module-service.ts';
@@ -38,7 +40,8 @@ import { decodePageToken, encodePageToken, pageSizeOf, UUID_SHAPE } from './page
 import { decodeRequest, encodeRequest, type ResolvedExecution, resolveExecution } from './resolved-execution.ts';
 import { refuseNul, storable } from './storable.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
-import { dueReason } from './waiting-reason.ts';
+import { dueReason, type Explain } from './waiting-reason.ts';
+import { untilDatabaseAnswers } from './while-away.ts';
 
 /** The three requests that start an execution have the same fields. */
 export type ExecutionRequest = CreateExecutionRequest | ExecuteRequest | ExecuteStreamRequest;
@@ -55,11 +58,22 @@ export interface ExecutionServiceOptions {
   registry: AgentRegistry;
   scheduler: Scheduler;
   tracker: ExecutionTracker;
+  elsewhere: FollowedElsewhere;
+  /** This replica. */
+  replicaId: string;
+  explain: Explain;
+  /** Whether another replica has said that it claimed the execution, before this one knew that it was accepted. */
+  isClaimedElsewhere: (id: string) => boolean;
+  /** It was asked to cancel an execution that another replica may follow. */
+  cancelElsewhere: (id: string, outcome: 'ended' | 'requested') => void;
 }
 
 /** Accepts, shows, lists and cancels executions. */
 export class ExecutionService {
   readonly #options: ExecutionServiceOptions;
+  /** Callers who wait for an end. */
+  #waiting = 0;
+  readonly #answered = new ChangeSignal();
 
   constructor(options: ExecutionServiceOptions) {
     this.#options = options;
@@ -92,17 +106,27 @@ export class ExecutionService {
     let createTime: Date | undefined;
     try {
       failpoint('accept-before-commit');
-      createTime = await this.#options.inserts.add(newRow(resolved, encoded.toString('base64'), agentId));
+      const row = newRow(resolved, encoded.toString('base64'), agentId, this.#options.replicaId);
+      // Its id makes it the same one, however often it is written.
+      createTime = await untilDatabaseAnswers(() => this.#options.inserts.add(row));
       failpoint('accept-committed');
     } catch (error) {
       if (agentId !== undefined) scheduler.release(agentId, resolved.id);
       throw error;
     }
     if (createTime === undefined && request.idempotencyKey !== '') {
-      if (agentId !== undefined) scheduler.release(agentId, resolved.id);
-      return await this.#acceptedBefore(tenantId, request.idempotencyKey);
+      const before = await untilDatabaseAnswers(() => this.#acceptedBefore(tenantId, request.idempotencyKey)).catch(
+        (error: unknown) => {
+          if (agentId !== undefined) scheduler.release(agentId, resolved.id);
+          throw error;
+        },
+      );
+      if (before.id !== resolved.id) {
+        if (agentId !== undefined) scheduler.release(agentId, resolved.id);
+        return before;
+      }
     }
-    // Without a key only its own id can have been there: an earlier try of the batch was committed after all.
+    // Its own id was there: an earlier try was committed after all.
     createTime ??= new Date();
     const times = {
       createTime,
@@ -111,12 +135,15 @@ export class ExecutionService {
       startTime: undefined,
       endTime: undefined,
     };
+    if (agentId === undefined && this.#options.isClaimedElsewhere(resolved.id)) {
+      return { id: resolved.id, tracked: undefined };
+    }
     // A claim of the queue may have come first.
     const tracked = tracker.get(resolved.id) ?? tracker.track(resolved, times, 0);
     if (agentId !== undefined) tracker.assign(tracked, agentId, 1, createTime);
     else {
       if (tracked.history.length === 0) tracked.move({ state: State.PENDING, attempt: 0, agentId: '' });
-      scheduler.wake();
+      scheduler.queued();
       const none = await whyNoneCan(this.#options.sql, this.#options.registry, resolved.requirement);
       if (none !== undefined) await tracker.refuse(tracked, none.message, { agents: none.agents });
     }
@@ -130,16 +157,49 @@ export class ExecutionService {
     tracked: TrackedExecution | undefined,
     signal: AbortSignal,
   ): Promise<Execution> {
+    this.#waiting++;
+    try {
+      return await this.#finished(tenantId, id, tracked, signal);
+    } finally {
+      this.#waiting--;
+      this.#answered.notify();
+    }
+  }
+
+  /** Resolves when nobody waits for an end, or after a time. */
+  async answered(timeoutMs: number): Promise<void> {
+    const endMs = performance.now() + timeoutMs;
+    while (this.#waiting > 0 && performance.now() < endMs) {
+      await this.#answered.wait(new AbortController().signal, endMs - performance.now());
+    }
+  }
+
+  async #finished(
+    tenantId: string,
+    id: string,
+    tracked: TrackedExecution | undefined,
+    signal: AbortSignal,
+  ): Promise<Execution> {
     if (tracked !== undefined) {
       while (!tracked.finished && this.#options.tracker.get(id) === tracked) await tracked.changed.wait(signal);
       if (tracked.finished) return executionMessage(rowOfTracked(tracked));
     }
-    while (true) {
-      const row = await this.#row(tenantId, id);
-      if (row.end_time !== null) return executionMessage(row);
-      const followed = this.#options.tracker.get(id);
-      if (followed !== undefined && followed !== tracked) return await this.finished(tenantId, id, followed, signal);
-      await waitFor(FOREIGN_POLL_MS, signal);
+    const told = this.#options.elsewhere.watch(tenantId, id);
+    try {
+      while (true) {
+        const moves = told.moves;
+        const row = await untilDatabaseAnswers(() => this.#row(tenantId, id), signal);
+        if (row.end_time !== null) return executionMessage(row);
+        const followed = this.#options.tracker.get(id);
+        if (followed !== undefined && followed !== tracked) return await this.#finished(tenantId, id, followed, signal);
+        const lookMs = performance.now() + LOOK_MS;
+        // Steps on the way do not matter.
+        while (told.moves === moves && performance.now() < lookMs) {
+          await told.changed.wait(signal, Math.max(1, lookMs - performance.now()));
+        }
+      }
+    } finally {
+      this.#options.elsewhere.unwatch(id);
     }
   }
 
@@ -211,11 +271,14 @@ export class ExecutionService {
       if (outcome === 'ended') this.#options.tracker.cancelledWhileWaiting(tracked, message);
       if (outcome === 'requested') this.#options.tracker.requestCancel(tracked, message);
     }
+    if (outcome !== 'finished') this.#options.cancelElsewhere(id, outcome);
     return await this.get(tenantId, id, { includeInput: false });
   }
 
   /** What a stored row asks for: for claims and for attempts that an agent brings back. */
-  async resolveRow(row: Omit<ActiveRow, 'state' | 'assign_time' | 'cancel_reason'>): Promise<ResolvedExecution> {
+  async resolveRow(
+    row: Omit<ActiveRow, 'state' | 'assign_time' | 'cancel_reason' | 'age_ms'>,
+  ): Promise<ResolvedExecution> {
     const { modules } = this.#options;
     return resolveExecution({
       id: row.id,
@@ -269,7 +332,7 @@ export class ExecutionService {
     const { requirement } =
       this.#options.tracker.get(row.id)?.resolved ??
       (await this.resolveRow({ ...row, tenant_id: tenantId, request, input_json: '{}' }));
-    return this.#options.scheduler.explain(requirement);
+    return await this.#options.explain(requirement);
   }
 }
 
@@ -350,7 +413,12 @@ function storedRequest(request: ExecutionRequest): CreateExecutionRequest {
   return create(CreateExecutionRequestSchema, fields);
 }
 
-function newRow(resolved: ResolvedExecution, encoded: string, agentId: string | undefined): NewExecution {
+function newRow(
+  resolved: ResolvedExecution,
+  encoded: string,
+  agentId: string | undefined,
+  replicaId: string,
+): NewExecution {
   const { request, program } = resolved;
   const stored = program.kind === 'module' ? program.stored : undefined;
   const hasLabels = Object.keys(request.labels).length > 0;
@@ -370,6 +438,7 @@ function newRow(resolved: ResolvedExecution, encoded: string, agentId: string | 
     input_json: resolved.inputJson,
     json_text: resolved.jsonText,
     idempotency_key: request.idempotencyKey === '' ? null : request.idempotencyKey,
+    replica_id: replicaId,
   };
 }
 
@@ -387,19 +456,4 @@ function checkAssignmentSize({ program, inputJson }: ResolvedExecution, requestB
 
 function notFound(id: string): HarrierError {
   return new HarrierError('not_found', `there is no execution ${id}`, { field: 'id' });
-}
-
-function waitFor(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    const abort = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', abort);
-      resolve();
-    }, ms);
-    signal.addEventListener('abort', abort, { once: true });
-  });
 }

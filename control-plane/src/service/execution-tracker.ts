@@ -26,8 +26,6 @@ import { assignmentMessage, type ResolvedExecution } from './resolved-execution.
 import { StateWriter } from './state-writer.ts';
 import { type ExecutionTimes, TrackedExecution } from './tracked-execution.ts';
 
-/** How often an execution that another replica follows is looked up by those who wait for it. */
-export const FOREIGN_POLL_MS = 500;
 /** Time between asking a cancelled attempt to stop and killing it. */
 const CANCEL_GRACE_MS = 5_000;
 /** An agent sends at most 1 MiB of an attempt that is not stored; what is far beyond is not the protocol. */
@@ -48,6 +46,10 @@ export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'fo
 }
 
 /**
+  /** An execution is followed from now on. */
+  onTracked: (tracked: TrackedExecution) => void;
+  /** Attempts ended without a word of their agent: other replicas may follow the executions. */
+  onTaken: (ids: string[]) => void;
  * Follows the executions that this replica has accepted or whose agents are linked to it, from assignment to result. It
  * holds nothing that the database and the agents could not tell again.
  */
@@ -79,6 +81,7 @@ export class ExecutionTracker {
     return tracked;
   }
 
+    this.#options.onTracked(tracked);
   forget(tracked: TrackedExecution): void {
     if (this.#tracked.get(tracked.id) === tracked) this.#tracked.delete(tracked.id);
   }
@@ -86,6 +89,21 @@ export class ExecutionTracker {
   stop(): void {
     this.#states.stop();
     this.#endings.stop();
+  /** Another replica follows it, or it ended elsewhere: whoever waits for it looks there. */
+  release(tracked: TrackedExecution): void {
+    this.forget(tracked);
+    tracked.log?.close();
+    tracked.changed.notify();
+  }
+
+  /** The agent is linked to another replica, which follows its attempts from now on. */
+  agentMoved(agentId: string): void {
+    for (const tracked of this.#tracked.values()) {
+      // How an attempt ended is stored by whoever was told.
+      if (tracked.current.agentId === agentId && !tracked.ending) this.release(tracked);
+    }
+  }
+
   }
 
   /** The database says that the attempt is the agent's: tells the agent. */
@@ -201,8 +219,7 @@ export class ExecutionTracker {
   async sweepUnfollowed(): Promise<void> {
     for (const agent of [...this.#options.registry.candidates()]) {
       for (const row of await listActiveOfAgent(this.#options.sql, agent.id)) {
-        const ageMs = Date.now() - (row.assign_time?.getTime() ?? 0);
-        if (this.#tracked.has(row.id) || ageMs < UNFOLLOWED_AFTER_MS) continue;
+        if (this.#tracked.has(row.id) || row.age_ms < UNFOLLOWED_AFTER_MS) continue;
         this.#options.logger.warn(
           { executionId: row.id, agentId: agent.id },
           'an attempt was not followed; putting it back',
@@ -216,14 +233,33 @@ export class ExecutionTracker {
     }
   }
 
-  /** An agent will not come back: its attempts are over. */
-  async agentLost(agentId: string, reason: string): Promise<void> {
+  /**
+   * An agent will not come back: its attempts are over, but for those that may run on without it.
+   * @param leftMs for how long an attempt may run on; default: for none
+   * @returns how long the first of the others may run on; undefined when there are none
+   */
+  async agentLost(
+    agentId: string,
+    reason: string,
+    leftMs: (attempt: ResolvedExecution) => number = () => 0,
+  ): Promise<number | undefined> {
+    let firstMs: number | undefined;
+    const endings: Promise<void>[] = [];
+    const taken: string[] = [];
     for (const row of await listActiveOfAgent(this.#options.sql, agentId)) {
-      await this.#endings.lose(await this.#adopt(row, agentId), reason);
+      const ms = leftMs(await this.#options.resolveRow(row));
+      if (ms > 0) firstMs = Math.min(ms, firstMs ?? ms);
+      else {
+        taken.push(row.id);
+        endings.push(this.#endings.lose(await this.#adopt(row, agentId), reason));
+      }
     }
   }
 
   /** Follows an attempt that the database gives to an agent; what memory has of it already stays. */
+    await Promise.all(endings);
+    if (taken.length > 0) this.#options.onTaken(taken);
+    return firstMs;
   async #adopt(row: ActiveRow, agentId: string): Promise<TrackedExecution> {
     const known = this.#tracked.get(row.id);
     if (known?.isHeldBy(agentId, row.attempt)) {

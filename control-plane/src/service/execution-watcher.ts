@@ -5,8 +5,10 @@ import { type ExecutionRow, readExecution } from '../db/queries/read-executions.
 import type { Sql } from '../db/sql.ts';
 import type { AttemptLog, LogStreamName } from './attempt-log.ts';
 import { executionMessage } from './execution-message.ts';
-import { type ExecutionTracker, FOREIGN_POLL_MS } from './execution-tracker.ts';
+import type { ExecutionTracker } from './execution-tracker.ts';
+import { type FollowedElsewhere, LOOK_MS, type ToldExecution } from './followed-elsewhere.ts';
 import type { LogPiece } from './log-stream.ts';
+import { nextChange } from './next-change.ts';
 import type { ProgressReport, StateChange, TrackedExecution } from './tracked-execution.ts';
 import { type Explain, waitingReasonOf } from './waiting-reason.ts';
 
@@ -43,6 +45,7 @@ export interface WatchOptions {
 export interface ExecutionWatcherOptions {
   sql: Sql;
   tracker: ExecutionTracker;
+  elsewhere: FollowedElsewhere;
   explain: Explain;
   /** Why an execution waits that this replica does not follow. */
   waitingReason: (tenantId: string, row: ExecutionRow) => Promise<string>;
@@ -80,13 +83,13 @@ export class ExecutionWatcher {
         followed = tracked;
         // What is asked for before it is looked at cannot be missed.
         const isWaiting = tracked.current.state === State.PENDING;
-        const wake = this.#nextChange(tracked, signal, isWaiting ? WAITING_REASON_MS : undefined);
+        const wake = nextChange(tracked, signal, isWaiting ? WAITING_REASON_MS : undefined);
         // The reader may leave at any yield: then nobody awaits it.
         wake.catch(() => undefined);
         // The reason for which it waits may have changed alone.
         if (isWaiting) step = Math.min(step, tracked.history.length - 1);
         for (; step < tracked.history.length; step++) {
-          const told = this.#stateEvent(tracked, tracked.history[step] ?? tracked.current);
+          const told = await this.#stateEvent(tracked, tracked.history[step] ?? tracked.current);
           if (!isFinal(told.change.state) && !isSameEvent(told, shown)) yield told;
           shown = told;
         }
@@ -114,14 +117,60 @@ export class ExecutionWatcher {
         return;
       }
       if (this.#tracker.get(id) === undefined) {
-        const change = { state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' };
-        const isWaiting = change.state === State.PENDING;
-        const waitingReason = isWaiting ? await this.#options.waitingReason(tenantId, row) : '';
-        const told: StateEvent = { kind: 'state', change, waitingReason };
-        if (!isSameEvent(told, shown)) yield told;
-        shown = told;
-        await new Promise((resolve) => setTimeout(resolve, FOREIGN_POLL_MS));
+        for await (const event of this.#watchElsewhere(options, cursor, shown)) {
+          if (event.kind === 'state') shown = event;
+          yield event;
+        }
       }
+    }
+  }
+
+  /** States, log bytes and progress of what another replica follows, until it is over or followed here. */
+  async *#watchElsewhere(
+    options: WatchOptions,
+    cursor: LogPosition,
+    before: StateEvent | undefined,
+  ): AsyncGenerator<StateEvent | LogEvent | (ExecutionEvent & { kind: 'progress' })> {
+    const { tenantId, id, signal } = options;
+    let shown = before;
+    let progress: ProgressReport | undefined;
+    let step = 0;
+    const told = this.#options.elsewhere.watch(tenantId, id);
+    try {
+      while (this.#tracker.get(id) === undefined) {
+        // What is asked for before it is looked at cannot be missed.
+        const wake = told.changed.wait(signal, LOOK_MS);
+        // The reader may leave at any yield: then nobody awaits it.
+        wake.catch(() => undefined);
+        const row = await this.#row(tenantId, id);
+        if (row.end_time !== null) return;
+        const now = { state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' };
+        // The database is told of running states a little later.
+        for (const change of [...told.steps.slice(step), now]) {
+          const order = shown === undefined ? 1 : orderOf(change) - orderOf(shown.change);
+          if (isFinal(change.state) || order < 0 || (order === 0 && change !== now)) continue;
+          const isWaiting = change === now && change.state === State.PENDING;
+          const waitingReason = isWaiting ? await this.#options.waitingReason(tenantId, row) : '';
+          const event: StateEvent = { kind: 'state', change, waitingReason };
+          if (!isSameEvent(event, shown)) yield event;
+          shown = event;
+        }
+        step = told.steps.length;
+        const { state, attempt } = shown?.change ?? now;
+        if (cursor.attempt === 0) cursor.attempt = attempt;
+        if (cursor.attempt > attempt && attempt > 0) throw noAttempt(id, cursor.attempt);
+        yield* this.#earlierAttempts(options, cursor, attempt);
+        // No byte is shown before the state in which it was written.
+        if (cursor.attempt === attempt && state >= State.PREPARING)
+          yield* this.#fromDatabase(options, cursor, undefined);
+        if (told.progress !== undefined && told.progress !== progress) {
+          progress = told.progress;
+          yield { kind: 'progress', progress };
+        }
+        await wake;
+      }
+    } finally {
+      this.#options.elsewhere.unwatch(id);
     }
   }
 
@@ -132,12 +181,15 @@ export class ExecutionWatcher {
     const row = await this.#row(tenantId, id);
     if (cursor.attempt === 0) cursor.attempt = row.attempt;
     if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(id, cursor.attempt);
+    // Asked for at the first look elsewhere, given back at the end.
+    let told: ToldExecution | undefined;
+    await using stack = new AsyncDisposableStack();
     while (true) {
       signal.throwIfAborted();
       const tracked = this.#tracker.get(id);
       const log = tracked?.log;
       if (tracked !== undefined && log !== undefined && log.attempt === cursor.attempt) {
-        const wake = this.#nextChange(tracked, signal);
+        const wake = nextChange(tracked, signal);
         // The reader may leave at any yield: then nobody awaits it.
         wake.catch(() => undefined);
         const ends = { stdout: log.stdout.end, stderr: log.stderr.end };
@@ -151,6 +203,13 @@ export class ExecutionWatcher {
         await wake;
         continue;
       }
+      if (told === undefined && options.follow && tracked === undefined) {
+        told = this.#options.elsewhere.watch(tenantId, id);
+        stack.defer(() => this.#options.elsewhere.unwatch(id));
+      }
+      // What is asked for before it is looked at cannot be missed.
+      const wake = told?.changed.wait(signal, LOOK_MS);
+      wake?.catch(() => undefined);
       yield* this.#fromDatabase(options, cursor, undefined);
       if (!options.follow) return;
       const now = await this.#row(tenantId, id);
@@ -162,29 +221,16 @@ export class ExecutionWatcher {
       if (cursor.attempt === 0) cursor.attempt = now.attempt;
       const followed = this.#tracker.get(id);
       if (followed !== undefined && followed.log?.attempt !== cursor.attempt) {
-        await followed.changed.wait(signal, FOREIGN_POLL_MS);
-      } else if (followed === undefined) await new Promise((resolve) => setTimeout(resolve, FOREIGN_POLL_MS));
+        await followed.changed.wait(signal, LOOK_MS);
+      } else if (followed === undefined) await wake;
       if (cursor.attempt === 0) cursor.attempt = followed?.current.attempt ?? 0;
     }
   }
 
-  #stateEvent(tracked: TrackedExecution, change: StateChange): StateEvent {
+  async #stateEvent(tracked: TrackedExecution, change: StateChange): Promise<StateEvent> {
     const isWaiting = change === tracked.current && change.state === State.PENDING;
-    return { kind: 'state', change, waitingReason: isWaiting ? waitingReasonOf(tracked, this.#options.explain) : '' };
-  }
-
-  /** Resolves when the state, the progress or the log changes, or after a time. */
-  async #nextChange(tracked: TrackedExecution, signal: AbortSignal, timeoutMs?: number): Promise<void> {
-    const stop = new AbortController();
-    const either = AbortSignal.any([signal, stop.signal]);
-    const waits = [tracked.changed.wait(either, timeoutMs)];
-    if (tracked.log !== undefined) waits.push(tracked.log.changed.wait(either));
-    try {
-      await Promise.race(waits);
-    } finally {
-      stop.abort();
-      for (const wait of waits) wait.catch(() => undefined);
-    }
+    const waitingReason = isWaiting ? await waitingReasonOf(tracked, this.#options.explain) : '';
+    return { kind: 'state', change, waitingReason };
   }
 
   /** Bytes of a running attempt that are there, from where the cursor stands to about `ends`. */
@@ -275,6 +321,11 @@ function isSameEvent(a: StateEvent, b: StateEvent | undefined): boolean {
   return (
     a.change.state === b.change.state && a.change.attempt === b.change.attempt && a.change.agentId === b.change.agentId
   );
+}
+
+/** Later steps of an execution have greater numbers; between two attempts it is PENDING with the number of the first. */
+function orderOf({ state, attempt }: StateChange): number {
+  return attempt * 16 + (state === State.PENDING ? 15 : state);
 }
 
 function keyOf(stream: LogStreamName): 'stdout' | 'stderr' {

@@ -11,16 +11,20 @@ import {
 } from '@harrier/shared/gen/module';
 import type { AgentQuestions } from '../agent-link/agent-questions.ts';
 import type { AgentRegistry, LinkedAgent } from '../agent-link/agent-registry.ts';
+import type { Candidate } from '../agent-link/candidate.ts';
 import { lackOf, selects } from '../scheduler/place.ts';
 import { lockedEnvironment } from './environment-spec.ts';
 import type { ModuleService } from './module-service.ts';
 import { supportNeeded } from './resolved-execution.ts';
 
+const NOT_ASKED = 'not asked: it is linked to another control plane of this database; ask that one too';
 const MAX_AGENTS = 100;
 
 export interface ModuleValidationOptions {
   modules: Pick<ModuleService, 'check'>;
   registry: AgentRegistry;
+  /** Agents that are linked to other replicas: they are not asked. */
+  elsewhere: (tenantId: string) => Promise<Candidate[]>;
   questions: AgentQuestions;
 }
 
@@ -45,7 +49,10 @@ export class ModuleValidation {
       .slice(0, MAX_AGENTS);
     const response = create(ValidateModuleResponseSchema);
     const answers = agents.map((agent) => ({ agent, answer: answerOf(agent, lackOf(needed, agent)) }));
-    response.agents = answers.map(({ answer }) => answer);
+    const notAsked = (await this.#options.elsewhere(tenantId))
+      .filter((agent) => selects([selector], agent))
+      .map((agent) => answerOf(agent, lackOf(needed, agent) ?? NOT_ASKED));
+    response.agents = [...answers.map(({ answer }) => answer), ...notAsked].slice(0, MAX_AGENTS);
     const able = answers.filter(({ answer }) => answer.reason === '');
     if (environment.kind.case === 'inline') {
       for (const { answer } of able) answer.held = true;
@@ -90,6 +97,6 @@ export class ModuleValidation {
   }
 }
 
-function answerOf(agent: LinkedAgent, reason: string | undefined): AgentAnswer {
+function answerOf(agent: Pick<Candidate, 'id' | 'name'>, reason: string | undefined): AgentAnswer {
   return create(AgentAnswerSchema, { agentId: agent.id, name: agent.name, reason: reason ?? '' });
 }

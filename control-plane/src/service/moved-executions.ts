@@ -6,13 +6,15 @@ import type { Sql } from '../db/sql.ts';
 import type { ExecutionTracker } from './execution-tracker.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
 
-/** As often as the queue is looked at for what other replicas have put there. */
+/** As often as the queue is looked at for what other replicas have put there. Most of it is told before. */
 const LOOK_MS = 2_000;
 /** Executions asked for at once; the others have their turn at the next looks. */
 const MAX_ASKED = 2_000;
 
 export interface MovedExecutionsOptions {
   sql: Sql;
+  /** This replica. */
+  replicaId: string;
   registry: AgentRegistry;
   tracker: ExecutionTracker;
   logger: Logger;
@@ -20,33 +22,43 @@ export interface MovedExecutionsOptions {
 
 /**
  * Finds executions that another replica has taken over or ended: what waits in the queue is claimed by any replica, and an
- * agent may come back at another one. Nobody tells this replica, so it looks in the database and forgets them; whoever
- * waits for one of them then looks it up there.
+ * agent may come back at another one. The others tell, but nothing rests on it: this replica looks in the database, too, and
+ * releases them; whoever waits for one of them here then follows it there.
  */
 export class MovedExecutions {
   readonly #options: MovedExecutionsOptions;
   readonly #timer: NodeJS.Timeout;
   #looking: Promise<void> | undefined;
+  #again = false;
   #turn: Iterator<TrackedExecution> | undefined;
 
   constructor(options: MovedExecutionsOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => {
-      this.#looking ??= this.#look().finally(() => {
-        this.#looking = undefined;
-      });
-    }, LOOK_MS);
+    this.#timer = setInterval(() => this.look(), LOOK_MS);
     this.#timer.unref();
+  }
+
+  /** Looks out of turn: something has moved. */
+  look(): void {
+    if (this.#looking !== undefined) this.#again = true;
+    this.#looking ??= this.#look().finally(() => {
+      this.#looking = undefined;
+      if (this.#again) {
+        this.#again = false;
+        this.look();
+      }
+    });
   }
 
   /** Resolves when no look is under way any more. */
   async stop(): Promise<void> {
     clearInterval(this.#timer);
+    this.#again = false;
     await this.#looking;
   }
 
   async #look(): Promise<void> {
-    const { sql, registry, tracker, logger } = this.#options;
+    const { sql, replicaId, registry, tracker, logger } = this.#options;
     const asked = new Map(this.#nextSuspects().map((tracked) => [tracked.id, { tracked, at: tracked.current }]));
     if (asked.size === 0) return;
     try {
@@ -56,14 +68,13 @@ export class MovedExecutions {
         attempt: at.attempt,
         agent_id: at.agentId === '' ? null : at.agentId,
       }));
-      for (const moved of await findMovedExecutions(sql, believed)) {
+      for (const moved of await findMovedExecutions(sql, believed, replicaId)) {
         const { tracked, at } = asked.get(moved.id) ?? {};
         // What has moved here too since it was asked for is told by whoever moved it.
         if (tracked === undefined || tracked.current !== at || tracked.ending) continue;
         // A claim of this replica that is about to be told.
         if (!moved.ended && moved.agent_id !== null && registry.get(moved.agent_id) !== undefined) continue;
-        tracker.forget(tracked);
-        tracked.changed.notify();
+        tracker.release(tracked);
       }
     } catch (error) {
       logger.warn({ reason: messageOf(error) }, 'executions of other replicas could not be looked for');

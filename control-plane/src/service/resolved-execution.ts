@@ -187,7 +187,7 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
   });
 }
 
-function moduleOf(program: Program): Module | undefined {
+export function moduleOf(program: Program): Module | undefined {
   return program.kind === 'module' ? program.stored.module : undefined;
 }
 

@@ -1,8 +1,8 @@
 import type { Requirement } from '../scheduler/place.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
 
-/** Tells why no agent takes an execution: `Scheduler.explain`. */
-export type Explain = (requirement: Requirement) => string;
+/** Tells why no agent takes an execution. */
+export type Explain = (requirement: Requirement) => Promise<string>;
 
 /** Why an execution waits whose next attempt is due at a time to come; undefined when it is not. */
 export function dueReason(nextAttemptTime: Date | undefined): string | undefined {
@@ -11,6 +11,9 @@ export function dueReason(nextAttemptTime: Date | undefined): string | undefined
 }
 
 /** Why an execution that waits does so, for people. */
-export function waitingReasonOf({ nextAttemptTime, resolved }: TrackedExecution, explain: Explain): string {
-  return dueReason(nextAttemptTime) ?? explain(resolved.requirement);
+export async function waitingReasonOf(
+  { nextAttemptTime, resolved }: TrackedExecution,
+  explain: Explain,
+): Promise<string> {
+  return dueReason(nextAttemptTime) ?? (await explain(resolved.requirement));
 }

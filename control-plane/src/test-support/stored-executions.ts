@@ -23,6 +23,7 @@ export async function insertExecution(sql: Sql, fields: Owned<NewExecution>): Pr
     input_json: '{}',
     json_text: false,
     idempotency_key: null,
+    replica_id: null,
     ...fields,
   };
   await insertExecutions(sql, [row]);

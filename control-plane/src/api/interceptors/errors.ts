@@ -1,5 +1,6 @@
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { HarrierError, type HarrierErrorCode, type Logger } from '@harrier/shared';
+import { withoutDatabaseErrors } from '../../service/while-away.ts';
 import { fieldError } from '../field-error.ts';
 import { retryLaterError } from '../retry-later-error.ts';
 import { mapStreamErrors } from './map-stream-errors.ts';
@@ -28,7 +29,8 @@ export interface CallFacts {
 }
 
 /** The error that a caller sees for anything that was thrown. What is not meant for callers is logged and answered as `internal error`. */
-export function toConnectError(thrown: unknown, call: CallFacts, logger: Logger): ConnectError {
+export function toConnectError(raw: unknown, call: CallFacts, logger: Logger): ConnectError {
+  const thrown = withoutDatabaseErrors(raw);
   if (thrown instanceof ConnectError) return thrown;
   if (thrown instanceof HarrierError) {
     if (thrown.code === 'internal') logger.error({ err: thrown, method: call.method }, 'call failed');

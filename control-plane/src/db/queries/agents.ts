@@ -14,6 +14,12 @@ export interface AgentRow {
   unavailable_environments: Record<string, string>;
   drain_requested: boolean;
   instance_id: string;
+  boot_id: string;
+  /** Number of its newest link. */
+  session: number;
+  /** The replica that it is linked to. */
+  replica_id: string | null;
+  lease_end_time: Date | null;
   create_time: Date;
   link_time: Date | null;
   last_seen_time: Date | null;
@@ -35,6 +41,7 @@ export interface AgentFacts {
   environments: string[];
   unavailableEnvironments: Record<string, string>;
   instanceId: string;
+  bootId: string;
 }
 
 /**
@@ -69,21 +76,55 @@ export async function joinAgent(
   });
 }
 
-/** Records that a link opened, with what the agent says of itself. @returns the row as it was before; undefined when deleted. */
-export async function recordLink(sql: Sql, id: string, facts: AgentFacts): Promise<AgentRow | undefined> {
+/**
+ * Records that a link to a replica opened, with what the agent says of itself. It has the number after that of the link before.
+ * @returns the row as it was before; undefined when deleted.
+ */
+export async function recordLink(
+  sql: Sql,
+  id: string,
+  facts: AgentFacts,
+  replicaId: string,
+): Promise<AgentRow | undefined> {
   const [row] = await sql<AgentRow[]>`
     WITH before AS (SELECT * FROM agents WHERE id = ${id} FOR UPDATE)
     UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
       hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
       environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
-      instance_id = ${facts.instanceId}, link_time = now(), last_seen_time = now()
+      instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
+      session = agents.session + 1, replica_id = ${replicaId}, lease_end_time = NULL
     FROM before WHERE agents.id = before.id
     RETURNING before.*`;
   return row;
 }
 
-export async function recordUnlink(sql: Sql, id: string): Promise<void> {
-  await sql`UPDATE agents SET last_seen_time = now() WHERE id = ${id}`;
+/** Records the end of a link, unless a newer one was opened, and what is left of the lease. */
+export async function recordUnlink(sql: Sql, id: string, session: number, leftMs: number): Promise<void> {
+  await sql`
+    UPDATE agents SET last_seen_time = now(), replica_id = NULL,
+      lease_end_time = now() + ${leftMs}::float8 * interval '1 millisecond'
+    WHERE id = ${id} AND session = ${session}`;
+}
+
+/** A link as memory has it. */
+export interface BelievedLink {
+  id: string;
+  session: number;
+  drain_requested: boolean;
+}
+
+/** Linked agents of which the database knows something else. @returns their rows; null for those that were deleted */
+export async function findChangedAgents(sql: Sql, links: BelievedLink[]): Promise<Map<string, AgentRow | null>> {
+  const rows = await sql<(Partial<AgentRow> & { believed_id: string })[]>`
+    WITH input AS MATERIALIZED (
+      SELECT * FROM json_to_recordset(${JSON.stringify(links)}::text::json)
+        AS input(id uuid, session bigint, drain_requested boolean)
+      -- Always true; see finish-executions.ts.
+      WHERE session % 1 = 0
+    )
+    SELECT input.id AS believed_id, agents.* FROM input LEFT JOIN agents ON agents.id = input.id
+    WHERE agents.id IS NULL OR agents.session <> input.session OR agents.drain_requested <> input.drain_requested`;
+  return new Map(rows.map((row) => [row.believed_id, row.id == null ? null : (row as AgentRow)]));
 }
 
 export async function recordHardware(sql: Sql, id: string, hardware: Uint8Array): Promise<void> {
@@ -113,6 +154,26 @@ export async function listAgentEnvironments(
   return await sql<Pick<AgentRow, 'id' | 'name' | 'environments' | 'unavailable_environments'>[]>`
     SELECT id, name, environments, unavailable_environments FROM agents WHERE tenant_id = ${tenantId}
     ORDER BY name, id LIMIT 1000`;
+}
+
+/** Agents of a tenant that are linked to other replicas than this one, and how many attempts each has; at most 1,000. */
+export async function listAgentsElsewhere(
+  sql: Sql,
+  tenantId: string,
+  replicaId: string,
+): Promise<(AgentRow & { active: number })[]> {
+  return await sql<(AgentRow & { active: number })[]>`
+    SELECT *, (SELECT count(*)::int FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL) AS active
+    FROM agents WHERE tenant_id = ${tenantId} AND replica_id <> ${replicaId} ORDER BY name, id LIMIT 1000`;
+}
+
+/** How many attempts each of some agents has; those without are left out. */
+export async function countActive(sql: Sql, agentIds: readonly string[]): Promise<Map<string, number>> {
+  if (agentIds.length === 0) return new Map();
+  const rows = await sql<{ agent_id: string; active: number }[]>`
+    SELECT agent_id, count(*)::int AS active FROM executions
+    WHERE agent_id = ANY(${[...agentIds]}::uuid[]) AND end_time IS NULL GROUP BY agent_id`;
+  return new Map(rows.map((row) => [row.agent_id, row.active]));
 }
 
 /** By name, then id. */

@@ -1,7 +1,4 @@
-import type { TransactionSql } from 'postgres';
 import type { Sql } from '../sql.ts';
-
-type Transaction = TransactionSql<{ bigint: number }>;
 
 /** What the scheduler must know of a waiting execution to place it; not its input, which may be large. */
 export interface WaitingExecution {
@@ -26,6 +23,8 @@ export interface ClaimedExecution extends WaitingExecution {
   agentId: string;
   input_json: string;
   assign_time: Date;
+  /** The replica that follows it for a caller. */
+  follower: string | null;
 }
 
 export interface Claim {
@@ -41,7 +40,8 @@ export interface QueueCursor {
 
 /**
  * Reads a page of due queue entries in order, lets `choose` pick agents for some of them, and assigns those: entry deleted,
- * attempt number incremented, agent recorded, in one transaction. Entries that another replica is looking at are skipped.
+ * attempt number incremented, agent recorded, in one statement. Nothing is locked while `choose` looks, so that replicas that
+ * have no agent for an entry do not hide it from those that have; what another one has claimed by then is passed over.
  * @returns the page as read and what was claimed of it.
  */
 export async function claimExecutions(
@@ -49,20 +49,18 @@ export async function claimExecutions(
   options: { assigned: number; limit: number; after: QueueCursor | undefined },
   choose: (waiting: WaitingExecution[]) => Promise<Claim[]>,
 ): Promise<{ waiting: WaitingExecution[]; claimed: ClaimedExecution[] }> {
-  return await sql.begin(async (transaction) => {
-    const waiting = await readPage(transaction, options.limit, options.after);
-    const claims = waiting.length === 0 ? [] : await choose(waiting);
-    if (claims.length === 0) return { waiting, claimed: [] };
-    const assigned = new Map((await assign(transaction, claims, options.assigned)).map((row) => [row.id, row]));
-    const claimed = waiting.flatMap((entry) => {
-      const row = assigned.get(entry.id);
-      return row === undefined ? [] : [{ ...entry, ...row }];
-    });
-    return { waiting, claimed };
+  const waiting = await readPage(sql, options.limit, options.after);
+  const claims = waiting.length === 0 ? [] : await choose(waiting);
+  if (claims.length === 0) return { waiting, claimed: [] };
+  const assigned = new Map((await assign(sql, claims, options.assigned)).map((row) => [row.id, row]));
+  const claimed = waiting.flatMap((entry) => {
+    const row = assigned.get(entry.id);
+    return row === undefined ? [] : [{ ...entry, ...row }];
   });
+  return { waiting, claimed };
 }
 
-async function readPage(sql: Transaction, limit: number, after: QueueCursor | undefined): Promise<WaitingExecution[]> {
+async function readPage(sql: Sql, limit: number, after: QueueCursor | undefined): Promise<WaitingExecution[]> {
   return await sql<WaitingExecution[]>`
     SELECT e.id, e.tenant_id, e.attempt, e.failures, e.module_id, e.module, e.version, e.task_class, e.labels, e.priority,
       e.request, e.json_text, e.create_time, e.queue_time
@@ -71,7 +69,7 @@ async function readPage(sql: Transaction, limit: number, after: QueueCursor | un
       WHERE not_before <= now()
         ${after === undefined ? sql`` : sql`AND (-priority, execution_id) > (${-after.priority}, ${after.id}::uuid)`}
       ORDER BY priority DESC, execution_id
-      LIMIT ${limit} FOR UPDATE SKIP LOCKED
+      LIMIT ${limit}
     ) AS q
     JOIN executions AS e ON e.tenant_id = q.tenant_id AND e.id = q.execution_id
     ORDER BY q.priority DESC, e.id`;
@@ -81,28 +79,39 @@ interface Assigned {
   id: string;
   agentId: string;
   attempt: number;
+  failures: number;
+  queue_time: Date;
   input_json: string;
   assign_time: Date;
+  follower: string | null;
 }
 
-async function assign(sql: Transaction, claims: Claim[], assigned: number): Promise<Assigned[]> {
+async function assign(sql: Sql, claims: Claim[], assigned: number): Promise<Assigned[]> {
   return await sql<Assigned[]>`
     WITH input AS MATERIALIZED (
       SELECT * FROM unnest(${claims.map((claim) => claim.id)}::uuid[], ${claims.map((claim) => claim.agentId)}::uuid[])
         AS input(id, agent_id)
       -- Always true; see finish-executions.ts.
       WHERE length(id::text) % 1 = 0
+    ), free AS (
+      SELECT execution_id FROM execution_queue JOIN input ON execution_id = input.id
+      -- It may have been run and put back since the page was read.
+      WHERE not_before <= now()
+      FOR UPDATE OF execution_queue SKIP LOCKED
     ), taken AS (
-      DELETE FROM execution_queue USING input WHERE execution_id = input.id RETURNING tenant_id, execution_id
+      DELETE FROM execution_queue AS q USING free WHERE q.execution_id = free.execution_id
+      RETURNING q.tenant_id, q.execution_id, q.replica_id
     ), claimed AS (
       UPDATE executions AS e
       SET state = ${assigned}, attempt = attempt + 1, agent_id = input.agent_id, assign_time = now()
       FROM taken JOIN input ON input.id = taken.execution_id
       WHERE e.tenant_id = taken.tenant_id AND e.id = taken.execution_id
-      RETURNING e.tenant_id, e.id, e.state, e.agent_id, e.attempt, e.input_json, e.assign_time
+      RETURNING e.tenant_id, e.id, e.state, e.agent_id, e.attempt, e.failures, e.queue_time, e.input_json, e.assign_time,
+        taken.replica_id
     ), told AS (
       INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
       SELECT tenant_id, 'execution.assigned', id, attempt, agent_id, state FROM claimed
     )
-    SELECT id, agent_id AS "agentId", attempt, input_json, assign_time FROM claimed`;
+    SELECT id, agent_id AS "agentId", attempt, failures, queue_time, input_json, assign_time, replica_id AS follower
+    FROM claimed`;
 }

@@ -12,14 +12,18 @@ export interface BelievedPlace {
   agent_id: string | null;
 }
 
-/** An execution that is not where it was believed to be: it has ended, or has another attempt or agent. */
+/** An execution that is not where it was believed to be: it has ended, has another attempt or agent, or its agent moved. */
 export interface MovedExecution {
   id: string;
   agent_id: string | null;
   ended: boolean;
 }
 
-export async function findMovedExecutions(sql: Sql, believed: BelievedPlace[]): Promise<MovedExecution[]> {
+export async function findMovedExecutions(
+  sql: Sql,
+  believed: BelievedPlace[],
+  replicaId: string,
+): Promise<MovedExecution[]> {
   return await sql<MovedExecution[]>`
     WITH input AS MATERIALIZED (
       SELECT * FROM json_to_recordset(${JSON.stringify(believed)}::text::json)
@@ -28,5 +32,6 @@ export async function findMovedExecutions(sql: Sql, believed: BelievedPlace[]): 
     )
     SELECT e.id, e.agent_id, e.end_time IS NOT NULL AS ended
     FROM input JOIN executions AS e ON e.tenant_id = input.tenant_id AND e.id = input.id
-    WHERE e.end_time IS NOT NULL OR e.attempt <> input.attempt OR e.agent_id IS DISTINCT FROM input.agent_id`;
+    LEFT JOIN agents AS a ON a.id = e.agent_id AND a.replica_id <> ${replicaId}
+    WHERE a.id IS NOT NULL OR e.end_time IS NOT NULL OR e.attempt <> input.attempt OR e.agent_id IS DISTINCT FROM input.agent_id`;
 }

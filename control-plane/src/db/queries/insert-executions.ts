@@ -17,6 +17,8 @@ export interface NewExecution {
   input_json: string;
   json_text: boolean;
   idempotency_key: string | null;
+  /** The replica that accepts it, which follows it while it waits. */
+  replica_id: string | null;
 }
 
 /**
@@ -31,7 +33,7 @@ export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<
       SELECT * FROM json_to_recordset(${JSON.stringify(rows)}::text::json) AS input(
         id uuid, tenant_id uuid, state smallint, attempt int, agent_id uuid, module_id uuid, module text, version text,
         task_class text, labels jsonb, priority int, request text, input_json text, json_text boolean,
-        idempotency_key text)
+        idempotency_key text, replica_id uuid)
     ), inserted AS (
       INSERT INTO executions (id, tenant_id, state, attempt, agent_id, module_id, module, version, task_class, labels,
         priority, request, input_json, json_text, idempotency_key, assign_time)
@@ -45,8 +47,9 @@ export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<
       INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
       SELECT tenant_id, 'execution.created', id, attempt, agent_id, state FROM inserted
     ), queued AS (
-      INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority)
-      SELECT id, tenant_id, task_class, priority FROM inserted WHERE agent_id IS NULL
+      INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, replica_id)
+      SELECT id, inserted.tenant_id, inserted.task_class, inserted.priority, input.replica_id
+      FROM inserted JOIN input USING (id) WHERE inserted.agent_id IS NULL
     )
     SELECT id, create_time FROM inserted`;
   const times = new Map(inserted.map((row) => [row.id, row.create_time]));

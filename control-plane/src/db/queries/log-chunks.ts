@@ -11,8 +11,12 @@ export interface NewLogChunk {
   data: Uint8Array;
 }
 
+/** Longest chunk that was ever stored. */
+const MAX_CHUNK_BYTES = 64 * 1024;
+
 /**
- * Stores chunks of any executions in one statement; those that are stored already are left alone. All bytes travel as one
+ * Stores chunks of any executions in one statement; of two that begin at the same byte the longer one stays, and chunks may
+ * overlap: what a replica has left under way when an agent moved on may be stored beside what the next one stores. All bytes travel as one
  * parameter that the server cuts up, which is faster than one parameter a chunk. (postgres.js also has COPY, but when a COPY
  * fails at its end the driver never tells.)
  */
@@ -38,7 +42,8 @@ export async function storeLogChunks(sql: Sql, chunks: NewLogChunk[]): Promise<v
     SELECT t, e, a, s, o, substring(${whole} FROM p FOR l)
     FROM json_to_recordset(${JSON.stringify(rows)}::text::json)
       AS input(t uuid, e uuid, a int, s smallint, o bigint, p int, l int)
-    ON CONFLICT DO NOTHING`;
+    ON CONFLICT (execution_id, attempt, stream, byte_offset) DO UPDATE SET data = excluded.data
+      WHERE octet_length(log_chunks.data) < octet_length(excluded.data)`;
 }
 
 /** The driver sends bytes in hexadecimal; what is text anyway takes half the room, and a fifth less time to store. */
@@ -53,7 +58,7 @@ export interface LogRange {
   stream: number;
 }
 
-/** Stored chunks of a stream from the one that holds `offset` on, in order, about `maxBytes` of them. */
+/** Stored chunks of a stream that end behind `offset`, in order; the first ones may begin before it. */
 export async function readLogChunks(
   sql: Sql,
   range: LogRange,
@@ -64,10 +69,7 @@ export async function readLogChunks(
     SELECT byte_offset AS "offset", data FROM log_chunks
     WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
       AND tenant_id = ${range.tenantId}
-      AND byte_offset >= coalesce((
-        SELECT max(byte_offset) FROM log_chunks
-        WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
-          AND byte_offset <= ${offset}), 0)
+      AND byte_offset > ${offset - MAX_CHUNK_BYTES} AND byte_offset + octet_length(data) > ${offset}
     ORDER BY byte_offset LIMIT ${maxChunks}`;
 }
 
@@ -78,8 +80,8 @@ export async function readLogChunks(
 export async function storedLogBytes(sql: Sql, range: LogRange): Promise<number> {
   const [row] = await sql<{ stored: number | null }[]>`
     SELECT min(ends) AS stored FROM (
-      SELECT byte_offset + octet_length(data) AS ends, lead(byte_offset) OVER (ORDER BY byte_offset) AS next,
-        min(byte_offset) OVER () AS first
+      SELECT max(byte_offset + octet_length(data)) OVER (ORDER BY byte_offset) AS ends,
+        lead(byte_offset) OVER (ORDER BY byte_offset) AS next, min(byte_offset) OVER () AS first
       FROM log_chunks
       WHERE execution_id = ${range.executionId} AND attempt = ${range.attempt} AND stream = ${range.stream}
         AND tenant_id = ${range.tenantId}

@@ -122,18 +122,14 @@ export interface ActiveRow {
   queue_time: Date;
   assign_time: Date | null;
   cancel_reason: string | null;
+  /** Since it was assigned, by the clock of the database. */
+  age_ms: number;
 }
 
 export async function listActiveOfAgent(sql: Sql, agentId: string): Promise<ActiveRow[]> {
   return await sql<ActiveRow[]>`
     SELECT id, tenant_id, state, attempt, failures, module_id, module, version, task_class, labels, priority, request,
-      input_json, json_text, create_time, queue_time, assign_time, cancel_reason
+      input_json, json_text, create_time, queue_time, assign_time, cancel_reason,
+      coalesce(extract(epoch FROM now() - assign_time)::float8 * 1000, 0) AS age_ms
     FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL`;
-}
-
-/** Agents that have attempts. */
-export async function listBusyAgents(sql: Sql): Promise<string[]> {
-  const rows = await sql<{ agent_id: string }[]>`
-    SELECT DISTINCT agent_id FROM executions WHERE agent_id IS NOT NULL AND end_time IS NULL`;
-  return rows.map((row) => row.agent_id);
 }

@@ -22,6 +22,8 @@ export interface EndedAttempt {
   backoffMs: number;
   /** Number of PENDING. */
   pending: number;
+  /** The replica that follows it from now on. */
+  replicaId: string;
 }
 
 /**
@@ -56,8 +58,8 @@ export async function requeueExecution(sql: Sql, ended: EndedAttempt): Promise<D
         ${ended.errorCode}::smallint
       FROM current
     )
-    INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, not_before)
-    SELECT id, tenant_id, task_class, priority, queue_time FROM current
+    INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, not_before, replica_id)
+    SELECT id, tenant_id, task_class, priority, queue_time, ${ended.replicaId}::uuid FROM current
     RETURNING not_before`;
   return row?.not_before;
 }

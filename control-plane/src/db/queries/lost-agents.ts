@@ -1,0 +1,51 @@
+import type { Sql } from '../sql.ts';
+
+/** An agent whose lease has ended, with attempts. */
+export interface LeaselessAgent {
+  id: string;
+  /** Null when the agent was deleted. */
+  name: string | null;
+  /** How long ago its lease ended. */
+  ended_ms: number;
+}
+
+/** Agents whose lease has ended while they had attempts. */
+export async function listLeaselessAgents(sql: Sql): Promise<LeaselessAgent[]> {
+  return await sql<LeaselessAgent[]>`
+    SELECT id, name, extract(epoch FROM now() - lease_end_time)::float8 * 1000 AS ended_ms FROM agents
+    WHERE lease_end_time <= now()
+      AND EXISTS (SELECT 1 FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL)`;
+}
+
+/**
+ * Attempts whose agent nobody would ever take for lost: it was deleted while its attempts were being ended, or it has never
+ * been linked since leases are recorded. The latter get a lease of `leaseMs` from now; the others are answered.
+ */
+export async function listAbandonedAgents(sql: Sql, leaseMs: number): Promise<LeaselessAgent[]> {
+  return await sql<LeaselessAgent[]>`
+    WITH busy AS (
+      SELECT DISTINCT agent_id FROM executions WHERE agent_id IS NOT NULL AND end_time IS NULL
+    ), given AS (
+      UPDATE agents SET lease_end_time = now() + ${leaseMs}::float8 * interval '1 millisecond'
+      FROM busy WHERE agents.id = busy.agent_id AND replica_id IS NULL AND lease_end_time IS NULL
+    )
+    SELECT agent_id AS id, NULL AS name, 0::float8 AS ended_ms FROM busy
+    WHERE NOT EXISTS (SELECT 1 FROM agents WHERE agents.id = busy.agent_id)`;
+}
+
+/** When the next lease ends; undefined when none does within `withinMs`. */
+export async function nextLeaseEnd(sql: Sql, withinMs: number): Promise<{ inMs: number } | undefined> {
+  const [row] = await sql<{ in_ms: number }[]>`
+    SELECT extract(epoch FROM lease_end_time - now())::float8 * 1000 AS in_ms FROM agents
+    WHERE lease_end_time > now() AND lease_end_time < now() + ${withinMs}::float8 * interval '1 millisecond'
+    ORDER BY lease_end_time LIMIT 1`;
+  return row === undefined ? undefined : { inMs: row.in_ms };
+}
+
+/** Agents that are linked, or were within the last `sinceMs`: when their lease ends, by now; null while linked. */
+export async function listRecentLeases(sql: Sql, sinceMs: number): Promise<{ id: string; left_ms: number | null }[]> {
+  return await sql<{ id: string; left_ms: number | null }[]>`
+    SELECT id, CASE WHEN replica_id IS NULL THEN extract(epoch FROM lease_end_time - now())::float8 * 1000 END AS left_ms
+    FROM agents
+    WHERE replica_id IS NOT NULL OR lease_end_time > now() - ${sinceMs}::float8 * interval '1 millisecond'`;
+}

@@ -1,0 +1,154 @@
+import { type Logger, messageOf } from '@harrier/shared';
+import {
+  type LeaselessAgent,
+  listAbandonedAgents,
+  listLeaselessAgents,
+  listRecentLeases,
+  nextLeaseEnd,
+} from '../db/queries/lost-agents.ts';
+import { removeDeadReplicas } from '../db/queries/replicas.ts';
+import type { Sql } from '../db/sql.ts';
+import {
+  brake,
+  brakeWindowMs,
+  isAttemptLost,
+  leaseEndMs,
+  orphanedLeaseMs,
+  REPLICA_VALID_MS,
+} from '../replica/lease-rules.ts';
+import { runAlone } from '../replica/singleton.ts';
+import { maxDisconnectMs } from './disconnect-policy.ts';
+import { moduleOf, type ResolvedExecution } from './resolved-execution.ts';
+
+const SWEEP_LOCK = 4_277_438;
+const SWEEP_MS = 1_000;
+/** What seldom happens is looked for seldom. */
+const SLOW_SWEEP_MS = 15_000;
+
+export interface LeaseSweepOptions {
+  sql: Sql;
+  leaseMs: number;
+  brakeMs: number;
+  logger: Logger;
+  /** Ends those of the agent's attempts that are `over`. @returns how long the first of the others has yet; undefined: none is left */
+  endAttempts: (
+    agentId: string,
+    reason: string,
+    leftMs: (attempt: ResolvedExecution) => number,
+  ) => Promise<number | undefined>;
+}
+
+/**
+ * Ends the attempts of agents whose leases have ended, on one replica at a time: every second, and at the moment at which the
+ * next lease ends. It knows nothing but what the database tells, so that any replica can go on where another has died.
+ */
+export class LeaseSweep {
+  readonly #options: LeaseSweepOptions;
+  readonly #stopping = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
+  #sweeping: Promise<void> = Promise.resolve();
+  #slowMs = Number.NEGATIVE_INFINITY;
+  /** Agents whose attempts may all run on for a while, and until when they need not be looked at. */
+  readonly #waiting = new Map<string, number>();
+  #held: ReadonlySet<string> = new Set();
+
+  constructor(options: LeaseSweepOptions) {
+    this.#options = options;
+  }
+
+  /** Agents whose attempts are kept for them because most agents have gone at once; as far as this replica sweeps. */
+  get held(): ReadonlySet<string> {
+    return this.#held;
+  }
+
+  start(): void {
+    this.#arm(0);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    clearTimeout(this.#timer);
+    await this.#sweeping;
+  }
+
+  #arm(ms: number): void {
+    if (this.#stopping.signal.aborted) return;
+    this.#timer = setTimeout(() => {
+      this.#sweeping = this.#run();
+    }, ms);
+    this.#timer.unref();
+  }
+
+  async #run(): Promise<void> {
+    let waitMs = SWEEP_MS;
+    try {
+      const ran = await runAlone(this.#options.sql, SWEEP_LOCK, async () => {
+        waitMs = await this.#sweep();
+      });
+      if (!ran) this.#setHeld(undefined);
+    } catch (error) {
+      this.#options.logger.warn({ reason: messageOf(error) }, 'leases could not be looked at; trying again');
+    }
+    this.#arm(waitMs);
+  }
+
+  /** @returns when to sweep again */
+  async #sweep(): Promise<number> {
+    const { sql, leaseMs, logger } = this.#options;
+    const terms = { validMs: REPLICA_VALID_MS, leaseMs: orphanedLeaseMs(leaseMs) };
+    for (const name of await removeDeadReplicas(sql, terms)) {
+      logger.warn({ replica: name }, 'a replica has died; its agents are waited for until their leases end');
+    }
+    const agents = await listLeaselessAgents(sql);
+    if (performance.now() - this.#slowMs > SLOW_SWEEP_MS) {
+      agents.push(...(await listAbandonedAgents(sql, leaseEndMs(0, leaseMs))));
+      this.#slowMs = performance.now();
+    }
+    await this.#findHeld(agents);
+    for (const agent of agents) if (!this.#held.has(agent.id)) await this.#end(agent);
+    return (await nextLeaseEnd(sql, SWEEP_MS))?.inMs ?? SWEEP_MS;
+  }
+
+  async #findHeld(agents: readonly LeaselessAgent[]): Promise<void> {
+    const { sql, leaseMs, brakeMs } = this.#options;
+    if (agents.length === 0) return this.#setHeld(undefined);
+    const rows = await listRecentLeases(sql, brakeMs + brakeWindowMs(leaseMs));
+    const leases = rows.map(({ id, left_ms: leftMs }) => ({ id, leaseEndMs: leftMs ?? undefined }));
+    this.#setHeld(brake(leases, 0, { leaseMs, brakeMs }));
+  }
+
+  #setHeld(found: ReturnType<typeof brake>): void {
+    const before = this.#held.size;
+    this.#held = found?.held ?? new Set();
+    const { logger } = this.#options;
+    if (found !== undefined && before === 0) {
+      const facts = { agents: found.held.size, forMs: Math.round(found.untilMs) };
+      logger.error(
+        facts,
+        'most agents have gone at once; their work is kept for them until most are back, for a while',
+      );
+    }
+    if (found === undefined && before > 0) logger.info('work is not kept any more for agents that have gone at once');
+  }
+
+  async #end(agent: LeaselessAgent): Promise<void> {
+    const { leaseMs, endAttempts, logger } = this.#options;
+    const nowMs = performance.now();
+    if ((this.#waiting.get(agent.id) ?? nowMs) > nowMs) return;
+    this.#waiting.delete(agent.id);
+    const who = agent.name === null ? 'the agent was deleted' : `agent ${agent.name} was not linked`;
+    const reason = agent.name === null ? who : `${who} for longer than its lease of ${leaseMs / 1000} s`;
+    const leftOf = (attempt: ResolvedExecution) => {
+      const runsOnMs = agent.name === null ? 0 : maxDisconnectMs(moduleOf(attempt.program));
+      return isAttemptLost(-agent.ended_ms, runsOnMs, 0) ? 0 : runsOnMs - agent.ended_ms;
+    };
+    try {
+      const leftMs = await endAttempts(agent.id, reason, leftOf);
+      // It may have been given more work in the meantime, by a replica that does not know yet.
+      if (leftMs !== undefined) this.#waiting.set(agent.id, nowMs + Math.min(leftMs, SLOW_SWEEP_MS));
+    } catch (error) {
+      const facts = { agentId: agent.id, reason: messageOf(error) };
+      logger.error(facts, 'attempts of a lost agent could not be ended; trying again');
+    }
+  }
+}
