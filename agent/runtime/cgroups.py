@@ -275,7 +275,12 @@ def _enable(path: str, parents: dict[str, str]) -> None:
 
 
 def _own_name() -> str:
-    return f"{_PREFIX}{os.getpid()}-{_start_time(os.getpid())}"
+    return f"{_PREFIX}{os.getpid()}-{_start_time(os.getpid())}-{_pid_namespace()}"
+
+
+def _pid_namespace() -> str:
+    """Launchers in containers may share the hierarchy with those of the host, but not the numbers of processes."""
+    return str(os.stat("/proc/self/ns/pid").st_ino)
 
 
 def _start_time(pid: int) -> str:
@@ -290,7 +295,9 @@ def _remove_leftovers(directory: str) -> None:
     until = time.monotonic() + _EMPTY_S
     for name in os.listdir(directory):
         parts = name[len(_PREFIX) :].split("-")
-        if not name.startswith(_PREFIX) or len(parts) != 2 or not parts[0].isdigit():
+        if not name.startswith(_PREFIX) or len(parts) != 3 or not parts[0].isdigit():
+            continue
+        if parts[2] != _pid_namespace():
             continue
         try:
             if _start_time(int(parts[0])) == parts[1]:

@@ -33,12 +33,14 @@ def handler(input):
 class Container:
     """Started as the agent starts one: the runtime at /harrier, the socket's directory at /harrier-socket."""
 
-    def __init__(self, directory: str, *options: str, user: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, directory: str, *options: str, user: tuple[str, ...] = (), runtime: str = support.RUNTIME_DIR
+    ) -> None:
         words = (
             "bwrap --unshare-user --uid 1000 --gid 1000 --unshare-pid --unshare-ipc --die-with-parent --cap-drop ALL"
             " --ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/bin /bin"
             " --bind /proc /proc --dev /dev --tmpfs /tmp --setenv FROM_IMAGE yes"
-            f" --ro-bind {support.RUNTIME_DIR} /harrier --ro-bind {directory} /harrier-socket"
+            f" --ro-bind {runtime} /harrier --ro-bind {directory} /harrier-socket"
         )
         command = [*user, *words.split(), *options]
         command += [PYTHON, "-I", "-B", "/harrier/zygote.py", "container", "/harrier-socket/zygote.sock"]
@@ -215,9 +217,8 @@ class OtherUser(unittest.TestCase):
             try:
                 agent.send({"type": "expect", "tenant": "acme", "key": "k", "socket": f"{directory}/zygote.sock"})
                 agent.run("def handler(input):\n    return {}")
-                container = Container(
-                    directory, user=("setpriv", "--reuid", "23456", "--regid", "23456", "--clear-groups")
-                )
+                user = ("setpriv", "--reuid", "23456", "--regid", "23456", "--clear-groups")
+                container = Container(directory, user=user, runtime=runtime)
                 try:
                     while agent.receive()[0]["type"] != "attached":
                         pass

@@ -12,7 +12,8 @@ import support
 
 PYTHON = "/usr/bin/python3"
 SITE = "lib/python%d.%d/site-packages"
-WHERE = "import os\ndef handler(input):\n    return {'zygote': os.readlink('/proc/self/ns/user')}"
+# Where an interpreter has its modules in memory differs from one to the next; the numbers of namespaces come again.
+WHERE = "import sys\ndef handler(input):\n    return {'zygote': id(sys.modules)}"
 PROBE = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)
