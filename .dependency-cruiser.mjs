@@ -17,6 +17,7 @@ const AGENT = {
   docker: ['tasks'],
   tasks: [],
   launcher: [],
+  lease: [],
   link: [],
   hardware: [],
   identity: [],

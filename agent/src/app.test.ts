@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { Goodbye_Code } from '@harrier/shared/gen/link';
@@ -32,7 +34,7 @@ async function startOn(server: LinkServer, dataDir: string, settings: Record<str
   return agent;
 }
 
-function assign(side: ServerSide, executionId: string, source: string): void {
+function assign(side: ServerSide, executionId: string, source: string, maxDisconnectMs = 0): void {
   side.send({
     case: 'assignment',
     value: {
@@ -49,6 +51,7 @@ function assign(side: ServerSide, executionId: string, source: string): void {
         tmpBytes: LIMIT,
       },
       taskClass: 'cpu_short',
+      maxDisconnect: durationFromMs(maxDisconnectMs),
       environment: { kind: { case: 'inline', value: {} } },
     },
   });
@@ -58,6 +61,7 @@ const HELLO = 'def handler(input):\n    print("printed")\n    return {"hello": i
 const LINES = 'def handler(input):\n    for n in range(200000):\n        print(n)\n    return {}\n';
 const EXPECTED_LINES = Array.from({ length: 200_000 }, (_, n) => `${n}\n`).join('');
 const SLOW = 'import time\ndef handler(input):\n    print("up")\n    time.sleep(2)\n    return {"slow": True}\n';
+const FOR_TWO_LEASES = 'import time\ndef handler(input):\n    time.sleep(6)\n    return {}\n';
 const FOREVER = 'import time\ndef handler(input):\n    time.sleep(3600)\n';
 
 describe('an agent', { timeout: 60_000 }, () => {
@@ -192,6 +196,74 @@ describe('an agent', { timeout: 60_000 }, () => {
     await side.welcome();
     side.send({ case: 'goodbye', value: { code: Goodbye_Code.REVOKED, message: 'deleted' } });
     expect(await agent.ended).toBe('the control plane has deleted this agent: deleted');
+  });
+});
+
+describe('the lease of an agent', { timeout: 60_000 }, () => {
+  const LEASE_MS = 3_000;
+
+  test('is renewed by its heartbeats, and lets work go on', async () => {
+    const server = await LinkServer.start();
+    await startOn(server, tempDir());
+    const side = await server.connection();
+    const hello = await side.welcome('agent-1', LEASE_MS);
+    expect(hello.bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+    assign(side, 'e1', FOR_TWO_LEASES);
+    for (const number of [1n, 2n, 3n]) expect((await side.next('heartbeat')).number).toBe(number);
+    expect((await side.collect()).result.state).toBe(State.SUCCEEDED);
+  });
+
+  test('stops what the module does not keep, and is told to the next control plane', async () => {
+    const server = await LinkServer.start();
+    await startOn(server, tempDir());
+    const first = await server.connection();
+    await first.welcome('agent-1', LEASE_MS);
+    assign(first, 'stopped', FOREVER);
+    assign(first, 'kept', SLOW, 60_000);
+    await first.next('started');
+    await first.next('started');
+    // Nothing renews: the link is given up in time, but nobody answers there either.
+    first.renews = false;
+    await first.closed;
+    const second = await server.connection();
+    await second.closed;
+    const third = await server.connection();
+    await third.welcome('agent-1', LEASE_MS);
+    const results = [await third.collect(), await third.collect()].map(({ result }) => [
+      result.ref?.executionId,
+      result.state,
+      result.error?.code,
+    ]);
+    expect(results.toSorted()).toEqual([
+      ['kept', State.SUCCEEDED, undefined],
+      ['stopped', State.FAILED, Code.AGENT_LOST],
+    ]);
+  });
+
+  test('ends also when the agent is gone', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    const before = await startOn(server, dataDir, {
+      HARRIER_AGENT_STOP_LAUNCHER: 'false',
+      HARRIER_AGENT_STOP_GRACE_S: '0',
+    });
+    const first = await server.connection();
+    await first.welcome('agent-1', LEASE_MS);
+    assign(first, 'e1', FOREVER);
+    await first.next('started');
+    before.stop();
+    await before.ended;
+    await startOn(server, dataDir);
+    const second = await server.connection();
+    // The new agent is not answered until the old one's lease is over.
+    second.send({ case: 'challenge', value: { nonce: second.nonce } });
+    await second.closed;
+    const third = await server.connection();
+    await third.welcome('agent-1', LEASE_MS);
+    expect((await third.collect()).result).toMatchObject({
+      state: State.FAILED,
+      error: { code: Code.AGENT_LOST, message: expect.stringContaining('could not reach the control plane') },
+    });
   });
 });
 

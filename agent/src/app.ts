@@ -9,6 +9,7 @@ import { chooseIndexes } from './environment/index-policy.ts';
 import { InlineEnvironment } from './environment/inline-environment.ts';
 import { NodejsEnvironment } from './environment/nodejs-environment.ts';
 import { createPackageProviders } from './environment/package-providers.ts';
+import { launcherGuard } from './executor/container-guard.ts';
 import type { Executor } from './executor/executor.ts';
 import { launcherEvents } from './executor/launcher-events.ts';
 import { ProcessExecutor } from './executor/process-executor.ts';
@@ -20,11 +21,14 @@ import { Heartbeat } from './heartbeat.ts';
 import { createHello } from './hello.ts';
 import { AgentIdentity } from './identity/agent-identity.ts';
 import { AttemptTable } from './job/attempt-table.ts';
+import { LeaseWatch } from './job/lease-watch.ts';
 import { Resolutions } from './job/resolutions.ts';
 import { Launcher } from './launcher/launcher.ts';
 import { PrivateRuns } from './launcher/private-runs.ts';
 import { resolvePython } from './launcher/python.ts';
 import { startLauncher } from './launcher/start-launcher.ts';
+import { bootNowMs } from './lease/boot-clock.ts';
+import { Lease } from './lease/lease.ts';
 import { AgentLink } from './link/agent-link.ts';
 import { LINK_TIMINGS } from './link/link-timings.ts';
 import { AgentMetrics } from './metrics/agent-metrics.ts';
@@ -72,6 +76,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     launcherPid: undefined as number | undefined,
     spoolBytes: 0,
     draining: false,
+    /** When the hello of the newest link was sent. */
+    helloMs: 0,
   };
   const ended = Promise.withResolvers<string | undefined>();
 
@@ -100,6 +106,10 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
         allowUnsandboxed: config.allowUnsandboxed,
         spoolBytes: config.spoolBytes,
       }),
+    lease: () => {
+      const { untilMs, graceMs } = lease.told ?? {};
+      return graceMs === undefined ? undefined : { until_ms: untilMs ?? null, grace_ms: graceMs };
+    },
     events: runs.intercept(
       launcherEvents(() => processes, table, {
         onIsolation: (level, cgroupLimits) => {
@@ -116,6 +126,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
         },
         onLauncher: (pid) => {
           docker.pool.onLauncher(pid);
+          docker.executor.guardAll();
+          leaseWatch.onLauncher();
           if (pid !== told.launcherPid && told.launcherPid !== undefined) void nodejs.look();
           told.launcherPid = pid;
         },
@@ -133,6 +145,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     memoryBytes: config.maxMemoryBytes,
     tmpBytes: config.maxTmpBytes,
     host: launcher,
+    guard: launcherGuard(launcher, config.docker.socketPath),
     events: table,
     onSupportChange: () => environments.supportChanged(),
     logger,
@@ -170,8 +183,18 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     logger,
   });
   const readLoad = createHostLoadReader();
+  const lease = new Lease({ onChange: () => launcher.tellLease(), onStale: (reason) => link.leave(reason) });
+  const leaseWatch = new LeaseWatch({
+    isEnforced: () => launcher.enforcesLease,
+    lease,
+    nowMs: bootNowMs,
+    table,
+    logger,
+  });
+  cleanup.defer(() => leaseWatch.stop());
   const heartbeat = new Heartbeat(
     {
+      number: () => lease.beat(),
       load: () => readLoad(told.spoolBytes),
       activeExecutions: () => table.active,
       changedHardware: () => hardware.tellChange(),
@@ -182,13 +205,17 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     (message) => link.send(message),
   );
   const link = new AgentLink({
-    url: config.linkUrl,
+    urls: shuffled(config.linkUrls),
     timings: LINK_TIMINGS,
     createHello: (challenge) =>
       createHello(challenge, config, identity, table, hardware.tell(), told.isolation, environments.tell()),
     events: {
+      onHello: () => {
+        told.helloMs = bootNowMs();
+      },
       onUp: (welcome) => linkUp(welcome),
       onDown: () => {
+        lease.linkDown();
         heartbeat.stop();
         table.linkDown();
         resolutions.linkDown();
@@ -220,6 +247,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   function linkUp(welcome: Welcome): void {
     if (welcome.agentId !== '') identity.keepAgentId(welcome.agentId);
     setDraining(welcome.draining);
+    // Before whatever starts or goes on under it.
+    lease.linkUp(told.helloMs, Math.floor(durationMs(welcome.lease)));
     table.linkUp(welcome);
     heartbeat.start(durationMs(welcome.heartbeatInterval) || HEARTBEAT_MS);
   }
@@ -250,6 +279,9 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
       case 'drain':
         setDraining(message.value.draining);
         return;
+      case 'leaseRenewed':
+        lease.renewed(message.value.heartbeat);
+        return;
       default:
         // A newer control plane may know more than this agent.
         logger.debug({ message: message.case }, 'message ignored');
@@ -279,6 +311,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
 
   async function finish(reason: string | undefined): Promise<void> {
     heartbeat.stop();
+    lease.linkDown();
     table.close();
     await link.close();
     await cleanup.disposeAsync();
@@ -315,6 +348,16 @@ function isolationOf(level: 'sandbox' | 'none', cgroupLimits: readonly string[])
     level: level === 'sandbox' ? Level.SANDBOX : Level.NONE,
     cgroupLimits: [...cgroupLimits],
   });
+}
+
+/** In any order, so that the agents of a cluster spread over its control planes. */
+function shuffled<T>([first, ...rest]: readonly [T, ...T[]]): [T, ...T[]] {
+  const result: [T, ...T[]] = [first, ...rest];
+  for (let end = result.length - 1; end > 0; end--) {
+    const at = Math.floor(Math.random() * (end + 1));
+    [result[at], result[end]] = [result[end] as T, result[at] as T];
+  }
+  return result;
 }
 
 /** Where the agent's package index and its files are. */

@@ -21,7 +21,7 @@ describe('settings', () => {
   test('have defaults for everything but the server', () => {
     const config = readConfig({}, { ...SERVER });
     expect(config).toMatchObject({
-      linkUrl: 'ws://127.0.0.1:8000/agent/v1/link',
+      linkUrls: ['ws://127.0.0.1:8000/agent/v1/link'],
       dataDir: resolve('.harrier/agent'),
       name: hostname(),
       labels: {},
@@ -46,8 +46,9 @@ describe('settings', () => {
     ['https://harrier.example', 'wss://harrier.example/agent/v1/link'],
     ['https://example.org:8443/harrier/', 'wss://example.org:8443/harrier/agent/v1/link'],
     ['http://[::1]:8000', 'ws://[::1]:8000/agent/v1/link'],
+    ['http://a:1, https://b:2,', 'ws://a:1/agent/v1/link wss://b:2/agent/v1/link'],
   ])('server %s has its link at %s', (server, link) => {
-    expect(readConfig({}, { HARRIER_SERVER_URL: server }).linkUrl).toBe(link);
+    expect(readConfig({}, { HARRIER_SERVER_URL: server }).linkUrls).toEqual(link.split(' '));
   });
 
   test('a flag stands above its variable, and labels add up', () => {

@@ -17,8 +17,8 @@ import { readEnvironmentSettings } from './environment-settings.ts';
 import { NETWORK_CAPS, type NetworkCap } from './job/limit-caps.ts';
 
 export interface AgentConfig {
-  /** `ws://host:port/agent/v1/link`. */
-  linkUrl: string;
+  /** `ws://host:port/agent/v1/link` of each control plane, as they were given. */
+  linkUrls: readonly [string, ...string[]];
   /** Only used while the data directory has no joined identity. */
   joinToken: string;
   dataDir: string;
@@ -100,7 +100,7 @@ export function readConfig(
 
   const dataDir = resolve(settings.text('HARRIER_AGENT_DATA_DIR', join('.harrier', 'agent')));
   const config: AgentConfig = {
-    linkUrl: linkUrl(settings),
+    linkUrls: linkUrls(settings),
     joinToken: joinToken(settings),
     dataDir,
     launcherSocketPath: socketPath(settings, dataDir),
@@ -130,14 +130,18 @@ export function readConfig(
   return config;
 }
 
-function linkUrl(settings: SettingsReader): string {
-  const text = settings.text('HARRIER_SERVER_URL');
-  if (text === undefined) {
+function linkUrls(settings: SettingsReader): [string, ...string[]] {
+  const [first, ...others] = (settings.text('HARRIER_SERVER_URL') ?? '').split(',').filter((url) => url.trim() !== '');
+  if (first === undefined) {
     settings.problems.push(
-      'HARRIER_SERVER_URL is missing: the address of the control plane, for example http://host:8000',
+      'HARRIER_SERVER_URL is missing: the address of the control plane, for example http://host:8000, or several with commas',
     );
-    return '';
+    return [''];
   }
+  return [linkUrl(settings, first.trim()), ...others.map((url) => linkUrl(settings, url.trim()))];
+}
+
+function linkUrl(settings: SettingsReader, text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.username !== '' || url.search !== '') {
     settings.problems.push(`HARRIER_SERVER_URL must be http(s)://HOST[:PORT], not "${withoutCredentials(text)}"`);

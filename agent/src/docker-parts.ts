@@ -6,6 +6,7 @@ import { Images } from './docker/images.ts';
 import type { DockerSettings } from './docker-settings.ts';
 import { ContainerPool, type ZygoteHost } from './environment/container-pool.ts';
 import { DockerEnvironment } from './environment/docker-environment.ts';
+import type { ContainerGuard } from './executor/container-guard.ts';
 import { SCRIPT_RUNNERS } from './executor/container-program.ts';
 import { DockerExecutor } from './executor/docker-executor.ts';
 import type { ExecutorEvents } from './executor/executor.ts';
@@ -17,6 +18,7 @@ export interface DockerPartsOptions {
   memoryBytes: number;
   tmpBytes: number;
   host: ZygoteHost;
+  guard: ContainerGuard;
   events: ExecutorEvents;
   /** The engine has come or gone. */
   onSupportChange: () => void;
@@ -36,7 +38,7 @@ export interface DockerParts {
 }
 
 export function createDockerParts(options: DockerPartsOptions): DockerParts {
-  const { settings, dataDir, memoryBytes, tmpBytes, host, events, logger } = options;
+  const { settings, dataDir, memoryBytes, tmpBytes, host, guard, events, logger } = options;
   const engine = new DockerEngine({ socketPath: settings.socketPath, logger });
   const policy = new ImagePolicy(settings.allowedImages);
   const images = new Images({ engine, policy, credentialsPath: settings.credentialsPath, logger });
@@ -45,7 +47,16 @@ export function createDockerParts(options: DockerPartsOptions): DockerParts {
   const pool = new ContainerPool({ engine, budget, host, dataDir, idleMs, memoryBytes, tmpBytes, logger });
   const { runnerImages } = settings;
   const environment = new DockerEnvironment({ engine, images, policy, pool, runnerImages });
-  const executor = new DockerExecutor({ engine, images, budget, dataDir, runners: SCRIPT_RUNNERS, events, logger });
+  const executor = new DockerExecutor({
+    engine,
+    images,
+    budget,
+    dataDir,
+    runners: SCRIPT_RUNNERS,
+    guard,
+    events,
+    logger,
+  });
   engine.onChange(() => options.onSupportChange());
   return {
     environment,

@@ -13,6 +13,7 @@ function setUp() {
   const changedEnvironments = vi.fn(() => undefined as Support | undefined);
   const heartbeat = new Heartbeat(
     {
+      number: () => 7n,
       load: () => create(HostLoadSchema, { spoolBytes: 1n }),
       activeExecutions: () => 2,
       changedHardware,

@@ -4,6 +4,8 @@ import { type AgentMessage, AgentMessageSchema } from '@harrier/shared/gen/link'
 import type { Support } from './environment/environment-registry.ts';
 
 export interface HeartbeatSources {
+  /** The number of the beat that is about to be sent. */
+  number: () => bigint;
   load: () => HostLoad;
   activeExecutions: () => number;
   /** The hardware, when it differs from what was told last. */
@@ -35,10 +37,11 @@ export class Heartbeat {
   /** Beats now, when beating at all. */
   beat(): void {
     if (this.#timer === undefined) return;
-    const { load, activeExecutions, changedHardware, changedEnvironments, isolation, stopping } = this.#sources;
+    const { number, load, activeExecutions, changedHardware, changedEnvironments, isolation, stopping } = this.#sources;
     const hardware = changedHardware();
     const environments = changedEnvironments();
     const value = {
+      number: number(),
       load: load(),
       activeExecutions: activeExecutions(),
       isolation: isolation(),

@@ -31,5 +31,6 @@ export function createHello(
     instanceId: config.instanceId,
     held: table.held(),
     environments,
+    bootId: hardware.bootId,
   });
 }

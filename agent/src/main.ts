@@ -66,7 +66,10 @@ function parseFlags(argv: readonly string[]): Flags {
   const program = new Command('harrier agent')
     .description('Runs executions on this host for a Harrier control plane.')
     .version(VERSION)
-    .option('--server-url <url>', 'control plane, for example http://host:8000 (HARRIER_SERVER_URL)')
+    .option(
+      '--server-url <url>',
+      'control plane, for example http://host:8000, or several with commas (HARRIER_SERVER_URL)',
+    )
     .option(
       '--join-token-file <file>',
       'file with the token for the first join (HARRIER_JOIN_TOKEN_FILE, HARRIER_JOIN_TOKEN)',

@@ -7,6 +7,7 @@ import { ContainerBudget } from '../../agent/src/docker/container-budget.ts';
 import { DockerEngine } from '../../agent/src/docker/engine.ts';
 import { ImagePolicy } from '../../agent/src/docker/image-policy.ts';
 import { Images } from '../../agent/src/docker/images.ts';
+import type { ContainerGuard } from '../../agent/src/executor/container-guard.ts';
 import { SCRIPT_RUNNERS } from '../../agent/src/executor/container-program.ts';
 import { DockerExecutor } from '../../agent/src/executor/docker-executor.ts';
 import type { AttemptEnd, AttemptKey, ExecutorEvents, StartRefusal } from '../../agent/src/executor/executor.ts';
@@ -86,6 +87,8 @@ export interface DockerAgentOptions {
   allowed?: readonly string[];
   credentialsPath?: string;
   places?: number;
+  /** Default: there is no launcher, and no lease. */
+  guard?: ContainerGuard;
 }
 
 /** The parts of an agent that run containers, on the tests' engine, without link and control plane. */
@@ -106,7 +109,17 @@ export class DockerAgent {
     this.budget = new ContainerBudget(options.places ?? 8);
     const { engine, images, budget, dataDir } = this;
     const runners = SCRIPT_RUNNERS;
-    this.executor = new DockerExecutor({ engine, images, budget, dataDir, runners, events: this.record, logger });
+    const guard = options.guard ?? { guard: () => {}, release: () => {} };
+    this.executor = new DockerExecutor({
+      engine,
+      images,
+      budget,
+      dataDir,
+      runners,
+      guard,
+      events: this.record,
+      logger,
+    });
     this.record.executor = this.executor;
   }
 

@@ -8,8 +8,8 @@ import type { AttemptEnd } from './executor.ts';
 /** What ran in a container: a program that follows the container protocol, or a command whose output is its log. */
 export type ContainerProgram = 'protocol' | 'command';
 
-/** Why a container was told to end. */
-export type Ending = 'cancel' | 'timeout';
+/** Why a container was told to end; `lease`: the agent could not reach the control plane. */
+export type Ending = 'cancel' | 'timeout' | 'lease';
 
 export interface ContainerEnd {
   program: ContainerProgram;
@@ -27,6 +27,9 @@ export interface ContainerEnd {
   /** The largest result. */
   outputBytes: number;
 }
+
+/** Why an attempt ends with the lease, as the launcher says it too. */
+export const LEASE_OVER = 'Its agent could not reach the control plane for longer than it may go on';
 
 export type Outcome = Pick<AttemptEnd, 'outcome' | 'error' | 'exitCode' | 'output'>;
 
@@ -52,6 +55,7 @@ export function containerOutcome(end: ContainerEnd): Outcome {
   if (ending === 'timeout') {
     return failure('timed_out', Code.TIMEOUT, `ran longer than its timeout of ${end.timeoutMs} ms`, exitCode);
   }
+  if (ending === 'lease') return failed(Code.AGENT_LOST, LEASE_OVER, exitCode);
   if (end.engineLost && ENGINE_STOP_CODES.includes(exitCode)) {
     return failed(Code.AGENT_LOST, 'the container ended with the Docker engine', exitCode);
   }

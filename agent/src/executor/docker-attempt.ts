@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { JsonObject } from '@bufbuild/protobuf';
 import type { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { AttemptFiles, keptFacts } from '../docker/attempt-files.ts';
@@ -14,6 +16,8 @@ export interface AttemptFacts extends AttemptKey {
   file: string;
   /** 0: none. */
   timeoutMs: number;
+  /** How long it may run on after the lease has ended; absent: kept by an agent that knew no leases. */
+  maxDisconnectMs?: number;
   memoryBytes: number;
   /** Largest result. */
   outputBytes: number;
@@ -40,6 +44,8 @@ const END = 'end.json';
 const ENDING = 'ending.json';
 const HANDED_OVER = 'handed-over.json';
 const BEFORE = 'before.json';
+/** Made by the launcher. */
+const LEASE_OVER = 'lease-over';
 
 /**
  * An attempt in a container, on this agent until it is forgotten:
@@ -104,7 +110,12 @@ export class DockerAttempt {
 
   /** Why it was told to end. The first reason stands. */
   get ending(): Ending | undefined {
-    return this.#ending;
+    return this.#ending ?? (existsSync(this.leaseMark) ? 'lease' : undefined);
+  }
+
+  /** The file that is there when it was ended with the lease. */
+  get leaseMark(): string {
+    return join(this.files.directory, LEASE_OVER);
   }
 
   set ending(ending: Ending) {

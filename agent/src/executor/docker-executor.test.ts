@@ -48,7 +48,9 @@ async function hung(places: number, dataDir = tempDir()) {
     onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),
   };
   const budget = new ContainerBudget(places);
-  const executor = new DockerExecutor({ engine, images, budget, dataDir, runners: {}, events, logger: silentLogger() });
+  const guard = { guard: () => {}, release: () => {} };
+  const parts = { engine, images, budget, dataDir, guard };
+  const executor = new DockerExecutor({ ...parts, runners: {}, events, logger: silentLogger() });
   executor.open();
   onTestFinished(() => executor.close());
   const start = (id: string): void => {

@@ -14,11 +14,12 @@ import { type HeldImage, ImageError, type Images } from '../docker/images.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import { PreparedImage } from '../environment/docker-environment.ts';
 import type { PreparedEnvironment } from '../environment/environment.ts';
-import { containerOutcome, type Ending, type Outcome } from './container-outcome.ts';
+import type { ContainerGuard } from './container-guard.ts';
+import { containerOutcome, type Ending, LEASE_OVER, type Outcome } from './container-outcome.ts';
 import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
 import { type AttemptFacts, DockerAttempt } from './docker-attempt.ts';
 import type { AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
-import { durationMs } from './start-message.ts';
+import { durationMs, maxDisconnectMs } from './start-message.ts';
 
 export interface DockerExecutorOptions {
   engine: DockerEngine;
@@ -26,6 +27,8 @@ export interface DockerExecutorOptions {
   budget: ContainerBudget;
   /** Directory of the agent: what its containers are told apart by, and where attempts are kept. */
   dataDir: string;
+  /** Ends containers with the lease, also when this process cannot. */
+  guard: ContainerGuard;
   /** How source text is run, by language. */
   runners: Readonly<Record<string, ScriptRunner>>;
   events: ExecutorEvents;
@@ -94,6 +97,7 @@ export class DockerExecutor implements Executor {
       attempt.sender.skip('stderr', prelude.length);
     }
     this.#attempts.set(keyOf(key), attempt);
+    this.#guard(attempt);
     const image = prepared instanceof PreparedImage ? prepared.image : undefined;
     void this.#execute(attempt, program, assignment, image);
     return undefined;
@@ -134,6 +138,15 @@ export class DockerExecutor implements Executor {
     });
   }
 
+  /** Another guard has taken over, which knows of none. */
+  guardAll(): void {
+    for (const attempt of this.#attempts.values()) if (!attempt.ended) this.#guard(attempt);
+  }
+
+  #guard({ facts, run, leaseMark }: DockerAttempt): void {
+    this.#options.guard.guard(facts, { name: run.name, mark: leaseMark, maxDisconnectMs: facts.maxDisconnectMs ?? 0 });
+  }
+
   // From nothing to a running container.
 
   async #execute(
@@ -152,20 +165,21 @@ export class DockerExecutor implements Executor {
       const spec = this.#spec(attempt.facts, program, assignment, image);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
       attempt.setBefore();
+      if (attempt.ending === 'lease') throw new Error(LEASE_OVER);
       const running = await attempt.run.start(containerOptions(spec, engine.facts), program.stdin, sink, signal);
       attempt.started = true;
       attempt.followed = true;
       this.#options.events.onStarted(attempt.facts);
       attempt.sender.send();
       this.#startTimeout(attempt, Date.now());
-      // A cancel that came while the container was being started.
+      // A cancel, or the end of the lease, that came while the container was being started.
       if (attempt.ending !== undefined) void this.#kill(attempt, 'SIGKILL');
       void running.handedOver.then(() => this.#handedOver(attempt));
       await running.ended;
       await this.#settle(attempt);
     } catch (error) {
       if (attempt.started) this.#broken(attempt, error);
-      else this.#finish(attempt, attempt.abort.signal.aborted ? CANCELLED : refusal(error), 0);
+      else this.#finish(attempt, neverRan(attempt, error), 0);
     }
   }
 
@@ -248,6 +262,7 @@ export class DockerExecutor implements Executor {
       this.#options.logger.warn({ container: attempt.run.name, reason: engineMessage(error) }, 'container not removed');
     } finally {
       attempt.release();
+      this.#options.guard.release(attempt.facts);
     }
   }
 
@@ -311,8 +326,10 @@ export class DockerExecutor implements Executor {
       return;
     }
     const attempt = new DockerAttempt(directory, facts, this.#run(facts), this.#emit(facts));
-    if (!attempt.ended) attempt.release = this.#options.budget.adopt();
     this.#attempts.set(keyOf(facts), attempt);
+    if (attempt.ended) return;
+    attempt.release = this.#options.budget.adopt();
+    this.#guard(attempt);
   }
 
   #engineChanged(): void {
@@ -408,6 +425,12 @@ function failed(code: Code, message: string): Outcome {
   return { ...NOTHING_RAN, outcome: 'failed', error: { code, message } };
 }
 
+/** How an attempt ends whose container was not started. */
+function neverRan({ ending, abort }: DockerAttempt, error: unknown): Outcome {
+  if (ending === 'lease') return failed(Code.AGENT_LOST, LEASE_OVER);
+  return abort.signal.aborted ? CANCELLED : refusal(error);
+}
+
 /** Why no container runs. */
 function refusal(error: unknown): Outcome {
   if (error instanceof ImageError) {
@@ -421,10 +444,11 @@ function refusal(error: unknown): Outcome {
 
 function factsOf(
   key: AttemptKey,
-  { limits, timeout }: Assignment,
+  assignment: Assignment,
   { kind, entrypoint }: ProgramInContainer,
   preludeBytes: number,
 ): AttemptFacts {
+  const { limits } = assignment;
   const stdoutBytes = Number(limits?.stdoutBytes ?? 0);
   // The preparation does not count against the limit.
   const stderrBytes = Number(limits?.stderrBytes ?? 0) + preludeBytes;
@@ -433,7 +457,8 @@ function factsOf(
     ...key,
     program: kind,
     file: entrypoint?.[0] ?? '',
-    timeoutMs: Math.ceil(durationMs(timeout)),
+    timeoutMs: Math.ceil(durationMs(assignment.timeout)),
+    maxDisconnectMs: maxDisconnectMs(assignment),
     memoryBytes: Number(limits?.memoryBytes ?? 0),
     outputBytes,
     stdoutBytes,

@@ -41,6 +41,7 @@ test('Python becomes code and input, with limits and context', () => {
     input_bytes: 7,
     env: { A: 'b' },
     timeout_ms: 1001,
+    max_disconnect_ms: 0,
     grace_ms: 2000,
     reuse_key: null,
     limits: {

@@ -48,6 +48,7 @@ export function startMessage(
       tenant,
       deadline: timeoutMs === 0 ? null : (nowMs + timeoutMs) / 1000,
     },
+    max_disconnect_ms: maxDisconnectMs(assignment),
     ...(environment === undefined ? {} : { environment }),
     ...(network === undefined ? {} : { network }),
     ...(prelude.length === 0 ? {} : { prelude_bytes: prelude.length }),
@@ -87,6 +88,11 @@ export function startMessage(
 /** Milliseconds of a duration; 0 when there is none. */
 export function durationMs(duration: Duration | undefined): number {
   return duration === undefined ? 0 : Number(duration.seconds) * 1000 + duration.nanos / 1e6;
+}
+
+/** How long an attempt may run on after the lease of its agent has ended. */
+export function maxDisconnectMs({ maxDisconnect }: Assignment): number {
+  return Math.floor(durationMs(maxDisconnect));
 }
 
 function startLimits(limits: Limits | undefined): StartLimits {

@@ -1,4 +1,5 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import {
@@ -89,8 +90,9 @@ function nameOf(message: AgentMessage['message']): string {
   return `${ref?.executionId}/${ref?.attempt}`;
 }
 
-function assignment(ref: AttemptKey, memoryBytes = 1000n) {
+function assignment(ref: AttemptKey, memoryBytes = 1000n, maxDisconnectMs = 0) {
   return create(AssignmentSchema, {
+    maxDisconnect: durationFromMs(maxDisconnectMs),
     ref,
     tenant: 'acme',
     taskClass: 'cpu_short',
@@ -394,6 +396,34 @@ test('what is stopped with the agent was not cancelled by anybody, what a caller
   expect(takeSent()).toMatchObject([
     { value: { ref: A, state: State.FAILED, error: { code: Code.AGENT_LOST, message: 'the agent was stopped' } } },
     { value: { ref: B, state: State.CANCELLED, error: { code: Code.CANCELLED } } },
+  ]);
+});
+
+test('the end of the lease stops what may not go on for so long, once, and as nobody cancelled it', () => {
+  const { table, executor, takeSent, linkAndReplay } = setUp();
+  linkAndReplay();
+  table.assign(assignment(A, 1000n, 60_000));
+  table.assign(assignment(B));
+  table.stopBeyondLease(-1, 50);
+  expect(executor.cancel).not.toHaveBeenCalled();
+  for (const beyondMs of [0, 59_999]) table.stopBeyondLease(beyondMs, 50);
+  expect(executor.cancel.mock.calls).toEqual([[expect.objectContaining(B), 'shutdown', 50]]);
+  table.stopBeyondLease(60_000, 50);
+  expect(executor.cancel).toHaveBeenLastCalledWith(expect.objectContaining(A), 'shutdown', 50);
+  const byLauncher = { code: Code.AGENT_LOST, message: 'The agent stopped it' };
+  table.onFinished(B, { ...succeeded(), outcome: 'failed', error: byLauncher });
+  table.onFinished(A, succeeded());
+  expect(takeSent()).toMatchObject([
+    {
+      value: {
+        ref: B,
+        error: {
+          code: Code.AGENT_LOST,
+          message: 'its agent could not reach the control plane for longer than it may go on',
+        },
+      },
+    },
+    { value: { ref: A, state: State.SUCCEEDED } },
   ]);
 });
 

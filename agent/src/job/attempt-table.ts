@@ -19,7 +19,7 @@ import {
   type HeldByExecutor,
   type StartRefusal,
 } from '../executor/executor.ts';
-import { durationMs } from '../executor/start-message.ts';
+import { durationMs, maxDisconnectMs } from '../executor/start-message.ts';
 import { requestOfAssignment } from './environment-request.ts';
 import { HeldAttempt } from './held-attempt.ts';
 import { deniedLimit, type LimitCaps } from './limit-caps.ts';
@@ -253,11 +253,26 @@ export class AttemptTable implements PreparationsEvents {
   cancelAll(graceMs: number): void {
     for (const held of this.#held.values()) {
       if (!held.active) continue;
-      // What a caller has cancelled before stays cancelled by the caller.
-      held.endsWithAgent = held.cancelGraceMs === undefined;
-      held.cancelGraceMs = graceMs;
-      held.keeper.cancel(held, 'shutdown', graceMs);
+      this.#stop(held, 'the agent was stopped', graceMs);
     }
+  }
+
+  /**
+   * Stops what may not go on for so long beyond the lease.
+   * @param beyondMs how long the lease is over; what may go on for that long or less is stopped
+   */
+  stopBeyondLease(beyondMs: number, graceMs: number): void {
+    for (const held of this.#held.values()) {
+      if (!held.active || held.stopReason !== undefined || held.maxDisconnectMs > beyondMs) continue;
+      this.#stop(held, 'its agent could not reach the control plane for longer than it may go on', graceMs);
+    }
+  }
+
+  #stop(held: HeldAttempt, reason: string, graceMs: number): void {
+    // What a caller has cancelled before stays cancelled by the caller.
+    if (held.cancelGraceMs === undefined) held.stopReason = reason;
+    held.cancelGraceMs = graceMs;
+    held.keeper.cancel(held, 'shutdown', graceMs);
   }
 
   /** Gives back what is still being prepared, because the agent goes: nothing of it has run. */
@@ -325,7 +340,9 @@ export class AttemptTable implements PreparationsEvents {
   onFinished(key: AttemptKey, told: AttemptEnd): void {
     const held = this.#held.get(keyOf(key));
     if (held === undefined) return;
-    const end = held.endsWithAgent && told.outcome === 'cancelled' ? { ...told, ...STOPPED } : told;
+    const { stopReason } = held;
+    const wasStopped = told.outcome === 'cancelled' || told.error?.code === Code.AGENT_LOST;
+    const end = stopReason !== undefined && wasStopped ? { ...told, ...stopped(stopReason) } : told;
     if (held.state === 'dropping') {
       this.#forget(held);
       return;
@@ -442,7 +459,9 @@ export class AttemptTable implements PreparationsEvents {
 
   #fromOf(assignment: Assignment, arrivedAtMs: number) {
     const { tenant, taskClass } = assignment;
-    return { tenant, taskClass, environment: environmentKind(assignment), arrivedAtMs, askedBefore: this.#asked };
+    const maxDisconnect = { maxDisconnectMs: maxDisconnectMs(assignment) };
+    const environment = environmentKind(assignment);
+    return { tenant, taskClass, environment, arrivedAtMs, ...maxDisconnect, askedBefore: this.#asked };
   }
 
   #observePrepared(environment: string, cache: 'hit' | 'miss', sinceMs = this.#nowMs()): void {
@@ -469,10 +488,9 @@ function tryElsewhere(message: string): StartRefusal {
 }
 
 /** Nobody cancelled the execution: another agent may try it. */
-const STOPPED: Pick<AttemptEnd, 'outcome' | 'error'> = {
-  outcome: 'failed',
-  error: { code: Code.AGENT_LOST, message: 'the agent was stopped' },
-};
+function stopped(message: string): Pick<AttemptEnd, 'outcome' | 'error'> {
+  return { outcome: 'failed', error: { code: Code.AGENT_LOST, message } };
+}
 
 function keyOf({ executionId, attempt }: AttemptKey): string {
   return `${executionId}/${attempt}`;

@@ -32,6 +32,7 @@ export interface HeldFrom {
   taskClass?: string;
   environment?: string;
   arrivedAtMs?: number;
+  maxDisconnectMs?: number;
   prepared?: PreparedEnvironment;
   askedBefore: number;
 }
@@ -47,6 +48,8 @@ export class HeldAttempt implements AttemptKey {
   readonly environment: string;
   /** Undefined when the attempt was found at the start of the agent. */
   readonly arrivedAtMs: number | undefined;
+  /** How long it may run on after the lease has ended; 0 also when the attempt was found at the start of the agent. */
+  readonly maxDisconnectMs: number;
   #keeper: AttemptKeeper;
   #prepared: PreparedEnvironment | undefined;
   /**
@@ -59,8 +62,8 @@ export class HeldAttempt implements AttemptKey {
   storedStderrBytes = 0;
   /** Set when a stop was asked for, so that it can be asked for again. */
   cancelGraceMs: number | undefined;
-  /** It is stopped because the agent stops; nobody asked for its cancellation. */
-  endsWithAgent = false;
+  /** Why it is stopped although nobody asked for its cancellation. */
+  stopReason: string | undefined;
   /** The keeper was asked for what it has before this attempt was handed to it, and need not list it in its answer. */
   askedBefore: number;
   #state: HeldState;
@@ -74,6 +77,7 @@ export class HeldAttempt implements AttemptKey {
     this.taskClass = from.taskClass ?? 'unknown';
     this.environment = from.environment ?? 'unknown';
     this.arrivedAtMs = from.arrivedAtMs;
+    this.maxDisconnectMs = from.maxDisconnectMs ?? 0;
     this.askedBefore = from.askedBefore;
     this.#state = from.state;
   }

@@ -5,6 +5,8 @@ import {
   type ExpectMessage,
   type FinishedMessage,
   type FromLauncher,
+  type GuardMessage,
+  type LeaseMessage,
   type LoadMessage,
   PROTOCOL,
   type StartMessage,
@@ -52,6 +54,8 @@ export interface LauncherOptions {
   socketPath: string;
   /** Starts a launcher and resolves when it listens. */
   start: () => Promise<void>;
+  /** What it is to know of the lease; undefined while that is not known. */
+  lease?: () => Omit<LeaseMessage, 'type'> | undefined;
   events: LauncherEvents;
   logger: Logger;
 }
@@ -69,6 +73,7 @@ export class Launcher {
   #unanswered = 0;
   #failures = 0;
   #paused = false;
+  #features: ReadonlySet<string> = new Set();
   readonly #firstReady = Promise.withResolvers<void>();
   /** Set when the launcher was told to end; settled when it has. */
   #stopped: PromiseWithResolvers<void> | undefined;
@@ -122,6 +127,29 @@ export class Launcher {
     if (this.#state !== 'ready') return false;
     this.#socket?.send({ type: 'expect', ...expected });
     return true;
+  }
+
+  /** Whether it stops attempts with the lease by itself. */
+  get enforcesLease(): boolean {
+    return this.#features.has('lease');
+  }
+
+  /** Tells the lease anew. Done by itself whenever a launcher answers. */
+  tellLease(): void {
+    const lease = this.#options.lease?.();
+    if (lease !== undefined && this.#state === 'ready' && this.enforcesLease) {
+      this.#socket?.send({ type: 'lease', ...lease });
+    }
+  }
+
+  /** The container ends with the lease; to be told again after each `onWelcome`. Lost when no launcher is connected. */
+  guardContainer(guard: Omit<GuardMessage, 'type'>): void {
+    if (this.#state === 'ready' && this.enforcesLease) this.#socket?.send({ type: 'guard', ...guard });
+  }
+
+  /** The container is gone. */
+  releaseContainer(execution: string, attempt: number): void {
+    if (this.#state === 'ready' && this.enforcesLease) this.#socket?.send({ type: 'unguard', execution, attempt });
   }
 
   /** Asks for a welcome and for everything that is unacknowledged. */
@@ -219,7 +247,10 @@ export class Launcher {
     this.#setState('ready');
     this.#failures = 0;
     const { pid, version, isolation, attempts } = welcome;
-    this.#options.logger.info({ launcherPid: pid, version, isolation, attempts: attempts.length }, 'launcher ready');
+    const { logger } = this.#options;
+    logger.info({ launcherPid: pid, version, isolation, attempts: attempts.length }, 'launcher ready');
+    this.#features = new Set(welcome.features);
+    this.tellLease();
     this.#firstReady.resolve();
   }
 

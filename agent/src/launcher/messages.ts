@@ -61,6 +61,8 @@ interface StartCommon extends AttemptFields {
   environment?: StartEnvironment;
   /** Absent: a loopback interface. */
   network?: StartNetwork;
+  /** How long it may run on after the lease has ended; absent: it does not depend on the lease. */
+  max_disconnect_ms?: number;
   /** That many first bytes of the body are the first of the attempt's stderr, and are known to the agent already. */
   prelude_bytes?: number;
 }
@@ -86,7 +88,30 @@ export type ToLauncher =
   | (AttemptFields & { type: 'ack'; stdout: number; stderr: number; result: boolean })
   | { type: 'retire'; tenant: string; key: string }
   | ExpectMessage
+  | LeaseMessage
+  | GuardMessage
+  | (AttemptFields & { type: 'unguard' })
   | { type: 'stop'; grace_ms: number };
+
+/** Until when the agent owns its attempts, by CLOCK_MONOTONIC. */
+export interface LeaseMessage {
+  type: 'lease';
+  /** Null: for as long as it likes. */
+  until_ms: number | null;
+  /** How long before that attempts are asked to stop. */
+  grace_ms: number;
+}
+
+/** A container ends with the lease although the launcher has not started it. */
+export interface GuardMessage extends AttemptFields {
+  type: 'guard';
+  /** Path of the engine's socket. */
+  engine: string;
+  container: string;
+  /** Path of the file that says that it was ended with the lease. */
+  mark: string;
+  max_disconnect_ms: number;
+}
 
 /** An interpreter in a container will connect to the socket. */
 export interface ExpectMessage {
@@ -103,6 +128,8 @@ export interface WelcomeMessage {
   type: 'welcome';
   protocol: number;
   version: string;
+  /** Absent in old launchers. */
+  features?: readonly string[];
   pid: number;
   isolation: 'sandbox' | 'none';
   /** Version of the interpreter of inline code, and where it is. */

@@ -12,18 +12,19 @@ import {
 } from '@harrier/shared/gen/link';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { AgentIdentity } from '../identity/agent-identity.ts';
-import { LinkServer } from '../test-support/link-server.ts';
+import { LinkServer, type ServerSide } from '../test-support/link-server.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
 import { AgentLink } from './agent-link.ts';
 import { LINK_TIMINGS, type LinkTimings } from './link-timings.ts';
 
-const QUICK: LinkTimings = { ...LINK_TIMINGS, shutdownJitterMs: 1, backoff: { initialMs: 1, maxMs: 5, multiplier: 2 } };
+const QUICK: LinkTimings = { ...LINK_TIMINGS, switchJitterMs: 1, backoff: { initialMs: 1, maxMs: 5, multiplier: 2 } };
 
-function openLink(url: string, timings: Partial<LinkTimings> = {}) {
+function openLink(urls: string | [string, ...string[]], timings: Partial<LinkTimings> = {}) {
   const identity = AgentIdentity.open(tempDir());
   const gaveUp = Promise.withResolvers<string>();
   const events = {
+    onHello: vi.fn(),
     onUp: vi.fn<(welcome: Welcome) => void>(),
     onDown: vi.fn(),
     onMessage: vi.fn<(message: ServerMessage) => void>(),
@@ -35,7 +36,13 @@ function openLink(url: string, timings: Partial<LinkTimings> = {}) {
       publicKey: identity.publicKey,
       signature: identity.sign(signedBytes(nonce, identity.publicKey)),
     });
-  const link = new AgentLink({ url, timings: { ...QUICK, ...timings }, createHello, events, logger: silentLogger() });
+  const link = new AgentLink({
+    urls: typeof urls === 'string' ? [urls] : urls,
+    timings: { ...QUICK, ...timings },
+    createHello,
+    events,
+    logger: silentLogger(),
+  });
   link.open();
   onTestFinished(() => link.close());
   return { link, events, identity, gaveUp: gaveUp.promise };
@@ -237,6 +244,40 @@ describe('a goodbye', () => {
     first.send({ case: 'goodbye', value: { code } });
     const second = await server.connection();
     await second.welcome();
+  });
+});
+
+describe('of several control planes', () => {
+  const NEVER = { initialMs: 3_600_000, maxMs: 3_600_000, multiplier: 1 };
+
+  test('the next one is dialled at once after a failure', async () => {
+    const server = await LinkServer.start();
+    const { link } = openLink(['ws://127.0.0.1:1/agent/v1/link', server.url], { backoff: NEVER });
+    await (await server.connection()).welcome();
+    await vi.waitFor(() => expect(link.linked).toBe(true));
+  });
+
+  test.each([
+    ['breaks', (side: ServerSide) => side.socket.terminate()],
+    ['stops', (side: ServerSide) => side.send({ case: 'goodbye', value: { code: Code.SHUTDOWN } })],
+  ])('the next one is dialled at once when one %s', async (_, end) => {
+    const [first, second] = [await LinkServer.start(), await LinkServer.start()];
+    openLink([first.url, second.url], { backoff: NEVER });
+    const side = await first.connection();
+    await side.welcome();
+    end(side);
+    await (await second.connection()).welcome();
+  });
+
+  test('the next one is dialled when a link is left', async () => {
+    const [first, second] = [await LinkServer.start(), await LinkServer.start()];
+    const { link, events } = openLink([first.url, second.url], { backoff: NEVER });
+    await (await first.connection()).welcome();
+    await vi.waitFor(() => expect(link.linked).toBe(true));
+    link.leave('it renews nothing');
+    await (await second.connection()).welcome();
+    await vi.waitFor(() => expect(events.onUp).toHaveBeenCalledTimes(2));
+    expect(events.onDown).toHaveBeenCalledTimes(1);
   });
 });
 

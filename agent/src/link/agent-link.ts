@@ -5,6 +5,8 @@ import type { LinkTimings } from './link-timings.ts';
 import { afterLink } from './reconnect-policy.ts';
 
 export interface AgentLinkEvents {
+  /** A hello is about to be sent. */
+  onHello(): void;
   /** The link is up. */
   onUp(welcome: Welcome): void;
   /** The link is down and comes back by itself, or `onGiveUp` follows. Only after `onUp`. */
@@ -16,21 +18,23 @@ export interface AgentLinkEvents {
 }
 
 export interface AgentLinkOptions {
-  /** `ws://host:port/agent/v1/link`. */
-  url: string;
+  /** `ws://host:port/agent/v1/link` of each control plane, in the order in which they are dialled. */
+  urls: readonly [string, ...string[]];
   timings: LinkTimings;
   createHello: (challenge: Challenge) => Hello;
   events: AgentLinkEvents;
   logger: Logger;
 }
 
-/** Keeps one session to the control plane open, session after session, until it is closed or told to stay away. */
+/** Keeps one session to one of the control planes open, session after session, until it is closed or told to stay away. */
 export class AgentLink {
   readonly #options: AgentLinkOptions;
   #session: LinkSession | undefined;
   #retryTimer: NodeJS.Timeout | undefined;
   #linkedAtMs: number | undefined;
   #failures = 0;
+  /** Place in the list of the control plane that is dialled. */
+  #dialled = 0;
   #closing: PromiseWithResolvers<void> | undefined;
 
   constructor(options: AgentLinkOptions) {
@@ -42,12 +46,14 @@ export class AgentLink {
   }
 
   open(): void {
-    const { url, timings, createHello, events } = this.#options;
+    const { urls, timings, createHello, events } = this.#options;
+    const url = urls[this.#dialled % urls.length] ?? urls[0];
     this.#linkedAtMs = undefined;
     this.#session = new LinkSession(url, createHello, timings, {
+      onHello: events.onHello,
       onWelcome: (welcome) => {
         this.#linkedAtMs = performance.now();
-        this.#options.logger.info({ agentId: welcome.agentId }, 'linked to the control plane');
+        this.#options.logger.info({ agentId: welcome.agentId, url }, 'linked to the control plane');
         events.onUp(welcome);
       },
       onMessage: events.onMessage,
@@ -61,6 +67,11 @@ export class AgentLink {
     this.#session?.send(message);
   }
 
+  /** Ends a link that is of no use, and seeks another one. */
+  leave(reason: string): void {
+    this.#session?.leave(reason);
+  }
+
   /** Sends what is pending, closes and stays closed. Safe to call at any time, also twice. */
   close(): Promise<void> {
     this.#closing ??= Promise.withResolvers();
@@ -71,19 +82,20 @@ export class AgentLink {
   }
 
   #ended(end: LinkEnd): void {
-    const { logger, events, timings } = this.#options;
+    const { logger, events, timings, urls } = this.#options;
     const linkedMs = this.#linkedAtMs === undefined ? 0 : performance.now() - this.#linkedAtMs;
     if (this.#linkedAtMs !== undefined) events.onDown();
     if (this.#closing !== undefined) {
       this.#closing.resolve();
       return;
     }
-    const next = afterLink(end, this.#failures, linkedMs, timings);
+    const next = afterLink(end, { failures: this.#failures, linkedMs, urls: urls.length }, timings);
     if (next.kind === 'give-up') {
       events.onGiveUp(next.reason);
       return;
     }
     this.#failures = next.failures;
+    this.#dialled++;
     const reason = end.kind === 'closed-here' ? '' : end.message;
     logger.warn({ reason, waitMs: Math.round(next.waitMs), failures: next.failures }, 'no link; trying again');
     this.#retryTimer = setTimeout(() => this.open(), next.waitMs);

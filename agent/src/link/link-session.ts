@@ -49,6 +49,8 @@ export type LinkEnd =
 export interface LinkSessionEvents {
   /** Called once, before any `onMessage`. */
   onWelcome(welcome: Welcome): void;
+  /** The hello is about to be sent. */
+  onHello(): void;
   onMessage(message: ServerMessage): void;
   /** More is buffered than the network takes, or no longer. */
   onCongestion(congested: boolean): void;
@@ -120,6 +122,11 @@ export class LinkSession {
     this.#startClosing(CLOSE_NORMAL, '');
   }
 
+  /** Ends it without a farewell: the other side answers, but is of no use. `onEnd` follows. */
+  leave(reason: string): void {
+    this.#lose(reason);
+  }
+
   #setState(next: LinkState): void {
     if (!NEXT[this.#state].includes(next))
       throw new LinkProtocolError(`a link cannot go from ${this.#state} to ${next}`);
@@ -156,6 +163,7 @@ export class LinkSession {
       this.#startClosing(CLOSE_NORMAL, '');
     } else if (kind === 'challenge') {
       this.#setState('challenged');
+      this.#events.onHello();
       this.#write([create(AgentMessageSchema, { message: { case: 'hello', value: this.#createHello(value) } })]);
     } else if (kind === 'welcome') {
       this.#setState('linked');

@@ -11,8 +11,8 @@ export interface LinkTimings {
   stableMs: number;
   /** How long the other side may take to answer a close. */
   closeMs: number;
-  /** Spread of the agents that come back to a replica after another has stopped. */
-  shutdownJitterMs: number;
+  /** Spread of the agents that turn to a replica after another one has stopped. */
+  switchJitterMs: number;
   backoff: BackoffOptions;
 }
 
@@ -22,6 +22,6 @@ export const LINK_TIMINGS: LinkTimings = {
   silenceMs: 25_000,
   stableMs: 30_000,
   closeMs: 2_000,
-  shutdownJitterMs: 250,
+  switchJitterMs: 250,
   backoff: { initialMs: 250, maxMs: 30_000, multiplier: 2 },
 };

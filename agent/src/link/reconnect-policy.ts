@@ -13,15 +13,20 @@ const FINAL: ReadonlyMap<number, string> = new Map([
   [Code.REPLACED, 'another process has linked with the identity of this agent'],
 ]);
 
-/**
- * Decides what follows the end of a link.
- * @param failures ends before this one since the last stable link
- * @param linkedMs how long the link was up; 0 when the handshake failed
- */
+/** What was before the end of a link. */
+export interface LinkHistory {
+  /** Ends before this one since the last stable link. */
+  failures: number;
+  /** How long the link was up; 0 when the handshake failed. */
+  linkedMs: number;
+  /** Control planes that are dialled in turn. */
+  urls: number;
+}
+
+/** Decides what follows the end of a link: the next control plane at once, and a wait after each round of failures. */
 export function afterLink(
   end: LinkEnd,
-  failures: number,
-  linkedMs: number,
+  { failures, linkedMs, urls }: LinkHistory,
   timings: LinkTimings,
   random: () => number = Math.random,
 ): AfterLink {
@@ -31,9 +36,12 @@ export function afterLink(
     if (reason !== undefined)
       return { kind: 'give-up', reason: end.message === '' ? reason : `${reason}: ${end.message}` };
     if (end.code === Code.SHUTDOWN && linkedMs > 0) {
-      return { kind: 'retry', waitMs: random() * timings.shutdownJitterMs, failures: 0 };
+      return { kind: 'retry', waitMs: random() * timings.switchJitterMs, failures: 0 };
     }
   }
   const before = linkedMs >= timings.stableMs ? 0 : failures;
-  return { kind: 'retry', waitMs: fullJitterMs(before, timings.backoff, random), failures: before + 1 };
+  const after = before + 1;
+  const waitMs =
+    after % urls === 0 ? fullJitterMs(after / urls - 1, timings.backoff, random) : random() * timings.switchJitterMs;
+  return { kind: 'retry', waitMs, failures: after };
 }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { LINK_PATH, LINK_SUBPROTOCOL, LinkCodec } from '@harrier/shared';
 import {
   type AgentMessage,
@@ -28,6 +29,8 @@ export class ServerSide {
   frames = 0;
   /** Frames that were sent. */
   readonly sent: Uint8Array[] = [];
+  /** Whether heartbeats are answered with a renewal of the lease. */
+  renews = true;
   readonly #codec = new LinkCodec('server');
   readonly #messages: AgentMessage[] = [];
   #wake = Promise.withResolvers<void>();
@@ -38,7 +41,10 @@ export class ServerSide {
     socket.on('error', () => {});
     socket.on('message', (data: Buffer) => {
       this.frames++;
-      this.#messages.push(...this.#codec.decode(data));
+      for (const message of this.#codec.decode(data)) {
+        this.#messages.push(message);
+        this.#renew(message);
+      }
       this.#wake.resolve();
       this.#wake = Promise.withResolvers();
     });
@@ -52,6 +58,11 @@ export class ServerSide {
     }
   }
 
+  #renew({ message }: AgentMessage): void {
+    if (message.case !== 'heartbeat' || !this.renews) return;
+    this.send({ case: 'leaseRenewed', value: { heartbeat: message.value.number } });
+  }
+
   /** Waits for the next message of a kind; what came before it is passed over. */
   async next<C extends Case>(kind: C): Promise<ValueOf<C>> {
     for (;;) {
@@ -60,12 +71,17 @@ export class ServerSide {
     }
   }
 
-  /** Sends the challenge and answers the hello; every attempt that the agent holds is wanted, from its first byte. */
-  async welcome(agentId?: string): Promise<Hello> {
+  /**
+   * Sends the challenge and answers the hello; every attempt that the agent holds is wanted, from its first byte.
+   * @param leaseMs gives a lease, which `renews` then renews; 0: none
+   */
+  async welcome(agentId?: string, leaseMs = 0): Promise<Hello> {
     this.send({ case: 'challenge', value: { nonce: this.nonce } });
     const hello = await this.next('hello');
     const resume = hello.held.map(({ ref }) => create(LogStoredSchema, ref && { ref }));
-    this.send({ case: 'welcome', value: { agentId: agentId ?? (hello.agentId || 'agent-1'), resume } });
+    const lease =
+      leaseMs === 0 ? {} : { lease: durationFromMs(leaseMs), heartbeatInterval: durationFromMs(leaseMs / 3) };
+    this.send({ case: 'welcome', value: { agentId: agentId ?? (hello.agentId || 'agent-1'), resume, ...lease } });
     return hello;
   }
 
