@@ -43,13 +43,13 @@ export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'fo
   whyNobody: (requirement: Requirement) => string | undefined;
   /** Rebuilds what a stored row asks for. */
   resolveRow: (row: ActiveRow) => Promise<ResolvedExecution>;
-}
-
-/**
   /** An execution is followed from now on. */
   onTracked: (tracked: TrackedExecution) => void;
   /** Attempts ended without a word of their agent: other replicas may follow the executions. */
   onTaken: (ids: string[]) => void;
+}
+
+/**
  * Follows the executions that this replica has accepted or whose agents are linked to it, from assignment to result. It
  * holds nothing that the database and the agents could not tell again.
  */
@@ -78,17 +78,14 @@ export class ExecutionTracker {
   track(resolved: ResolvedExecution, times: ExecutionTimes, failures: number): TrackedExecution {
     const tracked = new TrackedExecution(resolved, times, failures);
     this.#tracked.set(resolved.id, tracked);
+    this.#options.onTracked(tracked);
     return tracked;
   }
 
-    this.#options.onTracked(tracked);
   forget(tracked: TrackedExecution): void {
     if (this.#tracked.get(tracked.id) === tracked) this.#tracked.delete(tracked.id);
   }
 
-  stop(): void {
-    this.#states.stop();
-    this.#endings.stop();
   /** Another replica follows it, or it ended elsewhere: whoever waits for it looks there. */
   release(tracked: TrackedExecution): void {
     this.forget(tracked);
@@ -104,6 +101,9 @@ export class ExecutionTracker {
     }
   }
 
+  stop(): void {
+    this.#states.stop();
+    this.#endings.stop();
   }
 
   /** The database says that the attempt is the agent's: tells the agent. */
@@ -254,12 +254,12 @@ export class ExecutionTracker {
         endings.push(this.#endings.lose(await this.#adopt(row, agentId), reason));
       }
     }
-  }
-
-  /** Follows an attempt that the database gives to an agent; what memory has of it already stays. */
     await Promise.all(endings);
     if (taken.length > 0) this.#options.onTaken(taken);
     return firstMs;
+  }
+
+  /** Follows an attempt that the database gives to an agent; what memory has of it already stays. */
   async #adopt(row: ActiveRow, agentId: string): Promise<TrackedExecution> {
     const known = this.#tracked.get(row.id);
     if (known?.isHeldBy(agentId, row.attempt)) {

@@ -33,7 +33,6 @@ import { DEFAULT_TASK_CLASS, taskClassTimeoutMs } from './task-class.ts';
 /** A registered version and its key in the database. */
 export interface StoredModule {
   id: string;
-  /** As it was registered. */
   module: Module;
 }
 
@@ -45,19 +44,19 @@ const CACHE_ENTRIES = 5_000;
 export class ModuleService {
   readonly #sql: Sql;
   readonly #python: PythonSource;
+  readonly #onChanged: (tenantId: string, name: string, versionId: string) => void;
   /** Resolved names and versions; by id for what never changes. */
   readonly #resolved = new Map<string, { stored: StoredModule; untilMs: number }>();
 
   /** @param onChanged other replicas may hold what is not true any more of a name, or of a version that is named */
   constructor(sql: Sql, python: PythonSource, onChanged: (tenantId: string, name: string, versionId: string) => void) {
-  readonly #onChanged: (tenantId: string, name: string, versionId: string) => void;
     this.#sql = sql;
     this.#python = python;
+    this.#onChanged = onChanged;
   }
 
   /** Throws what `create` would throw, and registers nothing. @throws HarrierError invalid_argument, already_exists */
   async check(tenantId: string, given: Module): Promise<void> {
-    this.#onChanged = onChanged;
     const [first] = await this.problems(tenantId, given);
     if (first !== undefined) throw first;
   }
@@ -107,11 +106,11 @@ export class ModuleService {
     if (changed) {
       this.#forget(tenantId, module.name);
       this.#resolved.delete(`${tenantId} ${row.id}`);
+      this.#onChanged(tenantId, module.name, row.id);
     }
     return storedOf(row).module;
   }
 
-      this.#onChanged(tenantId, module.name, row.id);
   /** @throws HarrierError not_found, invalid_argument */
   async get(tenantId: string, name: string, version: string): Promise<Module> {
     return (await this.resolve(tenantId, name, version)).module;
@@ -176,30 +175,30 @@ export class ModuleService {
     const deleted = await deleteModule(this.#sql, tenantId, name, version === '' ? undefined : version, latestOf);
     if (deleted === 0) throw notFound(name, version);
     this.#forget(tenantId, name);
+    this.#onChanged(tenantId, name, '');
     return deleted;
   }
 
   /** Keeps the lock that was found first for a version. @returns what stands now */
-    this.#onChanged(tenantId, name, '');
   async decideLock(tenantId: string, { id, module }: StoredModule, lock: string): Promise<string> {
     if (!isLockShared(module.environment, lock)) return lock;
     const decided = await decideModuleLock(this.#sql, tenantId, id, lock);
     this.#forget(tenantId, module.name);
     this.#resolved.delete(`${tenantId} ${id}`);
+    this.#onChanged(tenantId, module.name, id);
     return decided ?? lock;
   }
 
-  #checks(module: Module): (() => void | Promise<void>)[] {
-    this.#onChanged(tenantId, module.name, id);
-    const { code, handler } = module;
-    const checks: (() => void | Promise<void>)[] = checksOf(module);
-    if (module.language === 'python') checks.push(() => this.#python.check(code, handler, 'module.code'));
   /** Another replica has registered or deleted a version of this name, or decided the lock of one. */
   changedElsewhere(tenantId: string, name: string, versionId: string): void {
     this.#forget(tenantId, name);
     this.#resolved.delete(`${tenantId} ${versionId}`);
   }
 
+  #checks(module: Module): (() => void | Promise<void>)[] {
+    const { code, handler } = module;
+    const checks: (() => void | Promise<void>)[] = checksOf(module);
+    if (module.language === 'python') checks.push(() => this.#python.check(code, handler, 'module.code'));
     return checks;
   }
 

@@ -17,15 +17,15 @@ import { lockedEnvironment } from './environment-spec.ts';
 import type { ModuleService } from './module-service.ts';
 import { supportNeeded } from './resolved-execution.ts';
 
-const NOT_ASKED = 'not asked: it is linked to another control plane of this database; ask that one too';
 const MAX_AGENTS = 100;
+const NOT_ASKED = 'not asked: it is linked to another control plane of this database; ask that one too';
 
 export interface ModuleValidationOptions {
   modules: Pick<ModuleService, 'check'>;
   registry: AgentRegistry;
+  questions: AgentQuestions;
   /** Agents that are linked to other replicas: they are not asked. */
   elsewhere: (tenantId: string) => Promise<Candidate[]>;
-  questions: AgentQuestions;
 }
 
 /** Says of a module what a first call would find out. */
