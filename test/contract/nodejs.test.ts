@@ -1,7 +1,7 @@
 import { type MessageInitShape, create as message } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type Execution, Execution_State as State } from '@harrier/shared/gen/execution';
-import { LimitsSchema } from '@harrier/shared/gen/module';
+import { LimitsSchema, Limits_Network as Network } from '@harrier/shared/gen/module';
 import { describe, expect, test } from 'vitest';
 import { create, execute, finished, storedLog, untilPrinted } from '../support/executions.ts';
 import { processesWith } from '../support/processes.ts';
@@ -295,4 +295,17 @@ test('there is no network, nothing of the host, and the interpreter cannot be wr
   const found = outputOf(await run(source, { key: `${stack.agents[0]?.dataDirectory}/identity.json` }));
   expect(found).toMatchObject({ key: 'ENOENT', environment: 'none' });
   expect(Object.values(found), JSON.stringify(found)).not.toContain('done');
+});
+
+test('with a network it reaches what its call may, by the clients of Node.js itself', async () => {
+  const source = `import { get } from 'node:https';
+    const fetched = (url) => fetch(url).then(({ status }) => status, ({ cause }) => String(cause));
+    export const handler = async ({ index, other }) => ({
+      fetch: await fetched(index),
+      https: await new Promise((resolve, reject) => get(index, ({ statusCode }) => resolve(statusCode)).on('error', reject)),
+      other: await fetched(other),
+    });`;
+  const input = { index: 'https://pypi.org/simple/six/', other: 'https://example.org/' };
+  const found = outputOf(await run(source, input, { network: Network.INDEX }));
+  expect(found).toEqual({ fetch: 200, https: 200, other: expect.stringContaining('Error') });
 });

@@ -143,8 +143,10 @@ function preparedWith({ version, path, flags, binds }: NodejsInterpreter) {
     binds: [...binds, { source: dirname(RUNNER), target: RUNNER_DIRECTORY, writable: false }],
     variables: {
       ...(binds.length === 0 ? {} : { PATH: `${dirname(path)}:/usr/local/bin:/usr/bin:/bin` }),
-      // From version 24 on, `fetch` and `node:http` then use the proxy that a call with network has.
+      // From version 24 on, `fetch` and `node:http` then use the proxy that a call with network has, and trust whom the
+      // host trusts, as Python does.
       NODE_USE_ENV_PROXY: '1',
+      NODE_USE_SYSTEM_CA: '1',
     },
   };
   const scriptCommand = (memoryBytes: number) => {
