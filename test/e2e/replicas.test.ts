@@ -76,13 +76,13 @@ def handler(input, context):
     if (event.case === 'log') printed += Buffer.from(event.value.data).toString();
     if (event.case === 'progress') step = event.value.step;
     if (event.case === 'result') throw new Error('it ended');
-    if (printed !== '' && step !== '') break;
+    if (printed.endsWith('\n') && step !== '') break;
   }
   expect({ printed, step }).toEqual({ printed: 'first\n', step: 'half' });
   let followed = '';
   for await (const { chunk } of watcher.executions.readLogs({ id, follow: true })) {
     followed += Buffer.from(chunk?.data ?? []).toString();
-    break;
+    if (followed.endsWith('\n')) break;
   }
   expect(followed).toBe('first\n');
   await watcher.executions.cancelExecution({ id, reason: 'seen' });
