@@ -151,8 +151,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       maxItems: 32,
     }),
     resolveRow: (row) => executions.resolveRow(row),
-    decideLock: async ({ tenantId, program }, lock) =>
-      program.kind === 'module' ? await modules.decideLock(tenantId, program.stored, lock) : lock,
+    decideLock: async ({ tenantId, program }, lock, platform) =>
+      program.kind === 'module' ? await modules.decideLock(tenantId, program.stored, lock, platform) : lock,
     release: (agentId, executionId) => scheduler.release(agentId, executionId),
     // Agents of other replicas may have room.
     whyNobody: (requirement) => (registration.alone ? scheduler.whyNobody(requirement) : undefined),

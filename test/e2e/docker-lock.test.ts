@@ -1,3 +1,4 @@
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { afterAll, expect, test } from 'vitest';
 import { buildImage, DOCKER_SOCKET, docker, PYTHON_IMAGE, startDockerEngine } from '../support/docker-engine.ts';
@@ -12,10 +13,13 @@ const env = {
   HARRIER_AGENT_DOCKER_HOST: `unix://${DOCKER_SOCKET}`,
   HARRIER_AGENT_ALLOWED_IMAGES: `${registry.address}/*`,
 };
+/** Allows what a tag names, and no digest. */
+const byTag = { ...env, HARRIER_AGENT_ALLOWED_IMAGES: `${registry.address}/*:1` };
 const stack = await startStack({
   agents: [
     { labels: { n: '1' }, env },
     { labels: { n: '2' }, env },
+    { labels: { n: '3' }, env: byTag },
   ],
 });
 const { executions } = stack;
@@ -62,4 +66,20 @@ test('every agent runs the image that the first one found for a version, whateve
   await createVersion('2.0.0');
   expect((await run('2', '2.0.0')).text).toBe('new');
   expect((await run('1', '1.0.0')).text).toBe('old');
+});
+
+test('an agent that allows tags alone runs what was decided for a version, and not what a caller says was', async () => {
+  push('first');
+  await createVersion('3.0.0');
+  expect((await run('1', '3.0.0')).text).toBe('first');
+  const { module } = await stack.modules.getModule({ name: 'locked', version: '3.0.0' });
+  const image = module?.environment?.kind.case === 'docker' ? module.environment.kind.value.image : '';
+  expect(image).toMatch(/moving:1@sha256:/);
+  docker('image', 'rm', '--force', NAME);
+  push('second');
+  docker('pull', '--quiet', NAME);
+  const environment = { kind: { case: 'docker' as const, value: { image } } };
+  const said = { target: { case: 'code' as const, value: { source: SOURCE, environment } }, agentSelector: 'n=3' };
+  expect(await execute(executions, said)).toMatchObject({ error: { code: Code.POLICY_DENIED } });
+  expect((await run('3', '3.0.0')).text).toBe('first');
 });

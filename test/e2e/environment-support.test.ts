@@ -77,18 +77,26 @@ test('an agent tells with a heartbeat what it can prepare by now, and what waits
   await executions.cancelExecution({ id });
 });
 
-test('the lock that is found first is what every later attempt installs', async () => {
+test('the lock that is found first is what every later attempt installs on its platform', async () => {
   await modules.createModule({ module: { name: 'locked', version: '1.0.0', code: HANDLER, environment: venv } });
-  const locks: string[] = [];
-  for (const found of ['six==1.17.0', 'six==1.16.0']) {
+  const told: object[] = [];
+  const decided: string[] = [];
+  for (const [platform, lock] of [
+    ['cp312-x86_64', 'six==1.17.0'],
+    ['cp312-x86_64', 'six==1.16.0'],
+    ['cp312-aarch64', 'six==1.15.0'],
+  ] as const) {
     const id = await create(executions, moduleCall('locked'));
-    const { environment } = await link.next('assignment');
-    locks.push(environment?.kind.case === 'venv' ? environment.kind.value.lock : 'none');
-    link.send({ case: 'lockFound', value: { ref: { executionId: id, attempt: 1 }, lock: found } });
-    expect((await link.next('lockDecided')).lock).toBe('six==1.17.0');
+    const { environment, decidedLocks } = await link.next('assignment');
+    // What the caller has written stays what it is.
+    expect(environment?.kind.value).toMatchObject({ requirements: ['six'], lock: '' });
+    told.push(decidedLocks);
+    link.send({ case: 'lockFound', value: { ref: { executionId: id, attempt: 1 }, lock, platform } });
+    decided.push((await link.next('lockDecided')).lock);
     await executions.cancelExecution({ id });
   }
-  expect(locks).toEqual(['', 'six==1.17.0']);
+  expect(told).toEqual([{}, { 'cp312-x86_64': 'six==1.17.0' }, { 'cp312-x86_64': 'six==1.17.0' }]);
+  expect(decided).toEqual(['six==1.17.0', 'six==1.17.0', 'six==1.15.0']);
   const { module } = await modules.getModule({ name: 'locked' });
   expect(module?.environment?.kind).toMatchObject({
     case: 'venv',

@@ -13,6 +13,8 @@ import {
   type ResolvedEnvironment,
 } from './environment.ts';
 
+/** A digest names the image for each platform that it was made for. */
+const EVERY_PLATFORM = '';
 /** The setting that messages name. */
 const RUNNER_IMAGES_SETTING = 'HARRIER_AGENT_RUNNER_IMAGES';
 /** What modules are written in when they do not say. */
@@ -61,7 +63,8 @@ export class DockerEnvironment implements EnvironmentProvider {
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
     const image = this.#known(request);
     if (image === undefined) return undefined;
-    const lock = isLocked(this.#wanted(request).name, image) ? undefined : image.lock;
+    const { name, decided } = this.#wanted(request);
+    const lock = isLocked(decided ?? name, image) ? undefined : image.lock;
     // Only for Python the lock is told beside a call that runs already.
     if (!isPython(request)) return lock === undefined ? new PreparedImage(image) : undefined;
     const found = this.#options.pool.find(request, image);
@@ -85,37 +88,49 @@ export class DockerEnvironment implements EnvironmentProvider {
 
   async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
     try {
-      const { name, rule } = this.#wanted(request);
-      return await this.#options.images.resolve(name, rule, signal);
+      const { name, rule, decided } = this.#wanted(request);
+      return { ...(await this.#options.images.resolve(decided ?? name, rule, signal)), platform: EVERY_PLATFORM };
     } catch (error) {
       throw environmentError(error, signal);
     }
   }
 
   /** The image, when neither the engine nor a registry is to be asked for it. */
-  #known({ environment, language }: EnvironmentRequest): HeldImage | undefined {
+  #known(request: EnvironmentRequest): HeldImage | undefined {
+    const { environment, language, decidedLocks } = request;
     const { images, runnerImages } = this.#options;
     if (this.unavailable() !== undefined || environment.kind.case !== 'docker') return undefined;
     const { image, pull } = environment.kind.value;
-    return pull === Pull.ALWAYS ? undefined : images.held(image || (runnerImages[language || DEFAULT_LANGUAGE] ?? ''));
+    if (pull === Pull.ALWAYS) return undefined;
+    return images.held(decidedLocks?.[EVERY_PLATFORM] || image || (runnerImages[language || DEFAULT_LANGUAGE] ?? ''));
   }
 
   async #image(request: EnvironmentRequest, events: PreparationEvents, signal: AbortSignal): Promise<HeldImage> {
     const { images } = this.#options;
-    const { name, rule } = this.#wanted(request);
+    const { name, rule, decided } = this.#wanted(request);
+    if (decided !== undefined) return await images.ensure(decided, rule, events, signal);
     const image = await images.ensure(name, rule, events, signal);
     if (isLocked(name, image)) return image;
-    const lock = await events.decideLock(image.lock);
+    const lock = await events.decideLock(image.lock, EVERY_PLATFORM);
     if (lock === image.lock) return image;
     images.trust(lock, name);
     return await images.ensure(lock, rule, events, signal);
   }
 
-  #wanted({ environment, language }: EnvironmentRequest): { name: string; rule: PullRule } {
+  /** What is asked for, and the image that was decided for it: that an agent has found for exactly this name. */
+  #wanted({ environment, language, decidedLocks }: EnvironmentRequest): {
+    name: string;
+    rule: PullRule;
+    decided: string | undefined;
+  } {
     const docker = environment.kind.case === 'docker' ? environment.kind.value : undefined;
     const rule = pullRule(docker?.pull);
     const name = docker?.image || this.#options.runnerImages[language || DEFAULT_LANGUAGE];
-    if (name !== undefined) return { name, rule };
+    if (name !== undefined) {
+      const decided = rule === 'always' ? undefined : decidedLocks?.[EVERY_PLATFORM];
+      if (decided !== undefined) this.#options.images.trust(decided, name);
+      return { name, rule, decided };
+    }
     const message = `no image is named, and this agent has none for ${language || DEFAULT_LANGUAGE} (${RUNNER_IMAGES_SETTING})`;
     throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message);
   }

@@ -63,5 +63,5 @@ test.each([
 test('inline is always there, with nothing to lock', async () => {
   const inline = new InlineEnvironment();
   expect([inline.unavailable(), inline.prepared().start]).toEqual([undefined, undefined]);
-  expect(await inline.resolve()).toEqual({ lock: '', sizeBytes: 0, held: true });
+  expect(await inline.resolve()).toEqual({ lock: '', platform: '', sizeBytes: 0, held: true });
 });

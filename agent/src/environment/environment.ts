@@ -12,6 +12,11 @@ export interface EnvironmentRequest {
   language: string;
   /** Python modules to import before the first call. */
   preload: readonly string[];
+  /**
+   * Locks that were decided for the module version, by platform; the empty name stands for every platform. They are the
+   * control plane's: no caller can set them. Absent: none.
+   */
+  decidedLocks?: Readonly<Record<string, string>>;
   /** Processors for the code, where the environment bounds them (`docker`); absent or 0: all. */
   cpu?: number;
 }
@@ -22,6 +27,8 @@ export interface PreparedEnvironment {
   readonly start: StartEnvironment | undefined;
   /** What is installed, where the request came without a lock and nothing had to be prepared. Absent otherwise. */
   readonly lock?: string;
+  /** What the lock holds for, as in `decideLock`. */
+  readonly platform?: string;
   /**
    * The program that runs source text of the request's language, where that is none that the launcher has warm.
    * @param memoryBytes what the code may use; 0: no limit
@@ -34,16 +41,18 @@ export interface PreparedEnvironment {
 /** What a preparation tells while it goes on. A caller that comes to one that goes on is told from its start. */
 export interface PreparationEvents extends TaskEvents {
   /**
-   * A lock was found. Answers the lock to install, which another agent may have found first. Waits as long as the control
+   * A lock was found, for agents of a platform (empty: of every one). Answers the lock to install, which another agent may have found first. Waits as long as the control
    * plane is away; rejects with the reason of the preparation's signal.
    */
-  decideLock(lock: string): Promise<string>;
+  decideLock(lock: string, platform: string): Promise<string>;
 }
 
 /** What `resolve` finds. */
 export interface ResolvedEnvironment {
   /** Text of the lock; the image with its digest for docker. */
   lock: string;
+  /** What it holds for, as in `decideLock`. */
+  platform: string;
   /** Bytes to download and install, as far as the index tells; 0: unknown. */
   sizeBytes: number;
   /** It is prepared already for this tenant. */

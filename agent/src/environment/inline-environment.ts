@@ -20,6 +20,6 @@ export class InlineEnvironment implements EnvironmentProvider {
 
   /** There is nothing to lock. */
   async resolve(): Promise<ResolvedEnvironment> {
-    return { lock: '', sizeBytes: 0, held: true };
+    return { lock: '', platform: '', sizeBytes: 0, held: true };
   }
 }

@@ -25,6 +25,8 @@ export interface Interpreter {
   version: readonly [number, number, number];
   /** What makes two builds of the same version differ. */
   build: string;
+  /** What its binary packages are made for: `cpython-312-x86_64-linux-gnu`. */
+  abi: string;
   /** Directories that the sandbox does not have by itself. */
   binds: Bind[];
 }
@@ -113,7 +115,9 @@ export class Interpreters {
       const binds = [...directories]
         .filter((one, _, all) => !all.some((other) => other !== one && isBelow(one, other)))
         .map((source) => ({ source, target: source, writable: false }));
-      return { path: own, version, build: JSON.stringify([version, own, ...build]), binds };
+      const [soAbi, cacheTag] = build as string[];
+      const abi = soAbi || `${cacheTag}-${process.arch}`;
+      return { path: own, version, build: JSON.stringify([version, own, ...build]), abi, binds };
     } catch {
       return undefined;
     }

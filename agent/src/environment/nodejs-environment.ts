@@ -87,7 +87,7 @@ export class NodejsEnvironment implements EnvironmentProvider {
 
   /** There is nothing to lock. */
   async resolve(): Promise<ResolvedEnvironment> {
-    return { lock: '', sizeBytes: 0, held: true };
+    return { lock: '', platform: '', sizeBytes: 0, held: true };
   }
 
   async #look(): Promise<void> {

@@ -47,6 +47,8 @@ export interface PackageKind<Plan> {
   requestKey(plan: Plan): string;
   /** The lock of the request, or of one that needs no resolver; undefined: it is to be found. */
   lockOf(plan: Plan): string | undefined;
+  /** What a lock that is found here holds for; agents of another platform find their own. */
+  platformOf(plan: Plan): string;
   /**
    * A lock as it is installed and kept.
    * @throws EnvironmentError for one that cannot be read, or names what the plan does not allow
@@ -97,12 +99,15 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     return this.#store.whyNoRoom();
   }
 
-  prepared({ tenant, environment, preload }: EnvironmentRequest): PreparedEnvironment | undefined {
-    const plan = this.#knownPlan(environment);
-    const held = plan && this.#store.holdByRequest(tenant, this.#own.requestKey(plan));
-    if (plan === undefined || held === undefined) return undefined;
-    const prepared = this.#own.start(held, preload);
-    return this.#own.lockOf(plan) === undefined ? { ...prepared, lock: held.manifest.lock } : prepared;
+  prepared(request: EnvironmentRequest): PreparedEnvironment | undefined {
+    const plan = this.#knownPlan(request.environment);
+    if (plan === undefined) return undefined;
+    const lock = this.#lockOf(plan, request);
+    const held = this.#store.holdByRequest(request.tenant, this.#requestKey(plan, lock));
+    if (held === undefined) return undefined;
+    const prepared = this.#own.start(held, request.preload);
+    if (lock !== undefined) return prepared;
+    return { ...prepared, lock: held.manifest.lock, platform: this.#own.platformOf(plan) };
   }
 
   holdAll(): { release(): void } {
@@ -116,22 +121,35 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
   ): Promise<PreparedEnvironment> {
     const { tenant, environment, preload } = request;
     const plan = await this.#own.plan(environment);
-    const lock = this.#own.lockOf(plan);
+    const lock = this.#lockOf(plan, request);
     const held =
       lock === undefined
         ? await this.#decided(tenant, plan, events, signal)
-        : await this.#install(tenant, plan, lock, events, signal);
+        : await this.#install(tenant, plan, lock, this.#requestKey(plan, lock), events, signal);
     return this.#own.start(held, preload);
   }
 
-  async resolve({ tenant, environment }: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
+  async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
+    const { tenant, environment } = request;
     const plan = await this.#own.plan(environment);
-    const found = this.#own.lockOf(plan) ?? (await this.#resolve(tenant, plan, signal));
+    const found = this.#lockOf(plan, request) ?? (await this.#resolve(tenant, plan, signal));
     const lock = this.#own.checkedLock(plan, found);
     const key = this.#keyOf(plan, lock);
     const held = this.#store.hold(tenant, key);
     held?.release();
-    return { lock, sizeBytes: held?.manifest.sizeBytes ?? this.#sizes.get(key) ?? 0, held: held !== undefined };
+    const sizeBytes = held?.manifest.sizeBytes ?? this.#sizes.get(key) ?? 0;
+    return { lock, platform: this.#own.platformOf(plan), sizeBytes, held: held !== undefined };
+  }
+
+  /** The lock of the request, or that which was decided for this platform; undefined: it is to be found. */
+  #lockOf(plan: Plan, { decidedLocks = {} }: EnvironmentRequest): string | undefined {
+    return this.#own.lockOf(plan) ?? decidedLocks[this.#own.platformOf(plan)] ?? decidedLocks[''];
+  }
+
+  /** A request leads to another environment once its lock is decided. */
+  #requestKey(plan: Plan, lock: string | undefined): string {
+    const key = this.#own.requestKey(plan);
+    return lock === undefined ? key : EnvironmentStore.keyOf([key, lock]);
   }
 
   /** As `plan` of the kind; undefined where `prepare` has to look, or says what is wrong. */
@@ -158,8 +176,8 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
         return this.#built(tenant, plan, await this.#own.resolveAndInstall(plan, step));
       }));
     try {
-      const lock = await events.decideLock(found.manifest.lock);
-      return await this.#install(tenant, plan, lock, events, signal);
+      const lock = await events.decideLock(found.manifest.lock, this.#own.platformOf(plan));
+      return await this.#install(tenant, plan, lock, request, events, signal);
     } finally {
       found.release();
     }
@@ -169,11 +187,11 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     tenant: string,
     plan: Plan,
     text: string,
+    request: string,
     events: TaskEvents,
     signal: AbortSignal,
   ): Promise<HeldEnvironment> {
     const built = this.#built(tenant, plan, text);
-    const request = this.#own.requestKey(plan);
     return await this.#store.build(tenant, built, request, events, signal, async (directories, told, stop) => {
       told.onProgress(0, 'installing packages');
       await this.#own.install(plan, built.lock, { tenant, directories, events: told, signal: stop });

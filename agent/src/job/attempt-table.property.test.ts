@@ -166,7 +166,7 @@ class ModelProvider implements EnvironmentProvider {
   lock(making: Making): void {
     if (making.asking) return;
     making.asking = true;
-    making.events.decideLock('lock').then(
+    making.events.decideLock('lock', '').then(
       () => making.done.resolve(),
       () => {},
     );

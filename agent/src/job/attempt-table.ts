@@ -187,13 +187,13 @@ export class AttemptTable implements PreparationsEvents {
    * A module may come without a lock although another one, or ad-hoc code, has led to the same environment before: its
    * version gets that lock now, so that other agents install the same. Nobody waits for the answer.
    */
-  #tellLock(ref: AttemptKey, { program }: Assignment, { start, lock = '' }: PreparedEnvironment): void {
+  #tellLock(ref: AttemptKey, { program }: Assignment, { start, lock = '', platform = '' }: PreparedEnvironment): void {
     if (lock === '' || program.case !== 'python') return;
     const told = `${program.value.filename} ${start?.key}`;
     if (this.#locksTold.has(told)) return;
     if (this.#locksTold.size >= MAX_LOCKS_TOLD) this.#locksTold.clear();
     this.#locksTold.add(told);
-    this.#options.send(lockFoundMessage(ref, lock));
+    this.#options.send(lockFoundMessage(ref, lock, platform));
   }
 
   #start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): Executor | StartRefusal {
@@ -288,9 +288,9 @@ export class AttemptTable implements PreparationsEvents {
 
   // From the keepers.
 
-  onLockFound(key: AttemptKey, lock: string): void {
+  onLockFound(key: AttemptKey, lock: string, platform: string): void {
     const held = this.#held.get(keyOf(key));
-    if (held !== undefined && this.#forwards(held)) this.#options.send(lockFoundMessage(held, lock));
+    if (held !== undefined && this.#forwards(held)) this.#options.send(lockFoundMessage(held, lock, platform));
   }
 
   onPrepared(

@@ -4,14 +4,16 @@ import { type Environment, EnvironmentSchema } from '@harrier/shared/gen/module'
 import type { EnvironmentRequest } from '../environment/environment.ts';
 
 /** What an assignment asks of a provider. */
-export function requestOfAssignment({ tenant, environment, program, limits }: Assignment): EnvironmentRequest {
+export function requestOfAssignment(assignment: Assignment): EnvironmentRequest {
+  const { tenant, environment, program, limits, decidedLocks } = assignment;
   const preload = program.case === 'python' ? program.value.preload : [];
-  return { tenant, environment: orInline(environment), language: languageOf(program), preload, cpu: limits?.cpu ?? 0 };
+  const asked = { tenant, environment: orInline(environment), language: languageOf(program), preload };
+  return { ...asked, decidedLocks, cpu: limits?.cpu ?? 0 };
 }
 
 /** What is to be resolved. */
-export function requestOfResolve({ tenant, environment, language }: Resolve): EnvironmentRequest {
-  return { tenant, environment: orInline(environment), language, preload: [] };
+export function requestOfResolve({ tenant, environment, language, decidedLocks }: Resolve): EnvironmentRequest {
+  return { tenant, environment: orInline(environment), language, decidedLocks, preload: [] };
 }
 
 function orInline(environment: Environment | undefined): Environment {

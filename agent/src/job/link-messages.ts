@@ -17,8 +17,8 @@ export function preparingMessage(ref: AttemptKey): AgentMessage {
   return create(AgentMessageSchema, { message: { case: 'preparing', value: { ref: refOf(ref) } } });
 }
 
-export function lockFoundMessage(ref: AttemptKey, lock: string): AgentMessage {
-  return create(AgentMessageSchema, { message: { case: 'lockFound', value: { ref: refOf(ref), lock } } });
+export function lockFoundMessage(ref: AttemptKey, lock: string, platform: string): AgentMessage {
+  return create(AgentMessageSchema, { message: { case: 'lockFound', value: { ref: refOf(ref), lock, platform } } });
 }
 
 export function startedMessage(ref: AttemptKey): AgentMessage {

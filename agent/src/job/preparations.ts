@@ -18,7 +18,7 @@ type Failure = NonNullable<AttemptEnd['error']>;
 /** What preparations tell, beside what executors tell of their attempts. */
 export interface PreparationsEvents extends ExecutorEvents {
   /** A lock waits for its decision. Again after each `replay`, until it is decided. */
-  onLockFound(key: AttemptKey, lock: string): void;
+  onLockFound(key: AttemptKey, lock: string, platform: string): void;
   /**
    * The environment is there and everything that its preparation wrote was sent: the attempt leaves, and its environment
    * with it. Answers why the attempt cannot run at all; then it stays, and ends with that.
@@ -41,7 +41,7 @@ interface Preparation {
   timer: NodeJS.Timeout;
   progress: { percent: number; step: string } | undefined;
   /** The lock that waits for its decision. */
-  question: { lock: string; decided: PromiseWithResolvers<string> } | undefined;
+  question: { lock: string; platform: string; decided: PromiseWithResolvers<string> } | undefined;
   prepared: PreparedEnvironment | undefined;
   end: Pick<AttemptEnd, 'outcome' | 'error'> | undefined;
 }
@@ -100,7 +100,7 @@ export class Preparations implements AttemptKeeper {
       const { key, output, progress, question } = preparation;
       output.rewind();
       if (progress !== undefined) this.#events.onProgress(key, progress.percent, progress.step);
-      if (question !== undefined) this.#events.onLockFound(key, question.lock);
+      if (question !== undefined) this.#events.onLockFound(key, question.lock, question.platform);
       output.send();
       this.#settle(preparation);
     }
@@ -137,7 +137,7 @@ export class Preparations implements AttemptKeeper {
         preparation.progress = { percent, step };
         this.#events.onProgress(key, percent, step);
       },
-      decideLock: (lock: string) => this.#decideLock(preparation, lock),
+      decideLock: (lock: string, platform: string) => this.#decideLock(preparation, lock, platform),
     };
     try {
       const prepared = await provider.prepare(request, events, signal);
@@ -153,14 +153,14 @@ export class Preparations implements AttemptKeeper {
     }
   }
 
-  #decideLock(preparation: Preparation, lock: string): Promise<string> {
+  #decideLock(preparation: Preparation, lock: string, platform: string): Promise<string> {
     const { signal } = preparation.abort;
     if (signal.aborted) return Promise.reject(signal.reason);
     const decided = Promise.withResolvers<string>();
     // Whoever asks may have left with the signal before the answer.
     decided.promise.catch(() => {});
-    preparation.question = { lock, decided };
-    this.#events.onLockFound(preparation.key, lock);
+    preparation.question = { lock, platform, decided };
+    this.#events.onLockFound(preparation.key, lock, platform);
     return decided.promise;
   }
 

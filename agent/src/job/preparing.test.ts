@@ -321,8 +321,9 @@ test('a preparation that hangs ends after 30 minutes', async () => {
 
 test('a lock is decided by the control plane, which is asked again on a new link', async () => {
   const { table, provider, takeSent, told, link } = setUpPreparing();
-  const decided = provider.last.events.decideLock('six==1.17.0');
-  expect(takeSent()).toMatchObject([{ case: 'lockFound', value: { ref: A, lock: 'six==1.17.0' } }]);
+  const decided = provider.last.events.decideLock('six==1.17.0', 'py312');
+  const value = { ref: A, lock: 'six==1.17.0', platform: 'py312' };
+  expect(takeSent()).toMatchObject([{ case: 'lockFound', value }]);
   table.linkDown();
   link();
   expect(told()).toEqual(['preparing', 'lockFound']);
@@ -335,10 +336,10 @@ test('a lock is decided by the control plane, which is asked again on a new link
 
 test('nobody waits for the lock of an attempt that was cancelled', async () => {
   const { provider, cancel } = setUpPreparing();
-  const decided = provider.last.events.decideLock('six==1.17.0');
+  const decided = provider.last.events.decideLock('six==1.17.0', 'py312');
   cancel();
   await expect(decided).rejects.toBe(provider.last.signal.reason);
-  await expect(provider.last.events.decideLock('six==1.17.0')).rejects.toBe(provider.last.signal.reason);
+  await expect(provider.last.events.decideLock('six==1.17.0', 'py312')).rejects.toBe(provider.last.signal.reason);
 });
 
 test('a new link hears of the preparation, its progress, and its output from what is stored', () => {

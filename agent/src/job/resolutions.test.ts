@@ -62,7 +62,7 @@ test('a link that is lost ends what was asked on it, and not what is asked on th
   first.reject(signal?.reason);
   await answered;
   expect(sent).toEqual([]);
-  provider.resolved = Promise.resolve({ lock: 'image@sha256:0', sizeBytes: 0, held: true });
+  provider.resolved = Promise.resolve({ lock: 'image@sha256:0', platform: '', sizeBytes: 0, held: true });
   await resolutions.answer(question());
   expect(sent).toMatchObject([{ value: { lock: 'image@sha256:0', held: true } }]);
 });

@@ -47,8 +47,8 @@ export class Resolutions {
     const found = this.#options.environments.find(request);
     if ('reason' in found) return { error: failure(Code.ENVIRONMENT_FAILED, found.reason) };
     try {
-      const { lock, sizeBytes, held } = await found.provider.resolve(request, signal);
-      return { lock, sizeBytes: BigInt(sizeBytes), held };
+      const { lock, platform, sizeBytes, held } = await found.provider.resolve(request, signal);
+      return { lock, platform, sizeBytes: BigInt(sizeBytes), held };
     } catch (error) {
       if (error instanceof EnvironmentError) return { error: failure(error.code, error.message) };
       if (signal.aborted)

@@ -26,7 +26,10 @@ export class ManualProvider implements EnvironmentProvider {
   reason: string | undefined;
   /** Environments that are held. */
   held = 0;
-  resolved: Promise<ResolvedEnvironment> = Promise.resolve({ lock: 'six==1.17.0', sizeBytes: 11_053, held: false });
+  resolved: Promise<ResolvedEnvironment> = Promise.resolve({
+    ...{ lock: 'six==1.17.0', platform: 'cpython-312-x86_64-linux-gnu' },
+    ...{ sizeBytes: 11_053, held: false },
+  });
   resolveSignal: AbortSignal | undefined;
 
   unavailable(): string | undefined {

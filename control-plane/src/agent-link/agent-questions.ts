@@ -26,7 +26,7 @@ export class AgentQuestions {
    */
   async resolve(
     agentId: string,
-    asked: { tenant: string; environment: Environment; language: string },
+    asked: { tenant: string; environment: Environment; language: string; decidedLocks?: Record<string, string> },
     signal: AbortSignal,
   ): Promise<Resolved> {
     signal.throwIfAborted();

@@ -131,8 +131,6 @@ export const modules = pgTable(
     source: smallint('source').notNull(),
     /** harrier.v1.Module, encoded. */
     definition: bytea('definition').notNull(),
-    /** What every agent installs for it: the lock that was found first. */
-    lock: text('lock'),
     /** The greatest semantic version of its name. */
     latest: boolean('latest').notNull(),
     createTime: time('create_time').notNull().defaultNow(),
@@ -143,6 +141,22 @@ export const modules = pgTable(
     uniqueIndex('modules_by_version').on(table.tenantId, table.name, table.version).where(sql`delete_time IS NULL`),
     uniqueIndex('modules_latest').on(table.tenantId, table.name).where(sql`delete_time IS NULL AND latest`),
   ],
+);
+
+/** What every agent of a platform installs for a module version: the lock that was found first. */
+export const moduleLocks = pgTable(
+  'module_locks',
+  {
+    tenantId: tenantId(),
+    moduleId: uuid('module_id')
+      .notNull()
+      .references(() => modules.id),
+    /** See `LockFound`; empty: every platform. */
+    platform: text('platform').notNull(),
+    lock: text('lock').notNull(),
+    createTime: time('create_time').notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.moduleId, table.platform] })],
 );
 
 export const executions = pgTable(

@@ -37,8 +37,11 @@ const UNFOLLOWED_AFTER_MS = 15_000;
 
 export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'forget'> {
   logs: GroupCommit<NewLogChunk, void>;
-  /** The lock to install for an execution whose agent has found one: the first that was found for its module version. */
-  decideLock: (resolved: ResolvedExecution, lock: string) => Promise<string>;
+  /**
+   * The lock to install for an execution whose agent has found one: the first that was found for its module version and the
+   * agent's platform.
+   */
+  decideLock: (resolved: ResolvedExecution, lock: string, platform: string) => Promise<string>;
   /** Why no agent can take an execution any more; undefined when one can. */
   whyNobody: (requirement: Requirement) => string | undefined;
   /** Rebuilds what a stored row asks for. */
@@ -333,12 +336,12 @@ export class ExecutionTracker {
     return undefined;
   }
 
-  async #decideLock(agent: LinkedAgent, { ref, lock: found }: LockFound): Promise<void> {
+  async #decideLock(agent: LinkedAgent, { ref, lock: found, platform }: LockFound): Promise<void> {
     const tracked = this.#heldBy(agent, ref);
     if (tracked === undefined || ref === undefined) return;
     let lock = found;
     try {
-      lock = await this.#options.decideLock(tracked.resolved, found);
+      lock = await this.#options.decideLock(tracked.resolved, found, platform);
     } catch (error) {
       // Without the database the attempt goes on with what its agent has found; the next one decides.
       this.#options.logger.warn({ executionId: tracked.id, reason: messageOf(error) }, 'a lock could not be stored');

@@ -33,7 +33,12 @@ import { DEFAULT_TASK_CLASS, taskClassTimeoutMs } from './task-class.ts';
 /** A registered version and its key in the database. */
 export interface StoredModule {
   id: string;
+  /** As it was registered. */
   module: Module;
+  /** Locks that were decided for it, by platform. */
+  locks: Record<string, string>;
+  /** The first of them. */
+  firstLock: string | undefined;
 }
 
 /** How long a replica may go on with a version that another replica has replaced or deleted. */
@@ -108,12 +113,12 @@ export class ModuleService {
       this.#resolved.delete(`${tenantId} ${row.id}`);
       this.#onChanged(tenantId, module.name, row.id);
     }
-    return storedOf(row).module;
+    return shownModule(storedOf(row));
   }
 
   /** @throws HarrierError not_found, invalid_argument */
   async get(tenantId: string, name: string, version: string): Promise<Module> {
-    return (await this.resolve(tenantId, name, version)).module;
+    return shownModule(await this.resolve(tenantId, name, version));
   }
 
   /**
@@ -179,10 +184,10 @@ export class ModuleService {
     return deleted;
   }
 
-  /** Keeps the lock that was found first for a version. @returns what stands now */
-  async decideLock(tenantId: string, { id, module }: StoredModule, lock: string): Promise<string> {
+  /** Keeps the lock that was found first for a version on a platform. @returns what stands now */
+  async decideLock(tenantId: string, { id, module }: StoredModule, lock: string, platform: string): Promise<string> {
     if (!isLockShared(module.environment, lock)) return lock;
-    const decided = await decideModuleLock(this.#sql, tenantId, id, lock);
+    const decided = await decideModuleLock(this.#sql, { tenantId, moduleId: id, platform, lock });
     this.#forget(tenantId, module.name);
     this.#resolved.delete(`${tenantId} ${id}`);
     this.#onChanged(tenantId, module.name, id);
@@ -223,7 +228,7 @@ function page(
   const shown = rows.slice(0, limit);
   const last = shown.at(-1);
   return {
-    modules: shown.map((row) => ({ ...storedOf(row).module, code: '' })),
+    modules: shown.map((row) => ({ ...shownModule(storedOf(row)), code: '' })),
     nextPageToken: rows.length > limit && last !== undefined ? tokenOf(last) : '',
   };
 }
@@ -233,10 +238,14 @@ function storedOf(row: ModuleRow): StoredModule {
   module.createTime = timestampFromDate(row.create_time);
   module.digest = row.digest;
   module.source = row.source as ModuleSource;
-  if (row.lock !== null && module.environment !== undefined) {
-    module.environment = lockedEnvironment(module.environment, row.lock);
-  }
-  return { id: row.id, module };
+  const locks = row.locks ?? [];
+  return { id: row.id, module, locks: Object.fromEntries(locks), firstLock: locks[0]?.[1] };
+}
+
+/** As callers see it: with the lock that was found first, whatever the platform. */
+function shownModule({ module, firstLock }: StoredModule): Module {
+  if (firstLock === undefined || module.environment === undefined) return module;
+  return { ...module, environment: lockedEnvironment(module.environment, firstLock) };
 }
 
 /** Defaults filled in, and what only the control plane sets left out. */

@@ -13,7 +13,6 @@ import type { AgentQuestions } from '../agent-link/agent-questions.ts';
 import type { AgentRegistry, LinkedAgent } from '../agent-link/agent-registry.ts';
 import type { Candidate } from '../agent-link/candidate.ts';
 import { lackOf, selects } from '../scheduler/place.ts';
-import { lockedEnvironment } from './environment-spec.ts';
 import type { ModuleService } from './module-service.ts';
 import { supportNeeded } from './resolved-execution.ts';
 
@@ -63,7 +62,7 @@ export class ModuleValidation {
     return response;
   }
 
-  /** The first agent resolves; the others say whether they have what it has found. */
+  /** The first agent resolves; the others say whether they have what it has found, or what they find for another platform. */
   async #ask(
     asked: { tenant: string; environment: Environment; language: string },
     able: { agent: LinkedAgent; answer: AgentAnswer }[],
@@ -81,7 +80,7 @@ export class ModuleValidation {
     response.lock = found.lock;
     response.sizeBytes = found.sizeBytes;
     first.answer.held = found.held;
-    const locked = { ...asked, environment: lockedEnvironment(asked.environment, found.lock) };
+    const locked = { ...asked, decidedLocks: { [found.platform]: found.lock } };
     await Promise.all(
       others.map(async ({ agent, answer }) => {
         try {

@@ -180,6 +180,7 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
         env: resolved.request.env,
         taskClass: resolved.taskClass,
         environment: environmentOf(resolved.program),
+        decidedLocks: resolved.program.kind === 'module' ? resolved.program.stored.locks : {},
         maxDisconnect: durationOf(maxDisconnectMs(moduleOf(resolved.program))),
         ...schemasOf(resolved.program),
       },

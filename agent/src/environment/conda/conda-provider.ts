@@ -26,6 +26,8 @@ export interface CondaProviderOptions {
   unavailable: () => string | undefined;
 }
 
+const ARCHITECTURES: Readonly<Record<string, string>> = { x64: '64', arm64: 'aarch64', ppc64: 'ppc64le' };
+
 interface Plan {
   conda: Conda;
   spec: CondaSpec;
@@ -66,6 +68,11 @@ class CondaPackages implements PackageKind<Plan> {
 
   lockOf({ conda }: Plan): string | undefined {
     return conda.lock === '' ? undefined : conda.lock;
+  }
+
+  /** As conda names it. */
+  platformOf(): string {
+    return `${process.platform}-${ARCHITECTURES[process.arch] ?? process.arch}`;
   }
 
   checkedLock({ channels }: Plan, text: string): string {

@@ -82,6 +82,22 @@ test('an environment without packages is a Python of its own', async () => {
   prepared.release();
 });
 
+test('the lock that was decided for its platform is installed as it is, that of another platform is not', async () => {
+  const venv = await provider('uv');
+  const wanted = request({ requirements: ['six'] }, 'platforms');
+  const { platform } = await venv.resolve(wanted, never);
+  expect(platform).toMatch(/^cpython-3\d+/);
+  const told = events();
+  const decided = { ...wanted, decidedLocks: { [platform]: 'six==1.16.0', other: 'six==1.15.0' } };
+  const prepared = await venv.prepare(decided, told, never);
+  const code = 'import six\ndef handler(i): return {"v": six.__version__}\n';
+  expect([told.locks, await builds.outcome(prepared, code)]).toEqual([[], 'succeeded {"v":"1.16.0"}']);
+  expect(venv.prepared(decided)?.lock).toBeUndefined();
+  expect(venv.prepared(wanted)).toBeUndefined();
+  await venv.prepare({ ...wanted, decidedLocks: { other: 'six==1.15.0' } }, told, never);
+  expect(told.locks).toEqual([expect.stringContaining('six==1.17.0')]);
+});
+
 test('byte code is added while the environment is in use', async () => {
   const prepared = await (await provider('uv')).prepare(request({ requirements: ['six==1.17.0'] }), events(), never);
   const code = 'import os, six\ndef handler(i): return {"compiled": os.path.exists(six.__cached__)}\n';

@@ -63,6 +63,10 @@ class VenvPackages implements PackageKind<Plan> {
     return venv.lock !== '' || requirements.length === 0 ? venv.lock : undefined;
   }
 
+  platformOf({ python }: Plan): string {
+    return python.abi;
+  }
+
   checkedLock({ requirements, venv }: Plan, lock: string): string {
     const plain = plainLock(lock);
     if (plain !== '' || venv.lock !== '' || requirements.length === 0) return plain;

@@ -8,9 +8,16 @@ export interface ModuleRow {
   digest: string;
   source: number;
   definition: Uint8Array;
-  lock: string | null;
+  /** Platforms and locks, as they were found; null: none. */
+  locks: [platform: string, lock: string][] | null;
   create_time: Date;
 }
+
+/** The columns of a `ModuleRow`. */
+const columns = (sql: Sql | Transaction) => sql`
+  id, tenant_id, name, version, digest, source, definition, create_time,
+  (SELECT json_agg(json_build_array(platform, lock) ORDER BY l.create_time, platform)
+   FROM module_locks AS l WHERE l.module_id = modules.id) AS locks`;
 
 export interface NewModule {
   id: string;
@@ -40,7 +47,7 @@ export async function insertModule(
   return await sql.begin(async (transaction) => {
     await lockName(transaction, module.tenantId, module.name);
     const [existing] = await transaction<ModuleRow[]>`
-      SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
+      SELECT ${columns(transaction)} FROM modules
       WHERE tenant_id = ${module.tenantId} AND name = ${module.name} AND version = ${module.version}
         AND delete_time IS NULL`;
     if (existing !== undefined) {
@@ -54,7 +61,7 @@ export async function insertModule(
       INSERT INTO modules (id, tenant_id, name, version, environment, tags, digest, source, definition, latest)
       VALUES (${module.id}, ${module.tenantId}, ${module.name}, ${module.version}, ${module.environment}, ${module.tags},
         ${module.digest}, ${module.source}, ${module.definition}, false)
-      RETURNING id, tenant_id, name, version, digest, source, definition, lock, create_time`;
+      RETURNING ${columns(transaction)}`;
     if (row === undefined) throw new Error('the module was not stored');
     await markLatest(transaction, module.tenantId, module.name, pickLatest);
     return { row, changed: true };
@@ -107,7 +114,7 @@ export async function readModule(
   version: string | undefined,
 ): Promise<ModuleRow | undefined> {
   const [row] = await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
+    SELECT ${columns(sql)} FROM modules
     WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
       AND ${version === undefined ? sql`latest` : sql`version = ${version}`}`;
   return row;
@@ -116,20 +123,21 @@ export async function readModule(
 /** A version by its id, deleted or not. */
 export async function readModuleById(sql: Sql, tenantId: string, id: string): Promise<ModuleRow | undefined> {
   const [row] = await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
+    SELECT ${columns(sql)} FROM modules
     WHERE tenant_id = ${tenantId} AND id = ${id}`;
   return row;
 }
 
-/** Keeps the lock that was found first. @returns what stands now; undefined when there is no such version. */
+/** Keeps the lock that was found first for a platform. @returns what stands now; undefined when there is no such version. */
 export async function decideModuleLock(
   sql: Sql,
-  tenantId: string,
-  id: string,
-  lock: string,
+  { tenantId, moduleId, platform, lock }: { tenantId: string; moduleId: string; platform: string; lock: string },
 ): Promise<string | undefined> {
   const [row] = await sql<{ lock: string }[]>`
-    UPDATE modules SET lock = coalesce(lock, ${lock}) WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING lock`;
+    INSERT INTO module_locks AS l (tenant_id, module_id, platform, lock)
+    SELECT tenant_id, id, ${platform}, ${lock} FROM modules WHERE tenant_id = ${tenantId} AND id = ${moduleId}
+    ON CONFLICT (module_id, platform) DO UPDATE SET lock = l.lock
+    RETURNING l.lock`;
   return row?.lock;
 }
 
@@ -146,7 +154,7 @@ export interface ModuleFilter {
 /** Latest versions by name. */
 export async function listModules(sql: Sql, filter: ModuleFilter): Promise<ModuleRow[]> {
   return await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
+    SELECT ${columns(sql)} FROM modules
     WHERE tenant_id = ${filter.tenantId} AND delete_time IS NULL AND latest
       ${filter.after === undefined ? sql`` : sql`AND name > ${filter.after}`}
       ${filter.tag === undefined ? sql`` : sql`AND tags @> ARRAY[${filter.tag}]`}
@@ -157,6 +165,6 @@ export async function listModules(sql: Sql, filter: ModuleFilter): Promise<Modul
 
 export async function listModuleVersions(sql: Sql, tenantId: string, name: string): Promise<ModuleRow[]> {
   return await sql<ModuleRow[]>`
-    SELECT id, tenant_id, name, version, digest, source, definition, lock, create_time FROM modules
+    SELECT ${columns(sql)} FROM modules
     WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL`;
 }
