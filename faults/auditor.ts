@@ -121,8 +121,9 @@ function whyWrong({ plan, answer, marks }: ExecutionEvidence, record: ExecutionR
     }
     return undefined;
   }
-  const excused = round.allowance.attemptsMayFail && !plan.retries && isFailureOfAttempt(errorCode);
-  if (excused) return undefined;
+  const { attemptsMayFail, mayBeRefused } = round.allowance;
+  if (attemptsMayFail && !plan.retries && isFailureOfAttempt(errorCode)) return undefined;
+  if (mayBeRefused && errorCode === Code.NO_ELIGIBLE_AGENT && marks.length === 0) return undefined;
   return `${id} is ${name} in attempt ${record.attempt}: ${errorCode === null ? '' : nameIn(Code, errorCode)} ${record.errorMessage}`;
 }
 

@@ -35,14 +35,15 @@ export async function runMachine({ rounds, docker, say }: MachineOptions): Promi
   const verdicts: Verdict[] = [];
   try {
     for (const round of rounds) {
-      const fault = FAULTS[round.fault];
-      if (fault === undefined) throw new Error(`there is no fault "${round.fault}"`);
       const startMs = performance.now();
-      const verdict = audit(await gatherRound(world, round, fault));
+      const told: string[] = [];
+      const verdict = await runRound(world, round, (text) => told.push(text));
       verdicts.push(verdict);
       const tookS = ((performance.now() - startMs) / 1000).toFixed(1);
-      say(`round ${round.number} of ${rounds.length}, ${round.fault}: ${tookS} s, ${verdict.findings.length} findings`);
+      const what = `${round.fault} (${told.join(', ')})`;
+      say(`round ${round.number} of ${rounds.length}, ${what}: ${tookS} s, ${verdict.findings.length} findings`);
       for (const { offence, count, message } of verdict.findings) say(`  ${offence} (${count}): ${message}`);
+      if (verdict.findings.length > 0) say(`  logs: ${world.keepLogs(`${round.number}-${round.fault}`)}`);
     }
   } catch (error) {
     say(world.lastLogs());
@@ -52,8 +53,20 @@ export async function runMachine({ rounds, docker, say }: MachineOptions): Promi
   return { verdicts, left: await world.stop() };
 }
 
+/** Runs one round, and says what the auditor found. */
+export async function runRound(world: World, round: Round, say: (text: string) => void): Promise<Verdict> {
+  const fault = FAULTS[round.fault];
+  if (fault === undefined) throw new Error(`there is no fault "${round.fault}"`);
+  return audit(await gatherRound(world, round, fault, say));
+}
+
 /** Runs the executions of a round with the fault in the middle, and gathers what everybody says of them afterwards. */
-export async function gatherRound(world: World, round: Round, fault: Fault): Promise<RoundEvidence> {
+export async function gatherRound(
+  world: World,
+  round: Round,
+  fault: Fault,
+  say: (text: string) => void,
+): Promise<RoundEvidence> {
   const caller = new Caller({ ...world.surroundings, clients: () => world.clients() });
   const givenUp = new AbortController();
   const calls = round.executions.map(async (plan) => {
@@ -64,13 +77,16 @@ export async function gatherRound(world: World, round: Round, fault: Fault): Pro
   answered.catch(() => undefined);
   await delay(round.injectionMs);
   const injectedAtMs = Witness.nowMs();
-  const hit = await fault.run({ world, random: new Random(round.seed) });
-  const recoveryMs = await recovery(world, round, hit);
+  const hit = await fault.run({ world, random: new Random(round.seed), say });
+  const deadlineMs = performance.now() + SETTLE_MS;
   const timer = setTimeout(() => givenUp.abort(new Error('the round is over')), SETTLE_MS);
+  const recoveryMs = await recovery(world, round, hit, givenUp.signal);
   const answers = await answered.finally(() => clearTimeout(timer));
   const endedByThemselves = await world.restore();
   const keys = round.executions.map(({ key }) => key);
-  await settled(SETTLE_MS, async () => (await countUnfinished(world.sql, keys)) === 0);
+  await settled(Math.max(CLEAR_MS, deadlineMs - performance.now()), async () => {
+    return (await countUnfinished(world.sql, keys)) === 0;
+  });
   await settled(CLEAR_MS, () => world.orphanProcesses().length === 0 && world.callContainers().length === 0);
   const lastMark = () => Math.max(0, ...keys.flatMap((key) => world.witness.marksOf(key).map(({ timeMs }) => timeMs)));
   await settled(CLEAR_MS, () => Witness.nowMs() - lastMark() > SILENCE_MS);
@@ -98,11 +114,16 @@ export async function gatherRound(world: World, round: Round, fault: Fault): Pro
 }
 
 /** From now until everything that was hit has run an execution. */
-async function recovery(world: World, { number, fault }: Round, hit: readonly string[]): Promise<number | undefined> {
+async function recovery(
+  world: World,
+  { number, fault }: Round,
+  hit: readonly string[],
+  givenUp: AbortSignal,
+): Promise<number | undefined> {
   const startMs = performance.now();
   const selectors = hit.length === 0 ? [''] : hit;
   const name = `${number}-${fault}`;
-  const ran = await untilRuns(() => world.clients(), selectors, name, AbortSignal.timeout(SETTLE_MS));
+  const ran = await untilRuns(() => world.clients(), selectors, name, givenUp);
   return ran ? performance.now() - startMs : undefined;
 }
 

@@ -11,14 +11,14 @@ const LOST_RATIO = 0.5;
 export const acknowledgementLost: Fault = {
   ...HARMLESS,
   async run(context) {
-    const { proxy, selector } = anAgent(context);
-    proxy.treatFrames('to agent', (frame, forward, passage) => {
+    const host = anAgent(context);
+    host.treatFrames('to agent', () => (frame, forward, passage) => {
       if (acknowledgesResult(frame) && context.random.chance(LOST_RATIO)) passage.reset();
       else forward(frame);
     });
     await lasting(LASTING_MS);
-    proxy.treatFrames('to agent', undefined);
-    return [selector];
+    host.treatFrames('to agent', undefined);
+    return [host.selector];
   },
 };
 

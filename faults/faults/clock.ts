@@ -1,5 +1,5 @@
 import { Clock } from '../world/clock.ts';
-import { anAgent, type Fault, HARMLESS, lasting } from './fault.ts';
+import { anAgent, aReplica, type Fault, HARMLESS, lasting } from './fault.ts';
 
 const HOUR_S = 3_600;
 /** Until the moved clock is seen, and for what it could do to leases and timers. */
@@ -26,8 +26,9 @@ export const clockOfAgent: Fault = {
 export const clockOfReplica: Fault = {
   ...HARMLESS,
   needs: ['clock'],
-  async run({ world, random }) {
-    const replica = random.pick(world.replicas);
+  async run(context) {
+    const { world, random } = context;
+    const replica = aReplica(context);
     const clock = new Clock();
     await replica.stop();
     await replica.startAgain(clock.env);

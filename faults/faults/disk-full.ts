@@ -1,13 +1,13 @@
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { anAgent, type Fault, lasting } from './fault.ts';
+import { anAgent, type Fault, lasting, TAKES_ATTEMPTS } from './fault.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
 const LASTING_MS = 5_000;
 
 /** The disk of an agent's data has no room for a while. */
 export const diskFull: Fault = {
-  attemptsMayFail: true,
+  ...TAKES_ATTEMPTS,
   outputMayBeDropped: true,
   needs: ['root'],
   async run(context) {

@@ -1,11 +1,11 @@
-import { type Fault, type FaultContext, HARMLESS, lasting } from './fault.ts';
+import { anAgent, type Fault, type FaultContext, HARMLESS, lasting } from './fault.ts';
 
 /** An agent is drained while it works, for longer than most of its work takes, and resumed. */
 export const drain: Fault = {
   ...HARMLESS,
   async run(context: FaultContext) {
     const { world, random } = context;
-    const host = random.pick(world.agents);
+    const host = anAgent(context);
     const { agents } = await world.clients().agents.listAgents({ pageSize: 100 });
     const id = agents.find(({ name }) => name === host.name)?.id ?? '';
     await world.clients().agents.drainAgent({ id });

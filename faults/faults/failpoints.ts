@@ -1,5 +1,5 @@
 import { AGENT_FAILPOINTS, CONTROL_PLANE_FAILPOINTS } from '@harrier/shared';
-import { anAgent, type Fault, HARMLESS } from './fault.ts';
+import { anAgent, aReplica, type Fault, type FaultContext, HARMLESS } from './fault.ts';
 
 /** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
 const REACHED_MS = 6_000;
@@ -8,12 +8,13 @@ const MOST_PASSES = 10;
 /** A replica ends on one side or the other of a commit. */
 export const failpointOfReplica: Fault = {
   ...HARMLESS,
-  async run({ world, random }) {
-    const replica = random.pick(world.replicas);
+  async run(context) {
+    const { world, random } = context;
+    const replica = aReplica(context);
     const failpoint = `${random.pick(CONTROL_PLANE_FAILPOINTS)}:${random.integer(1, MOST_PASSES)}`;
     await replica.stop();
     await replica.startAgain({ HARRIER_FAILPOINTS: failpoint });
-    await endOf(replica.controlPlane.program.exited);
+    await endOf(replica.controlPlane.program.exited, failpoint, context);
     if (replica.running) await replica.stop();
     await replica.startAgain();
     return world.agents.map(({ selector }) => selector);
@@ -29,16 +30,17 @@ export const failpointOfAgent: Fault = {
     const { env = {} } = host.agent.options;
     await host.kill();
     host.agent.startAgain({ env: { ...env, HARRIER_FAILPOINTS: failpoint } });
-    await endOf(host.agent.program.exited);
+    await endOf(host.agent.program.exited, failpoint, context);
     if (host.agent.program.running) await host.kill();
     host.agent.startAgain({ env });
     return [host.selector];
   },
 };
 
-async function endOf(exited: Promise<unknown>): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, REACHED_MS);
-  await Promise.race([exited, promise]);
+async function endOf(exited: Promise<unknown>, failpoint: string, { say }: FaultContext): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<false>();
+  const timer = setTimeout(() => resolve(false), REACHED_MS);
+  const isReached = await Promise.race([exited.then(() => true), promise]);
   clearTimeout(timer);
+  say(`${failpoint} ${isReached ? 'reached' : 'not reached'}`);
 }

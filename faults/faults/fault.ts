@@ -1,12 +1,15 @@
 import type { Allowance } from '../evidence.ts';
 import type { Random } from '../random.ts';
 import type { AgentHost } from '../world/agent-host.ts';
+import type { ReplicaHost } from '../world/replica-host.ts';
 import type { World } from '../world/world.ts';
 
 export interface FaultContext {
   world: World;
   /** Decides whom it hits, and for how long. */
   random: Random;
+  /** What the seed has decided, for people. */
+  say: (text: string) => void;
 }
 
 /** Something that happens to a world in operation. */
@@ -24,15 +27,23 @@ export interface Fault extends Allowance {
 export type Need = 'root' | 'docker' | 'clock';
 
 /** No attempt may end because of it. */
-export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false };
+export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false, mayBeRefused: false };
 /** Attempts that it hits may end; what may be tried again is. */
-export const TAKES_ATTEMPTS: Allowance = { attemptsMayFail: true, outputMayBeDropped: false };
+export const TAKES_ATTEMPTS: Allowance = { ...HARMLESS, attemptsMayFail: true };
 
 /** Lets the fault last. */
 export async function lasting(ms: number): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-export function anAgent({ world, random }: FaultContext): AgentHost {
-  return random.pick(world.agents);
+export function anAgent({ world, random, say }: FaultContext): AgentHost {
+  const host = random.pick(world.agents);
+  say(host.name);
+  return host;
+}
+
+export function aReplica({ world, random, say }: FaultContext): ReplicaHost {
+  const replica = random.pick(world.replicas);
+  say(replica.name);
+  return replica;
 }

@@ -7,9 +7,9 @@ const LASTING_MS = 4_000;
 /** Treats the frames of one agent's link for a while. @param treat makes a treatment for each direction */
 async function treat(context: FaultContext, make: () => FrameFault): Promise<string[]> {
   const host = anAgent(context);
-  for (const direction of BOTH) host.proxy.treatFrames(direction, make());
+  for (const direction of BOTH) host.treatFrames(direction, make);
   await lasting(LASTING_MS);
-  for (const direction of BOTH) host.proxy.treatFrames(direction, undefined);
+  for (const direction of BOTH) host.treatFrames(direction, undefined);
   return [host.selector];
 }
 

@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { Agent } from '../../test/support/agent.ts';
 import { directory } from '../../test/support/workspace.ts';
 import { AgentNetwork } from './agent-network.ts';
-import { type Direction, LinkProxy } from './link-proxy.ts';
+import { type Direction, type FrameFault, LinkProxy } from './link-proxy.ts';
 import type { Release } from './release.ts';
 
 export interface AgentHostOptions {
@@ -11,8 +11,8 @@ export interface AgentHostOptions {
   /** Tells worlds on one host apart. */
   world: number;
   joinToken: string;
-  /** Ports of the replicas, in the order in which it tries them. */
-  replicaPorts: () => readonly number[];
+  /** Ports of the replicas, in the order in which it knows them. */
+  replicaPorts: readonly number[];
   release: Release;
   env: Readonly<Record<string, string>>;
 }
@@ -25,13 +25,14 @@ const DISK_BYTES = 512 * 1024 * 1024;
 export class AgentHost {
   readonly name: string;
   readonly agent: Agent;
-  readonly proxy: LinkProxy;
+  /** One for each replica. */
+  readonly #proxies: readonly LinkProxy[];
   readonly #network: AgentNetwork | undefined;
 
-  private constructor(name: string, agent: Agent, proxy: LinkProxy, network: AgentNetwork | undefined) {
+  private constructor(name: string, agent: Agent, proxies: readonly LinkProxy[], network: AgentNetwork | undefined) {
     this.name = name;
     this.agent = agent;
-    this.proxy = proxy;
+    this.#proxies = proxies;
     this.#network = network;
   }
 
@@ -44,10 +45,10 @@ export class AgentHost {
     const dataDirectory = directory('a');
     // A disk of its own, which can be filled without harm to anybody else.
     if (isRoot()) execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES},mode=755`, 'tmpfs', dataDirectory]);
-    const proxy = await LinkProxy.listen(address, replicaPorts);
+    const proxies = await Promise.all(replicaPorts.map((port) => LinkProxy.listen(address, port)));
     const agent = Agent.start({
       name,
-      serverUrl: `http://${address}:${proxy.port}`,
+      serverUrl: proxies.map(({ port }) => `http://${address}:${port}`).join(','),
       joinToken,
       dataDirectory,
       labels: { host: name },
@@ -56,7 +57,7 @@ export class AgentHost {
       program: release.main,
       env: { ...env },
     });
-    return new AgentHost(name, agent, proxy, network);
+    return new AgentHost(name, agent, proxies, network);
   }
 
   /** Selects this agent. */
@@ -66,13 +67,18 @@ export class AgentHost {
 
   /** Lets no packet of the direction through. */
   cut(direction: Direction): void {
-    if (this.#network === undefined) this.proxy.hold(direction);
-    else this.#network.cut(direction);
+    if (this.#network !== undefined) this.#network.cut(direction);
+    else for (const proxy of this.#proxies) proxy.hold(direction);
   }
 
   mend(): void {
     this.#network?.mend();
-    this.proxy.release();
+    for (const proxy of this.#proxies) proxy.release();
+  }
+
+  /** @param make a treatment for the link to each replica; undefined: frames pass as they are */
+  treatFrames(direction: Direction, make: (() => FrameFault) | undefined): void {
+    for (const proxy of this.#proxies) proxy.treatFrames(direction, make?.());
   }
 
   /** Kills the agent's own process; its launcher goes on. */
@@ -84,7 +90,7 @@ export class AgentHost {
     this.mend();
     if (this.agent.program.running) this.agent.program.signal('SIGCONT');
     await this.agent.remove();
-    await this.proxy.close();
+    await Promise.all(this.#proxies.map((proxy) => proxy.close()));
     this.#network?.remove();
     if (isRoot()) execFileSync('umount', ['--lazy', this.agent.dataDirectory]);
   }

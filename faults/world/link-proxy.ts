@@ -16,25 +16,25 @@ export interface Passage {
 export type FrameFault = (frame: Buffer, forward: (bytes: Buffer) => void, passage: Passage) => void;
 
 /**
- * Stands between an agent and the control plane, on an address of the agent's network. It passes everything on, byte for
+ * Stands between an agent and a replica, on an address of the agent's network. It passes everything on, byte for
  * byte, until it is told to treat frames in another way.
  */
 export class LinkProxy {
   readonly #server: Server;
-  /** Ports of replicas on this host, the preferred one first. */
-  readonly #upstreams: () => readonly number[];
+  /** Port of the replica on this host. */
+  readonly #upstream: number;
   readonly #passages = new Set<LinkPassage>();
   readonly #faults: Partial<Record<Direction, FrameFault>> = {};
   readonly #held = new Set<Direction>();
   #port = 0;
 
-  private constructor(upstreams: () => readonly number[]) {
-    this.#upstreams = upstreams;
+  private constructor(upstream: number) {
+    this.#upstream = upstream;
     this.#server = createServer((socket) => void this.#accept(socket));
   }
 
-  static async listen(address: string, upstreams: () => readonly number[]): Promise<LinkProxy> {
-    const proxy = new LinkProxy(upstreams);
+  static async listen(address: string, upstream: number): Promise<LinkProxy> {
+    const proxy = new LinkProxy(upstream);
     await new Promise<void>((resolve, reject) => {
       proxy.#server.once('error', reject).listen(0, address, resolve);
     });
@@ -75,17 +75,16 @@ export class LinkProxy {
 
   async #accept(agent: Socket): Promise<void> {
     agent.on('error', () => undefined);
-    for (const port of this.#upstreams()) {
-      const replica = await dial(port);
-      if (replica === undefined) continue;
-      const passage = new LinkPassage(agent, replica, (direction) => this.#faults[direction]);
-      this.#passages.add(passage);
-      for (const direction of this.#held) passage.pause(direction);
-      await passage.ended;
-      this.#passages.delete(passage);
+    const replica = await dial(this.#upstream);
+    if (replica === undefined) {
+      agent.resetAndDestroy();
       return;
     }
-    agent.resetAndDestroy();
+    const passage = new LinkPassage(agent, replica, (direction) => this.#faults[direction]);
+    this.#passages.add(passage);
+    for (const direction of this.#held) passage.pause(direction);
+    await passage.ended;
+    this.#passages.delete(passage);
   }
 }
 

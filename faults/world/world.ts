@@ -1,3 +1,6 @@
+import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { connect } from '../../control-plane/src/db/connection.ts';
 import type { Sql } from '../../control-plane/src/db/sql.ts';
 import type { Clients } from '../../test/support/clients.ts';
@@ -22,6 +25,8 @@ export interface WorldOptions {
 
 type Undo = () => Promise<void>;
 
+/** Of rounds with findings; not in the repository. */
+const LOGS = fileURLToPath(new URL('../out', import.meta.url));
 const START_MS = 60_000;
 const SHOWN_CHARS = 2_000;
 
@@ -95,8 +100,9 @@ export class World {
       const preferred = replicas.map((_, i) => replicas[(number + i) % replicas.length] ?? first);
       const host = await AgentHost.start({
         ...{ number, world: process.pid, release, joinToken: await first.controlPlane.joinToken() },
-        replicaPorts: () => preferred.map(({ controlPlane }) => controlPlane.port),
-        env: { HARRIER_AGENT_PYTHON: witness.python, ...dockerSettings(docker) },
+        replicaPorts: preferred.map(({ controlPlane }) => controlPlane.port),
+        // The disk is small.
+        env: { HARRIER_AGENT_PYTHON: witness.python, HARRIER_AGENT_MIN_FREE_BYTES: '0', ...dockerSettings(docker) },
       });
       undo.push(() => host.remove());
       agents.push(host);
@@ -158,11 +164,28 @@ export class World {
 
   /** The end of what each process has logged, for people. */
   lastLogs(): string {
-    const logs = [
-      ...this.replicas.map(({ name, controlPlane }) => ({ name, program: controlPlane.program })),
-      ...this.agents.map(({ name, agent }) => ({ name, program: agent.program })),
+    return this.#logs()
+      .map(({ name, text }) => `${name}:\n${text.slice(-SHOWN_CHARS)}`)
+      .join('\n');
+  }
+
+  /** Writes down what each process has logged since it was started. @returns the directory */
+  keepLogs(about: string): string {
+    const kept = join(LOGS, about);
+    mkdirSync(kept, { recursive: true });
+    for (const { name, text } of this.#logs()) writeFileSync(join(kept, `${name}.log`), text);
+    for (const { name, agent } of this.agents) {
+      copyFileSync(join(agent.dataDirectory, 'launcher.log'), join(kept, `${name}-launcher.log`));
+    }
+    return kept;
+  }
+
+  #logs(): { name: string; text: string }[] {
+    return [
+      ...this.replicas.map(({ name, controlPlane }) => ({ name, text: controlPlane.program.stderr })),
+      ...this.agents.map(({ name, agent }) => ({ name, text: agent.program.stderr })),
+      { name: 'postgres', text: this.database.program.stderr },
     ];
-    return logs.map(({ name, program }) => `${name}:\n${program.stderr.slice(-SHOWN_CHARS)}`).join('\n');
   }
 
   /** Ends everything. @returns processes that stayed all the same */

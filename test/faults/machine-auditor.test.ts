@@ -4,6 +4,7 @@ import { expect, test } from 'vitest';
 import { audit, OFFENCES } from '../../faults/auditor.ts';
 import type { ExecutionEvidence, Mark, RoundEvidence, StoredChunk } from '../../faults/evidence.ts';
 import { expectedOutput, expectedResult } from '../../faults/expected.ts';
+import { HARMLESS, TAKES_ATTEMPTS } from '../../faults/faults/fault.ts';
 import type { ExecutionPlan } from '../../faults/plan.ts';
 import { isClean, renderTable, summarize } from '../../faults/report.ts';
 
@@ -41,7 +42,7 @@ function sound(): ExecutionEvidence & { records: [ExecutionEvidence['records'][0
 
 function round(execution: ExecutionEvidence, fields: Partial<RoundEvidence> = {}): RoundEvidence {
   return {
-    ...{ fault: 'agent-kill', allowance: { attemptsMayFail: false, outputMayBeDropped: false }, injectedAtMs: 50 },
+    ...{ fault: 'agent-kill', allowance: HARMLESS, injectedAtMs: 50 },
     ...{ quietAtMs: 1000, executions: [execution], orphanProcesses: [], orphanContainers: [] },
     ...{ recoveryMs: 300, endedByThemselves: [] },
     ...fields,
@@ -62,7 +63,7 @@ function spoilt(change: (evidence: ReturnType<typeof sound>) => void, fields: Pa
   return counts(round(evidence, fields));
 }
 
-const MAY_FAIL = { allowance: { attemptsMayFail: true, outputMayBeDropped: false } };
+const MAY_FAIL = { allowance: TAKES_ATTEMPTS };
 const failWith = (errorCode: Code) => (evidence: ReturnType<typeof sound>) => {
   const [record] = evidence.records;
   Object.assign(record, { state: State.FAILED, outputJson: null, errorCode, errorMessage: 'the agent was lost' });
@@ -100,6 +101,14 @@ test('a failure is a loss unless the fault may take attempts and the execution m
   expect(spoilt((evidence) => lost(once(evidence)))).toEqual({ lost: 1 });
   expect(spoilt((evidence) => lost(once(evidence)), MAY_FAIL)).toEqual({});
   expect(spoilt((evidence) => failWith(Code.OUTPUT_INVALID)(once(evidence)), MAY_FAIL)).toEqual({ lost: 1 });
+  const refused = (evidence: ReturnType<typeof sound>) => {
+    failWith(Code.NO_ELIGIBLE_AGENT)(evidence);
+    evidence.records[0].chunks = [];
+  };
+  const mayBeRefused = { allowance: { ...HARMLESS, mayBeRefused: true } };
+  expect(spoilt(refused)).toEqual({ lost: 1 });
+  expect(spoilt(refused, mayBeRefused), 'its code ran').toEqual({ lost: 1 });
+  expect(spoilt((evidence) => [refused(evidence), evidence.marks.splice(0)], mayBeRefused)).toEqual({});
 });
 
 test('what was accepted twice is found: two executions of one key, two ends, the results of two attempts', () => {
@@ -143,7 +152,7 @@ test('output may end in the line that says that it was dropped only where the fa
     record.chunks = [chunk(Buffer.concat([OUTPUT.subarray(0, 21), Buffer.from(line)]))];
     Object.assign(answer ?? {}, { followed: undefined });
   };
-  expect(spoilt(drop, { allowance: { attemptsMayFail: true, outputMayBeDropped: true } })).toEqual({});
+  expect(spoilt(drop, { allowance: { ...TAKES_ATTEMPTS, outputMayBeDropped: true } })).toEqual({});
   expect(Object.keys(spoilt(drop))).toContain('log bytes missing');
 });
 

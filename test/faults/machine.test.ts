@@ -1,0 +1,85 @@
+import { spawn } from 'node:child_process';
+import { afterAll, expect, test } from 'vitest';
+import { audit } from '../../faults/auditor.ts';
+import { type Fault, HARMLESS } from '../../faults/faults/fault.ts';
+import { gatherRound, runRound } from '../../faults/machine.ts';
+import { makePlan } from '../../faults/plan.ts';
+import { killProcess } from '../../faults/world/kill-process.ts';
+import { World } from '../../faults/world/world.ts';
+import { until } from '../support/wait.ts';
+
+// A short run of `npm run faults` (docs/faults.md): the faults that hit every part once, as this seed has them.
+const SEED = 20_250_101;
+const FAULTS = [
+  'agent-kill',
+  'launcher-kill',
+  'replica-kill',
+  'postgres-kill',
+  'partition-long',
+  'acknowledgement-lost',
+];
+const EXECUTIONS_OF_A_FAULT = 12;
+
+const world = await World.start({ replicas: 2, agents: 3, docker: false });
+let stopped = false;
+const stop = async () => {
+  stopped = true;
+  return await world.stop();
+};
+afterAll(async () => {
+  if (!stopped) await stop();
+});
+
+const plan = (faults: readonly string[], executions: number, seed: number) =>
+  makePlan({ seed, executions, faults, kinds: ['inline', 'command', 'venv'] });
+
+for (const round of plan(FAULTS, FAULTS.length * EXECUTIONS_OF_A_FAULT, SEED)) {
+  test(`nothing is lost, doubled or left behind: ${round.fault}`, async () => {
+    const verdict = await runRound(world, round, () => undefined);
+    expect(verdict.findings, world.lastLogs()).toEqual([]);
+    expect(verdict.executions).toBe(EXECUTIONS_OF_A_FAULT);
+  });
+}
+
+test('what is planted into a real world is found: a loss, a second acceptance, bytes of a log, a process', async () => {
+  const { sql } = world;
+  let orphan = 0;
+  const planted: Fault = {
+    ...HARMLESS,
+    async run() {
+      const ended = await until('four executions with a log to end', async () => {
+        const rows = await sql<{ id: string }[]>`
+          SELECT id FROM executions
+          WHERE idempotency_key LIKE ${`${SEED + 1}-%`} AND end_time IS NOT NULL AND stdout_bytes > 0 LIMIT 4`;
+        return rows.length === 4 && rows.map(({ id }) => id);
+      });
+      const [lost = '', twice = '', missing = '', doubled = ''] = ended;
+      await sql`DELETE FROM executions WHERE id = ${lost}`;
+      await sql`UPDATE executions SET end_time = now() WHERE id = ${twice}`;
+      await sql`DELETE FROM log_chunks WHERE execution_id = ${missing} AND stream = 1`;
+      await sql`INSERT INTO log_chunks (tenant_id, execution_id, attempt, stream, byte_offset, data)
+        SELECT tenant_id, execution_id, attempt, stream, byte_offset + 1, substr(data, 1, 5) FROM log_chunks
+        WHERE execution_id = ${doubled} AND stream = 1 AND byte_offset = 0`;
+      const nap = ['-c', 'import time; time.sleep(600)'];
+      orphan = spawn(world.witness.python, nap, { detached: true, stdio: 'ignore' }).pid ?? 0;
+      return [];
+    },
+  };
+  const [round] = plan(['planted'], 15, SEED + 1);
+  if (round === undefined) throw new Error('the plan is empty');
+  const { findings } = audit(
+    await gatherRound(world, round, planted, () => undefined).finally(() => killProcess(orphan)),
+  );
+  const found = Object.fromEntries(findings.map(({ offence, count }) => [offence, count]));
+  expect(found).toEqual({
+    lost: 1,
+    'accepted twice': 1,
+    'log bytes missing': expect.any(Number),
+    'log bytes doubled': 5,
+    'orphan processes': 1,
+  });
+});
+
+test('when all is stopped, nothing of it is left', async () => {
+  expect(await stop()).toEqual([]);
+});
