@@ -31,17 +31,12 @@ export function readDockerSettings(settings: SettingsReader): DockerSettings {
   return {
     socketPath: socketPath(settings),
     // What the operator has chosen for a language is allowed with it.
-    allowedImages: [...list(settings, 'HARRIER_AGENT_ALLOWED_IMAGES'), ...Object.values(runnerImages)],
+    allowedImages: [...settings.list('HARRIER_AGENT_ALLOWED_IMAGES'), ...Object.values(runnerImages)],
     credentialsPath: credentialsPath === undefined ? undefined : resolve(credentialsPath),
     runnerImages,
     maxContainers: settings.integer('HARRIER_AGENT_MAX_CONTAINERS', containers, { min: 1, max: 10_000 }),
     containerIdleMs: 1000 * settings.integer('HARRIER_AGENT_CONTAINER_IDLE_S', 300, { min: 1, max: 86_400 }),
   };
-}
-
-function list(settings: SettingsReader, name: string): string[] {
-  const parts = settings.text(name, '').split(',');
-  return parts.map((part) => part.trim()).filter((part) => part !== '');
 }
 
 /** The agent's own setting, else that of Docker's command. Files of the agent are mounted: only a local engine will do. */
@@ -58,7 +53,7 @@ function socketPath(settings: SettingsReader): string {
 
 function readRunnerImages(settings: SettingsReader): Record<string, string> {
   const images: Record<string, string> = {};
-  for (const pair of list(settings, 'HARRIER_AGENT_RUNNER_IMAGES')) {
+  for (const pair of settings.list('HARRIER_AGENT_RUNNER_IMAGES')) {
     const [language = '', image = ''] = splitOnce(pair);
     if (!LANGUAGES.includes(language) || !isImage(image)) {
       const form = `LANGUAGE=IMAGE,… with ${LANGUAGES.join(', ')}`;

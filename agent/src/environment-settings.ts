@@ -15,15 +15,10 @@ export function readEnvironmentSettings(settings: SettingsReader): EnvironmentSe
     directory: directory === undefined ? undefined : resolve(directory),
     maxBytes: maxBytes === undefined ? undefined : settings.integer('HARRIER_AGENT_ENVIRONMENTS_BYTES', 0, bytes),
     minFreeBytes: settings.integer('HARRIER_AGENT_MIN_FREE_BYTES', 1024 * MIB, { ...bytes, min: 0 }),
-    allowedIndexes: list(settings, 'HARRIER_AGENT_ALLOWED_INDEXES'),
+    allowedIndexes: settings.list('HARRIER_AGENT_ALLOWED_INDEXES'),
     allowExtraIndex: settings.flag('HARRIER_AGENT_ALLOW_EXTRA_INDEX', false),
-    indexHosts: list(settings, 'HARRIER_AGENT_INDEX_HOSTS'),
-    channels: list(settings, 'HARRIER_AGENT_CONDA_CHANNELS', 'conda-forge'),
-    allowedChannels: list(settings, 'HARRIER_AGENT_ALLOWED_CHANNELS'),
+    indexHosts: settings.list('HARRIER_AGENT_INDEX_HOSTS'),
+    channels: settings.list('HARRIER_AGENT_CONDA_CHANNELS', 'conda-forge'),
+    allowedChannels: settings.list('HARRIER_AGENT_ALLOWED_CHANNELS'),
   };
-}
-
-function list(settings: SettingsReader, name: string, fallback = ''): string[] {
-  const parts = settings.text(name, fallback).split(',');
-  return parts.map((part) => part.trim()).filter((part) => part !== '');
 }

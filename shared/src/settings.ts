@@ -35,6 +35,12 @@ export class SettingsReader {
     return fallback;
   }
 
+  /** Texts separated by commas, without what is empty. */
+  list(name: string, fallback = ''): string[] {
+    const parts = this.text(name, fallback).split(',');
+    return parts.map((part) => part.trim()).filter((part) => part !== '');
+  }
+
   oneOf<T extends string>(name: string, fallback: T, allowed: readonly T[]): T {
     const text = this.text(name);
     if (text === undefined) return fallback;
@@ -57,8 +63,8 @@ export class SettingsReader {
   /** `key=value,key=value`. */
   labels(name: string): Record<string, string> {
     const labels: Record<string, string> = {};
-    for (const pair of (this.text(name) ?? '').split(',').filter((part) => part.trim() !== '')) {
-      const match = LABEL.exec(pair.trim());
+    for (const pair of this.list(name)) {
+      const match = LABEL.exec(pair);
       if (match?.groups === undefined) this.problems.push(`${name} must be KEY=VALUE,KEY=VALUE, not "${pair}"`);
       else labels[match.groups.key ?? ''] = match.groups.value ?? '';
     }
