@@ -61,9 +61,18 @@ test('the standard library is Python', async () => {
   }
 });
 
-test('a parser that has ended is started anew', async () => {
-  const asked = problemOf('def handler(input): ...');
-  await python.stop();
-  expect(await asked).toBe('the control plane stops');
-  expect(await problemOf('def handler(input): ...')).toBeUndefined();
+test('a source that takes too long to parse fails alone, and nothing is parsed after the end', async () => {
+  const impatient = new PythonSource(2_000);
+  const slow = 'a = [1, (2, 3), {"b": [4, f(5)]}]\n'.repeat(600_000);
+  const [first, second] = await Promise.allSettled([
+    impatient.check(slow, 'a', 'module.code'),
+    impatient.check('def handler(input): ...', 'handler', 'module.code'),
+  ]);
+  expect(first).toMatchObject({ status: 'rejected', reason: { message: 'the source took longer than 2 s to parse' } });
+  expect(second).toEqual({ status: 'fulfilled', value: undefined });
+  const asked = impatient.check(slow, 'a', 'module.code');
+  const waits = impatient.check('', 'handler', 'module.code');
+  const ended = Promise.allSettled([asked, waits]);
+  await impatient.stop();
+  expect(await ended).toMatchObject(Array(2).fill({ reason: { message: 'the control plane stops' } }));
 });

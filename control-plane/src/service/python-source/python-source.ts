@@ -8,19 +8,29 @@ const IDLE_MS = 2_000;
 const DEADLINE_MS = 30_000;
 
 interface Question {
+  worker: Worker;
   resolve: (findings: SourceFindings) => void;
   reject: (error: Error) => void;
 }
 
 /**
- * Parses Python source in a thread of its own, which ends when nobody asks: a large source holds nobody up, and what the
- * parser takes is given back.
+ * Parses Python source in a thread of its own, which ends when nobody asks: a large source does not hold the process up, and
+ * what the parser takes is given back. One source at a time, each with the whole deadline: one that exceeds it, or breaks the
+ * parser, takes the thread with it and no source beside it.
  */
 export class PythonSource {
+  readonly #deadlineMs: number;
   #worker: Worker | undefined;
   #idle: NodeJS.Timeout | undefined;
-  #count = 0;
-  readonly #questions = new Map<number, Question>();
+  #asking = 0;
+  /** The end of the last one that was asked for. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #question: Question | undefined;
+  #stopped = false;
+
+  constructor(deadlineMs = DEADLINE_MS) {
+    this.#deadlineMs = deadlineMs;
+  }
 
   /**
    * @param field path of the source in the request, for example `module.code`
@@ -38,34 +48,45 @@ export class PythonSource {
     throw new HarrierError('invalid_argument', `${field} has no function "${handler}"; ${defined}`, { field });
   }
 
-  /** Safe to call twice. */
+  /** Sources that wait are not parsed any more. Safe to call twice. */
   async stop(): Promise<void> {
+    this.#stopped = true;
     clearTimeout(this.#idle);
-    const worker = this.#worker;
-    if (worker !== undefined) await this.#fail(worker, new Error('the control plane stops'));
+    await this.#end();
   }
 
   async #ask(source: string): Promise<SourceFindings> {
     clearTimeout(this.#idle);
-    const id = this.#count++;
-    this.#worker ??= this.#start();
-    const worker = this.#worker;
-    const deadline = setTimeout(
-      () => void this.#fail(worker, new Error('the source took too long to parse')),
-      DEADLINE_MS,
-    );
+    this.#asking++;
+    const answer = this.#turn.then(() => this.#parse(source));
+    this.#turn = answer.catch(() => undefined);
     try {
-      return await new Promise<SourceFindings>((resolve, reject) => {
-        this.#questions.set(id, { resolve, reject });
-        worker.postMessage({ id, source });
-      });
+      return await answer;
     } finally {
-      clearTimeout(deadline);
-      this.#questions.delete(id);
-      if (this.#questions.size === 0 && this.#worker !== undefined) {
-        this.#idle = setTimeout(() => void this.stop(), IDLE_MS);
+      this.#asking--;
+      if (this.#asking === 0 && this.#worker !== undefined) {
+        this.#idle = setTimeout(() => void this.#end(), IDLE_MS);
         this.#idle.unref();
       }
+    }
+  }
+
+  async #parse(source: string): Promise<SourceFindings> {
+    if (this.#stopped) throw stopping();
+    this.#worker ??= this.#start();
+    const worker = this.#worker;
+    const { promise, resolve, reject } = Promise.withResolvers<SourceFindings>();
+    this.#question = { worker, resolve, reject };
+    const deadline = setTimeout(() => {
+      const message = `the source took longer than ${this.#deadlineMs / 1000} s to parse`;
+      void this.#fail(worker, new HarrierError('invalid_argument', message));
+    }, this.#deadlineMs);
+    worker.postMessage(source);
+    try {
+      return await promise;
+    } finally {
+      clearTimeout(deadline);
+      this.#question = undefined;
     }
   }
 
@@ -76,16 +97,26 @@ export class PythonSource {
       execArgv: [],
     });
     worker.unref();
-    worker.on('message', (findings: SourceFindings) => this.#questions.get(findings.id)?.resolve(findings));
+    worker.on('message', (findings: SourceFindings) => {
+      if (this.#question?.worker === worker) this.#question.resolve(findings);
+    });
     worker.on('error', (error) => void this.#fail(worker, error instanceof Error ? error : new Error(String(error))));
     return worker;
   }
 
+  async #end(): Promise<void> {
+    if (this.#worker !== undefined) await this.#fail(this.#worker, stopping());
+  }
+
   async #fail(worker: Worker, error: Error): Promise<void> {
     if (this.#worker === worker) this.#worker = undefined;
-    for (const { reject } of this.#questions.values()) reject(error);
+    if (this.#question?.worker === worker) this.#question.reject(error);
     await worker.terminate();
   }
+}
+
+function stopping(): Error {
+  return new Error('the control plane stops');
 }
 
 function shown(names: readonly string[]): string {

@@ -5,7 +5,6 @@ import { topLevelNames } from './top-level-names.ts';
 
 /** What a source text is found to be. */
 export interface SourceFindings {
-  id: number;
   /** The first place that is not Python; lines from 1. */
   fault: { line: number; text: string } | undefined;
   names: string[];
@@ -21,13 +20,12 @@ parser.setLanguage(
   await Language.load(fileURLToPath(import.meta.resolve('tree-sitter-python/tree-sitter-python.wasm'))),
 );
 
-parentPort?.on('message', ({ id, source }: { id: number; source: string }) => {
+parentPort?.on('message', (source: string) => {
   const tree = parser.parse(source);
   if (tree === null) throw new Error('the parser gave no tree');
   const { names, open } = topLevelNames(tree.rootNode);
   const line = tree.rootNode.hasError ? firstFaultyRow(tree.rootNode) : undefined;
   const findings: SourceFindings = {
-    id,
     fault:
       line === undefined
         ? undefined
