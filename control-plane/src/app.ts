@@ -157,7 +157,10 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     // Agents of other replicas may have room.
     whyNobody: (requirement) => (registration.alone ? scheduler.whyNobody(requirement) : undefined),
     queued: () => scheduler.queued(),
-    onTracked: (tracked) => remoteWatchers.tracked(tracked),
+    onTracked: (tracked) => {
+      remoteWatchers.tracked(tracked);
+      elsewhere.moved([tracked.id]);
+    },
     onTaken: (ids) => {
       for (const id of ids) tell('all', { type: 'moved', ids: [id] });
     },
@@ -223,6 +226,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     sql: control,
     leaseMs: config.leaseMs,
     brakeMs: config.brakeMs,
+    graceMs: registration.alone ? config.leaseMs : 0,
     logger,
     endAttempts: (agentId, reason, leftMs) => tracker.agentLost(agentId, reason, leftMs),
   });

@@ -175,15 +175,29 @@ export class ExecutionWatcher {
   }
 
   /** Log bytes of one attempt: what there is, and with `follow` what comes until its end. */
-  async *readLogs(options: WatchOptions & { follow: boolean }): AsyncGenerator<ExecutionEvent & { kind: 'log' }> {
+  async *readLogs(options: WatchOptions & { follow: boolean }): AsyncGenerator<LogEvent> {
+    let told: ToldExecution | undefined;
+    const { elsewhere } = this.#options;
+    try {
+      yield* this.#readLogs(options, () => {
+        told ??= elsewhere.watch(options.tenantId, options.id);
+        return told;
+      });
+    } finally {
+      if (told !== undefined) elsewhere.unwatch(options.id);
+    }
+  }
+
+  /** @param watchElsewhere what another replica tells of the execution, watched from the first call on */
+  async *#readLogs(
+    options: WatchOptions & { follow: boolean },
+    watchElsewhere: () => ToldExecution,
+  ): AsyncGenerator<LogEvent> {
     const { tenantId, id, signal } = options;
     const cursor = { ...options.from };
     const row = await this.#row(tenantId, id);
     if (cursor.attempt === 0) cursor.attempt = row.attempt;
     if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(id, cursor.attempt);
-    // Asked for at the first look elsewhere, given back at the end.
-    let told: ToldExecution | undefined;
-    await using stack = new AsyncDisposableStack();
     while (true) {
       signal.throwIfAborted();
       const tracked = this.#tracker.get(id);
@@ -203,12 +217,8 @@ export class ExecutionWatcher {
         await wake;
         continue;
       }
-      if (told === undefined && options.follow && tracked === undefined) {
-        told = this.#options.elsewhere.watch(tenantId, id);
-        stack.defer(() => this.#options.elsewhere.unwatch(id));
-      }
       // What is asked for before it is looked at cannot be missed.
-      const wake = told?.changed.wait(signal, LOOK_MS);
+      const wake = options.follow && tracked === undefined ? watchElsewhere().changed.wait(signal, LOOK_MS) : undefined;
       wake?.catch(() => undefined);
       yield* this.#fromDatabase(options, cursor, undefined);
       if (!options.follow) return;

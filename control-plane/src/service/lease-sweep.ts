@@ -29,6 +29,11 @@ export interface LeaseSweepOptions {
   sql: Sql;
   leaseMs: number;
   brakeMs: number;
+  /**
+   * No replica lived before this one: agents get so long to come back, from now on. What they have to tell, of before their
+   * leases ended too, nobody could hear.
+   */
+  graceMs: number;
   logger: Logger;
   /** Ends those of the agent's attempts that are `over`. @returns how long the first of the others has yet; undefined: none is left */
   endAttempts: (
@@ -48,6 +53,7 @@ export class LeaseSweep {
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> = Promise.resolve();
   #slowMs = Number.NEGATIVE_INFINITY;
+  #graceEndMs = 0;
   /** Agents whose attempts may all run on for a while, and until when they need not be looked at. */
   readonly #waiting = new Map<string, number>();
   #held: ReadonlySet<string> = new Set();
@@ -62,6 +68,7 @@ export class LeaseSweep {
   }
 
   start(): void {
+    this.#graceEndMs = performance.now() + this.#options.graceMs;
     this.#arm(0);
   }
 
@@ -99,6 +106,8 @@ export class LeaseSweep {
     for (const name of await removeDeadReplicas(sql, terms)) {
       logger.warn({ replica: name }, 'a replica has died; its agents are waited for until their leases end');
     }
+    const graceMs = this.#graceEndMs - performance.now();
+    if (graceMs > 0) return Math.min(graceMs, SWEEP_MS);
     const agents = await listLeaselessAgents(sql);
     if (performance.now() - this.#slowMs > SLOW_SWEEP_MS) {
       agents.push(...(await listAbandonedAgents(sql, leaseEndMs(0, leaseMs))));
