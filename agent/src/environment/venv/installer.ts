@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { Bind } from '../../launcher/messages.ts';
 import { ENVIRONMENT_PATH, TOOLS_PATH } from '../build-runner.ts';
 import { type ChosenIndexes, hasCredentials } from '../index-policy.ts';
@@ -12,7 +13,10 @@ export interface InstallerStep {
 export interface Installer {
   readonly name: string;
   readonly binds: readonly Bind[];
-  /** Standard input: the requirements. Standard output: the lock. */
+  /**
+   * Standard input: the requirements. Standard output: the lock; a comment `# bytes: N` in it tells what there is to download,
+   * if that is known.
+   */
   resolve(python: string, indexes: ChosenIndexes): InstallerStep;
   /** Makes the environment. Standard input: the lock; empty: no packages. */
   install(python: string, indexes: ChosenIndexes, lock: { empty: boolean; hashes: boolean }): InstallerStep;
@@ -46,6 +50,9 @@ export function uvVariables(indexes: ChosenIndexes): Record<string, string> {
 
 const REQUIREMENTS = '/tmp/requirements.txt';
 const LOCK = '/tmp/lock.txt';
+/** The lock as uv tells the files in it. */
+const PYLOCK = '/tmp/pylock.toml';
+const DOWNLOAD_SIZE = `${TOOLS_PATH}/download_size.py`;
 /** Of what may fail. */
 const LOG = '/tmp/install.log';
 /** Packages as links into the cache. */
@@ -64,9 +71,20 @@ export function uvInstaller(source: string): Installer {
   const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps`;
   return {
     name: 'uv',
-    binds: [{ source, target: `${TOOLS_PATH}/uv`, writable: false }],
+    binds: [
+      { source, target: `${TOOLS_PATH}/uv`, writable: false },
+      { source: join(import.meta.dirname, 'download_size.py'), target: DOWNLOAD_SIZE, writable: false },
+    ],
     resolve: (python, indexes) => ({
-      script: `${PREPARE}; exec ${lock} -`,
+      script: [
+        PREPARE,
+        `cat > ${REQUIREMENTS}`,
+        `${lock} ${REQUIREMENTS} > ${LOCK}`,
+        `cat ${LOCK}`,
+        // Not known where the index does not tell: no reason to have no lock.
+        `uv pip compile --python "$PYTHON" --offline --no-deps --format pylock.toml --quiet ${LOCK} > ${PYLOCK} || exit 0`,
+        `"$PYTHON" -I -S ${DOWNLOAD_SIZE} ${PYLOCK} || exit 0`,
+      ].join('\n'),
       variables: common(python, indexes),
     }),
     install: (python, indexes, { empty, hashes }) => ({

@@ -74,6 +74,16 @@ describe.each(['uv', 'pip'] as const)('with %s', (kind) => {
   });
 });
 
+test('what is not there yet is told with the bytes that it takes to download', async () => {
+  const venv = await provider('uv');
+  const { sizeBytes, held } = await venv.resolve(
+    request({ requirements: ['six==1.17.0', 'idna==3.10'] }, 'sizes'),
+    never,
+  );
+  // The wheels on the index: 11,050 and 70,442 bytes.
+  expect({ sizeBytes, held }).toEqual({ sizeBytes: 81_492, held: false });
+});
+
 test('an environment without packages is a Python of its own', async () => {
   const prepared = await (await provider('uv')).prepare(request({}), events(), never);
   expect(await builds.outcome(prepared, 'import sys\ndef handler(i): return {"p": sys.prefix}\n')).toBe(

@@ -84,7 +84,7 @@ class VenvPackages implements PackageKind<Plan> {
   async resolve(plan: Plan, step: BuildStep): Promise<Resolution> {
     const { installer } = this.#options;
     const lock = await this.#run(installer.resolve(plan.python.path, plan.indexes), requirementsText(plan), plan, step);
-    return { lock, sizeBytes: 0 };
+    return { lock, sizeBytes: Number(/^# bytes: (\d+)$/m.exec(lock)?.[1] ?? 0) };
   }
 
   async install(plan: Plan, lock: string, step: BuildStep): Promise<void> {
