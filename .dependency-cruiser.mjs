@@ -2,10 +2,13 @@
 
 const CONTROL_PLANE = {
   api: ['service'],
-  service: ['scheduler', 'agent-link', 'replica', 'auth', 'db'],
+  service: ['scheduler', 'agent-link', 'replica', 'admission', 'auth', 'db'],
   scheduler: ['agent-link', 'db'],
   'agent-link': ['replica', 'auth', 'db'],
   replica: ['db'],
+  admission: ['db'],
+  events: ['db'],
+  retention: ['db'],
   auth: ['db'],
   db: [],
 };

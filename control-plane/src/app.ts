@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { formatHostPort, HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
 import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
+import { Admission } from './admission/admission.ts';
 import { AgentQuestions } from './agent-link/agent-questions.ts';
 import { AgentRegistry } from './agent-link/agent-registry.ts';
 import { createLinkServer, type LinkServer } from './agent-link/link-server.ts';
@@ -19,14 +20,17 @@ import { type Database, openDatabase } from './db/database.ts';
 import { GroupCommit } from './db/group-commit.ts';
 import { ensureTenant } from './db/queries/api-keys.ts';
 import { finishExecutions } from './db/queries/finish-executions.ts';
-import { insertExecutions } from './db/queries/insert-executions.ts';
+import { insertExecutions, type NewExecution } from './db/queries/insert-executions.ts';
 import { type NewLogChunk, storeLogChunks } from './db/queries/log-chunks.ts';
 import { queueDepths } from './db/queries/queue-state.ts';
 import { uuidv7 } from './db/uuid.ts';
+import { EventFile } from './events/event-file.ts';
 import { createMetrics, serveMetrics } from './metrics.ts';
 import type { BusMessage } from './replica/bus-message.ts';
 import { type BusTarget, ReplicaBus } from './replica/replica-bus.ts';
 import { ReplicaRegistration } from './replica/replica-registration.ts';
+import { runAlone } from './replica/singleton.ts';
+import { Retention } from './retention/retention.ts';
 import { Scheduler } from './scheduler/scheduler.ts';
 import { AgentRequests } from './service/agent-requests.ts';
 import { AgentService } from './service/agent-service.ts';
@@ -197,14 +201,23 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   });
   const explain: Explain = async (requirement) =>
     scheduler.explain(requirement, await agentsElsewhere.candidates(requirement.tenantId));
+  const inserts = new GroupCommit({
+    write: (rows: NewExecution[]) => insertExecutions(hot, rows),
+    concurrency: 1,
+    maxItems: 200,
+    gatherMs: GATHER_MS,
+  });
+  const admission = new Admission({
+    sql: cold,
+    settings: config.admission,
+    unstored: () => inserts.waiting,
+    onRefused: metrics.observeRefused,
+    logger,
+  });
   const executions = new ExecutionService({
     sql: cold,
-    inserts: new GroupCommit({
-      write: (rows) => insertExecutions(hot, rows),
-      concurrency: 1,
-      maxItems: 200,
-      gatherMs: GATHER_MS,
-    }),
+    admission,
+    inserts,
     modules,
     registry,
     scheduler,
@@ -319,8 +332,24 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     },
     logger,
     shutdownSignal: shutdown.signal,
+    limits: { maxBodiesBytes: config.maxBodiesBytes },
   });
   leaseSweep.start();
+  const retention = new Retention({
+    sql: cold,
+    settings: config.retention,
+    runAlone: (key, job) => runAlone(cold, key, job),
+    logger,
+  });
+  const eventFile =
+    config.eventsFile === undefined
+      ? undefined
+      : await EventFile.open({
+          sql: cold,
+          path: config.eventsFile,
+          reader: `file:${hostname()}:${config.eventsFile}`,
+          logger,
+        });
   const sweeper = setInterval(() => {
     tracker.sweepUnfollowed().catch((error: unknown) => logger.warn({ reason: messageOf(error) }, 'the sweep failed'));
   }, SWEEP_MS);
@@ -360,6 +389,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       await followed?.stop();
       await pythonSource.stop();
       tracker.stop();
+      await retention.stop();
+      await eventFile?.stop();
       await leaseSweep.stop();
       await registration.stop();
       await bus.stop();

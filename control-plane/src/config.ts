@@ -1,5 +1,7 @@
 import { resolve } from 'node:path';
 import { armFailpoints, type HostPort, SettingsReader } from '@harrier/shared';
+import type { AdmissionSettings } from './admission/admission.ts';
+import type { RetentionSettings } from './retention/retention.ts';
 
 export interface Config {
   /** gRPC, Connect, REST and agent links. */
@@ -20,12 +22,23 @@ export interface Config {
   leaseMs: number;
   /** How long work of agents that have gone all at once is kept for them, at most. */
   brakeMs: number;
+  /** Where events are written, one JSON object a line; absent: nowhere. */
+  eventsFile: string | undefined;
+  retention: RetentionSettings;
+  admission: AdmissionSettings;
+  /** Bodies of requests that may be in memory at once. */
+  maxBodiesBytes: number;
   /** How long calls in flight may take to finish when the process stops. */
   stopGraceMs: number;
 }
 
 const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
 type LogLevel = (typeof LOG_LEVELS)[number];
+
+const DAYS = { min: 0, max: 36_500 };
+const MIB = 1024 * 1024;
+/** Some seconds of work for the database. */
+const MAX_UNSTORED = 10_000;
 
 /** Settings by the names of their environment variables; a flag that is given replaces its variable. */
 export type Overrides = Partial<
@@ -41,6 +54,7 @@ export type Overrides = Partial<
     | 'HARRIER_LOG_LEVEL'
     | 'HARRIER_LEASE_S'
     | 'HARRIER_BRAKE_S'
+    | 'HARRIER_EVENTS_FILE'
     | 'HARRIER_STOP_GRACE_S',
     string | undefined
   >
@@ -64,6 +78,7 @@ export function readConfig(overrides: Overrides): ConfigResult {
   if ((certFile === undefined) !== (keyFile === undefined)) {
     reader.problems.push('HARRIER_TLS_CERT_FILE and HARRIER_TLS_KEY_FILE go together; only one is set');
   }
+  const eventsFile = reader.text('HARRIER_EVENTS_FILE');
   const modulesFile = reader.text('HARRIER_MODULES_FILE');
   const databaseUrl = reader.text('HARRIER_DATABASE_URL');
   if (databaseUrl !== undefined && !/^postgres(ql)?:\/\//.test(databaseUrl)) {
@@ -83,6 +98,19 @@ export function readConfig(overrides: Overrides): ConfigResult {
     logLevel: reader.oneOf('HARRIER_LOG_LEVEL', 'info', LOG_LEVELS),
     leaseMs: reader.integer('HARRIER_LEASE_S', 30, { min: 3, max: 3600 }) * 1000,
     brakeMs: reader.integer('HARRIER_BRAKE_S', 300, { min: 0, max: 86_400 }) * 1000,
+    eventsFile: eventsFile === undefined ? undefined : resolve(eventsFile),
+    retention: {
+      executionDays: reader.integer('HARRIER_RETENTION_DAYS', 30, DAYS),
+      logDays: reader.integer('HARRIER_LOG_RETENTION_DAYS', 0, DAYS),
+      eventDays: reader.integer('HARRIER_EVENT_RETENTION_DAYS', 30, DAYS),
+      maxBytes: reader.integer('HARRIER_RETENTION_BYTES', 0, { min: 0, max: Number.MAX_SAFE_INTEGER }),
+    },
+    admission: {
+      maxQueued: reader.integer('HARRIER_MAX_QUEUED', 100_000, { min: 0, max: 100_000_000 }),
+      maxPerSecond: reader.integer('HARRIER_MAX_PER_SECOND', 0, { min: 0, max: 1_000_000 }),
+      maxUnstored: MAX_UNSTORED,
+    },
+    maxBodiesBytes: reader.integer('HARRIER_MAX_BODIES_BYTES', 256 * MIB, { min: 16 * MIB, max: 1024 * 1024 * MIB }),
     stopGraceMs: reader.integer('HARRIER_STOP_GRACE_S', 30, { min: 0, max: 3600 }) * 1000,
   };
   const failpoints = reader.text('HARRIER_FAILPOINTS');

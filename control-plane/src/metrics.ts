@@ -22,6 +22,7 @@ export interface Metrics {
   observeRpc(method: string, code: string, seconds: number): void;
   observeFinished(taskClass: string, state: State): void;
   observeQueueWait(seconds: number): void;
+  observeRefused(reason: string): void;
   render(): Promise<string>;
 }
 
@@ -45,6 +46,12 @@ export function createMetrics(sources: MetricsSources): Metrics {
     name: 'harrier_queue_wait_seconds',
     help: 'Time from acceptance, or from the time that a retry was due, to assignment.',
     buckets: WAIT_BUCKETS,
+    registers,
+  });
+  const refused = new Counter({
+    name: 'harrier_executions_refused_total',
+    help: 'Executions that were not accepted, by what there was too much of: queue, rate, store.',
+    labelNames: ['reason'],
     registers,
   });
   new Gauge({
@@ -81,6 +88,7 @@ export function createMetrics(sources: MetricsSources): Metrics {
   return {
     observeRpc: (method, code, seconds) => rpcDuration.observe({ method, code }, seconds),
     observeFinished: (taskClass, state) => executions.inc({ task_class: taskClass, state: nameOf(State, state) }),
+    observeRefused: (reason) => refused.inc({ reason }),
     observeQueueWait: (seconds) => queueWait.observe(seconds),
     render: () => registry.metrics(),
   };

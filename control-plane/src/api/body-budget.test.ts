@@ -44,10 +44,10 @@ test('large requests are refused while those in progress fill the memory for the
   const request = { target: { case: 'module', value: 'echo' }, version: PADDING } as const;
   const error = await client.execute(request, { headers: HEADERS }).catch((thrown: unknown) => thrown);
   expect(error).toBeInstanceOf(ConnectError);
-  const { code, metadata, findDetails } = error as ConnectError;
-  expect(code).toBe(Code.ResourceExhausted);
-  expect(metadata.get('grpc-retry-pushback-ms')).toBe('1000');
-  expect(findDetails.call(error, RetryInfoSchema)[0]?.retryDelay?.seconds).toBe(1n);
+  const refusal = error as ConnectError;
+  expect(refusal.code).toBe(Code.ResourceExhausted);
+  expect(refusal.metadata.get('grpc-retry-pushback-ms')).toBe('1000');
+  expect(refusal.findDetails(RetryInfoSchema)[0]?.retryDelay?.seconds).toBe(1n);
 
   expect((await execute('echo', '')).status).toBe(200);
 

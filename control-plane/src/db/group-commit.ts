@@ -40,6 +40,11 @@ export class GroupCommit<Item, Result> {
     this.#options = options;
   }
 
+  /** Items that wait for their write to begin. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   /** Resolves when the item is committed. */
   add(item: Item): Promise<Result> {
     return new Promise((resolve, reject) => {

@@ -1,3 +1,4 @@
+import type { DescEnum } from '@bufbuild/protobuf';
 import { ExecutionError_CodeSchema as CodeSchema } from '@harrier/shared/gen/error';
 import { Execution_StateSchema as StateSchema } from '@harrier/shared/gen/execution';
 import type { EventPosition, EventRow } from '../db/queries/events.ts';
@@ -12,10 +13,14 @@ export function eventLine(event: EventRow): string {
     execution: event.execution_id ?? undefined,
     attempt: event.attempt ?? undefined,
     agent: event.agent_id ?? undefined,
-    state: event.state === null ? undefined : StateSchema.value[event.state]?.name,
-    error: event.error_code === null ? undefined : CodeSchema.value[event.error_code]?.name,
+    state: event.state === null ? undefined : nameIn(StateSchema, event.state),
+    error: event.error_code === null ? undefined : nameIn(CodeSchema, event.error_code),
     data: event.data ?? undefined,
   });
+}
+
+function nameIn(schema: DescEnum, number: number): string {
+  return schema.value[number]?.name ?? String(number);
 }
 
 /** The position in a line that `eventLine` made; undefined when it is none. */

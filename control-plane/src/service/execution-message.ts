@@ -133,5 +133,6 @@ export function rowOfTracked(tracked: TrackedExecution): ExecutionRow {
     prepare_ms: result?.prepare_ms ?? null,
     run_ms: result?.run_ms ?? null,
     cancel_reason: tracked.cancelReason ?? null,
+    log_delete_time: null,
   };
 }

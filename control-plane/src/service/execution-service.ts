@@ -11,6 +11,7 @@ import {
   type ListExecutionsRequest,
   Execution_State as State,
 } from '@harrier/shared/gen/execution';
+import type { Admission } from '../admission/admission.ts';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { cancelExecution } from '../db/queries/cancel-execution.ts';
@@ -53,6 +54,7 @@ const MAX_INPUT_BYTES = 8 * 1024 * 1024;
 
 export interface ExecutionServiceOptions {
   sql: Sql;
+  admission: Admission;
   inserts: GroupCommit<NewExecution, Date | undefined>;
   modules: ModuleService;
   registry: AgentRegistry;
@@ -82,12 +84,14 @@ export class ExecutionService {
   /**
    * Accepts an execution: when this resolves it is committed.
    * @returns its id, and its record when this replica follows it.
-   * @throws HarrierError invalid_argument, not_found; nothing was written then.
+   * @throws HarrierError invalid_argument, not_found, resource_exhausted; nothing was written then.
    */
   async accept(
     tenantId: string,
     request: ExecutionRequest,
   ): Promise<{ id: string; tracked: TrackedExecution | undefined }> {
+    const { admission } = this.#options;
+    admission.admit(tenantId);
     checkTexts(request);
     const module = await this.#moduleOf(tenantId, request);
     const { inputJson, jsonText } = checkedInput(request, module);
@@ -103,6 +107,7 @@ export class ExecutionService {
     checkAssignmentSize(resolved, encoded.length);
     const { scheduler, tracker } = this.#options;
     const agentId = scheduler.reserve(resolved.requirement, resolved.id);
+    if (agentId === undefined) admission.admitToQueue(tenantId);
     let createTime: Date | undefined;
     try {
       failpoint('accept-before-commit');

@@ -196,6 +196,10 @@ export class ExecutionWatcher {
     const { tenantId, id, signal } = options;
     const cursor = { ...options.from };
     const row = await this.#row(tenantId, id);
+    if (row.log_delete_time !== null) {
+      const message = `the log of ${id} was deleted at ${row.log_delete_time.toISOString()}, as old as logs are kept here`;
+      throw new HarrierError('not_found', message, { field: 'id' });
+    }
     if (cursor.attempt === 0) cursor.attempt = row.attempt;
     if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(id, cursor.attempt);
     while (true) {

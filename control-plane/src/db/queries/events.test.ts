@@ -142,7 +142,7 @@ function create(fields: Partial<NewExecution>): Promise<string> {
 }
 
 function finished(id: string, fields: Partial<FinishedExecution>): FinishedExecution {
-  return finishedRow({ id, tenant_id: tenantId, agent_id: agentId, ...fields });
+  return { ...finishedRow({ id, tenant_id: tenantId, agent_id: agentId }), ...fields };
 }
 
 async function told(executionId: string): Promise<unknown[][]> {

@@ -35,6 +35,7 @@ export interface ExecutionRow {
   prepare_ms: number | null;
   run_ms: number | null;
   cancel_reason: string | null;
+  log_delete_time: Date | null;
   request?: Uint8Array;
   input_json?: string;
 }
@@ -43,7 +44,7 @@ export interface ExecutionRow {
 const COLUMNS = `id, state, attempt, failures, agent_id, module_id, module, version, task_class, labels, priority, json_text,
   error_code, error_message, error_details, exit_code, stdout_tail, stderr_tail, stdout_bytes, stderr_bytes,
   stdout_truncated, stderr_truncated, cpu_ms, max_rss_bytes, create_time, queue_time, assign_time, start_time, end_time,
-  prepare_ms, run_ms, cancel_reason`;
+  prepare_ms, run_ms, cancel_reason, log_delete_time`;
 
 export async function readExecution(sql: Sql, tenantId: string, id: string): Promise<ExecutionRow | undefined> {
   const [row] = await sql<ExecutionRow[]>`
