@@ -131,6 +131,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     about = {
         "version": VERSION,
         "features": FEATURES,
+        "build": options.build,
         "pid": os.getpid(),
         "isolation": spec.isolation,
         "python": zygote.python,

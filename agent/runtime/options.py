@@ -17,6 +17,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--socket", required=True, help="unix socket that the agent connects to")
     add("--spool", required=True, help="directory of output and results not yet acknowledged; made if missing")
     add("--log", help="file that the log is appended to (default: stderr)")
+    add("--build", default="", help="what it is started from, for `welcome`")
     add("--foreground", action="store_true", help="do not detach")
     add("--allow-unsandboxed", action="store_true", help="run jobs without a sandbox when none can be started")
     add("--python", help="interpreter of the jobs (default: the launcher's own if the sandbox's user can reach it)")

@@ -8,6 +8,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { type Agent, startAgent } from './app.ts';
 import { readConfig } from './config.ts';
 import { LinkServer, type ServerSide } from './test-support/link-server.ts';
+import { call, connectLauncher, startOldLauncher } from './test-support/real-launcher.ts';
 import { silentLogger } from './test-support/silent-logger.ts';
 import { openTempDir, tempDir } from './test-support/temp-dir.ts';
 
@@ -264,6 +265,96 @@ describe('the lease of an agent', { timeout: 60_000 }, () => {
       state: State.FAILED,
       error: { code: Code.AGENT_LOST, message: expect.stringContaining('could not reach the control plane') },
     });
+  });
+});
+
+describe('an agent that finds the launcher of an older one', { timeout: 60_000 }, () => {
+  /** An old launcher that runs something, which no agent is connected to. */
+  async function startBusyLauncher(dataDir: string, change: readonly [string, string], source: string): Promise<void> {
+    await startOldLauncher(dataDir, { 'supervisor.py': change });
+    const { launcher, record } = connectLauncher(dataDir);
+    await launcher.open();
+    launcher.startAttempt(...call('old', { code: source }));
+    await record.until('started');
+    launcher.close();
+  }
+
+  /** Process numbers of the launchers that there were, from their log. */
+  function launchersOf(dataDir: string): number[] {
+    const lines = readFileSync(join(dataDir, 'launcher.log'), 'utf8')
+      .split('\n')
+      .filter((line) => line !== '');
+    return lines.map((line) => JSON.parse(line)).flatMap(({ msg, pid }) => (msg === 'ready' ? [pid] : []));
+  }
+
+  test('goes on with it while it has something to do, then starts its own, and loses nothing on the way', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    await startBusyLauncher(dataDir, ['PROTOCOL = 1\n', 'PROTOCOL = 1\n\n'], SLOW);
+    await startOn(server, dataDir);
+    const side = await server.connection();
+    expect((await side.welcome()).held).toMatchObject([{ ref: { executionId: 'old' }, finished: false }]);
+    assign(side, 'new', HELLO);
+    const results = [await side.collect(), await side.collect()];
+    expect(results.map(({ result }) => [result.ref?.executionId, result.state])).toEqual([
+      ['new', State.SUCCEEDED],
+      ['old', State.SUCCEEDED],
+    ]);
+    // The last result was just acknowledged: this comes while the launcher is being replaced, or after it.
+    assign(side, 'newest', HELLO);
+    expect((await side.collect()).result).toMatchObject({ ref: { executionId: 'newest' }, state: State.SUCCEEDED });
+    expect(new Set(launchersOf(dataDir)).size).toBe(2);
+  });
+
+  test('replaces it at once when it has nothing to do', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    await startOldLauncher(dataDir, { 'supervisor.py': ['PROTOCOL = 1\n', 'PROTOCOL = 1\n\n'] });
+    await startOn(server, dataDir);
+    const side = await server.connection();
+    await side.welcome();
+    assign(side, 'e1', HELLO);
+    expect((await side.collect()).result.state).toBe(State.SUCCEEDED);
+    expect(new Set(launchersOf(dataDir)).size).toBe(2);
+  });
+
+  test('stops attempts with the lease itself where that launcher is older than leases', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    await startBusyLauncher(dataDir, ['FEATURES = ("lease"', 'FEATURES = ("none"'], FOREVER);
+    await startOn(server, dataDir);
+    const first = await server.connection();
+    await first.welcome('agent-1', 3_000);
+    assign(first, 'e1', FOREVER);
+    await first.next('started');
+    first.renews = false;
+    await first.closed;
+    const second = await server.connection();
+    await second.closed;
+    const third = await server.connection();
+    await third.welcome('agent-1', 3_000);
+    const results = [await third.collect(), await third.collect()].map(({ result }) => [
+      result.ref?.executionId,
+      result.error?.message,
+    ]);
+    const reason = 'its agent could not reach the control plane for longer than it may go on';
+    expect(results.toSorted()).toEqual([
+      ['e1', reason],
+      ['old', reason],
+    ]);
+  });
+
+  test('and leaves one that it has started itself as it is', async () => {
+    const server = await LinkServer.start();
+    const dataDir = tempDir();
+    await startOn(server, dataDir);
+    const side = await server.connection();
+    await side.welcome();
+    for (const id of ['e1', 'e2']) {
+      assign(side, id, HELLO);
+      expect((await side.collect()).result.state).toBe(State.SUCCEEDED);
+    }
+    expect(launchersOf(dataDir)).toHaveLength(1);
   });
 });
 

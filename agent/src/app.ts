@@ -24,9 +24,10 @@ import { AttemptTable } from './job/attempt-table.ts';
 import { LeaseWatch } from './job/lease-watch.ts';
 import { Resolutions } from './job/resolutions.ts';
 import { Launcher } from './launcher/launcher.ts';
+import { LauncherRenewal } from './launcher/launcher-renewal.ts';
 import { PrivateRuns } from './launcher/private-runs.ts';
 import { resolvePython } from './launcher/python.ts';
-import { startLauncher } from './launcher/start-launcher.ts';
+import { buildOf, startLauncher } from './launcher/start-launcher.ts';
 import { bootNowMs } from './lease/boot-clock.ts';
 import { Lease } from './lease/lease.ts';
 import { AgentLink } from './link/agent-link.ts';
@@ -91,21 +92,22 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     onFinished: (finished) => metrics.observeFinished(finished),
     onEnvironmentPrepared: (prepared) => metrics.observePrepared(prepared),
     onQuiet: () => stopper.notice(),
+    onForgotten: () => renewal.notice(),
     logger,
   });
   const runs = new PrivateRuns(() => launcher);
   const python = await resolvePython(config.python ?? 'python3');
+  const launcherOptions = {
+    python: python.path,
+    jobPython: config.python === undefined ? undefined : python.path,
+    dataDir: config.dataDir,
+    socketPath: config.launcherSocketPath,
+    allowUnsandboxed: config.allowUnsandboxed,
+    spoolBytes: config.spoolBytes,
+  };
   const launcher = new Launcher({
     socketPath: config.launcherSocketPath,
-    start: () =>
-      startLauncher({
-        python: python.path,
-        jobPython: config.python === undefined ? undefined : python.path,
-        dataDir: config.dataDir,
-        socketPath: config.launcherSocketPath,
-        allowUnsandboxed: config.allowUnsandboxed,
-        spoolBytes: config.spoolBytes,
-      }),
+    start: () => startLauncher(launcherOptions),
     lease: () => {
       const { untilMs, graceMs } = lease.told ?? {};
       return graceMs === undefined ? undefined : { until_ms: untilMs ?? null, grace_ms: graceMs };
@@ -128,6 +130,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
           docker.pool.onLauncher(pid);
           docker.executor.guardAll();
           leaseWatch.onLauncher();
+          // After the table knows what the launcher has.
+          queueMicrotask(() => renewal.notice());
           if (pid !== told.launcherPid && told.launcherPid !== undefined) void nodejs.look();
           told.launcherPid = pid;
         },
@@ -139,6 +143,13 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   });
   const processes: Executor = new ProcessExecutor(launcher, indexHosts(config));
   table.addExecutor(processes);
+  const renewal = new LauncherRenewal({
+    launcher,
+    build: buildOf(launcherOptions),
+    // Containers of single calls are the engine's.
+    isIdle: () => table.size === table.sizeOf(docker.executor) && runs.active === 0 && stopper.state === 'running',
+    logger,
+  });
   const docker = createDockerParts({
     settings: config.docker,
     dataDir: config.dataDir,
@@ -233,6 +244,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     activeContainers: () => docker.containers(),
     linked: () => link.linked,
     spoolBytes: () => told.spoolBytes,
+    launcherOutdated: () => renewal.outdated,
     hardware: () => hardware.current,
   });
   const stopper = new Stopper({

@@ -67,6 +67,7 @@ function stand(places: number, onExpect: OnExpect = attach, listed: readonly Lis
   const pool: ContainerPool = new ContainerPool({
     ...{ engine, budget, dataDir: tempDir(), idleMs: 300_000, memoryBytes: 1e9, tmpBytes: 1e8 },
     host: {
+      replaced: Promise.resolve(),
       expectZygote: ({ key }) => {
         // As over the launcher's socket: later.
         setImmediate(() => onExpect(pool, key));

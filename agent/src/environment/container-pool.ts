@@ -17,6 +17,8 @@ import { EnvironmentError, type EnvironmentRequest, type PreparedEnvironment } f
 export interface ZygoteHost {
   /** Listens on a socket for one interpreter. @returns false when no launcher is connected */
   expectZygote(expected: Omit<ExpectMessage, 'type'>): boolean;
+  /** Resolves when no launcher is being replaced by another one. */
+  readonly replaced: Promise<void>;
   /** Ends an interpreter as soon as no call runs in it. */
   retire(tenant: string, key: string): void;
 }
@@ -188,6 +190,7 @@ export class ContainerPool {
     const { budget, engine, logger } = this.#options;
     // Nobody's signal: whoever comes meanwhile waits for the same container.
     const release = await budget.take(engine.lost);
+    await this.#options.host.replaced;
     const id = randomUUID().slice(0, 8);
     const warm: Warm = {
       tenant: request.tenant,

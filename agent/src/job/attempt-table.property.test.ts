@@ -207,6 +207,7 @@ class ModelControlPlane {
       onFinished: () => {},
       onEnvironmentPrepared: () => {},
       onQuiet: () => {},
+      onForgotten: () => {},
       logger: silentLogger(),
       nowMs: () => 0,
     });

@@ -59,6 +59,7 @@ function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
     onFinished,
     onEnvironmentPrepared: vi.fn(),
     onQuiet,
+    onForgotten: vi.fn(),
     logger: silentLogger(),
     nowMs: () => nowMs,
   });

@@ -62,6 +62,8 @@ export interface AttemptTableOptions {
   onEnvironmentPrepared: (prepared: EnvironmentPrepared) => void;
   /** The table became empty of attempts that run, or of attempts. */
   onQuiet: () => void;
+  /** An attempt left the table. */
+  onForgotten: () => void;
   logger: Logger;
   nowMs?: () => number;
 }
@@ -105,6 +107,11 @@ export class AttemptTable implements PreparationsEvents {
   /** Attempts that run or whose result is not stored yet. */
   get size(): number {
     return this.#held.size;
+  }
+
+  /** Of all attempts those that one keeper has. */
+  sizeOf(keeper: AttemptKeeper): number {
+    return [...this.#held.values()].filter((held) => held.keeper === keeper).length;
   }
 
   /** Everything that is still wanted as far as this agent knows, for `Hello.held`. */
@@ -448,6 +455,7 @@ export class AttemptTable implements PreparationsEvents {
     held.release();
     if (held.active) this.#active--;
     if (this.#active === 0) this.#options.onQuiet();
+    this.#options.onForgotten();
   }
 
   #reject({ ref, tenant }: { ref?: AttemptKey | undefined; tenant: string }, { error, requeue }: StartRefusal): void {

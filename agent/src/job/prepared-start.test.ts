@@ -103,6 +103,7 @@ test('code runs in what was prepared, behind what the preparation wrote', { time
     onFinished: () => {},
     onEnvironmentPrepared: () => {},
     onQuiet: () => {},
+    onForgotten: () => {},
     logger: silentLogger(),
   });
   const { path: python } = await resolvePython('python3');

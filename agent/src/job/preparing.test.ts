@@ -43,6 +43,7 @@ function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
     onFinished: vi.fn(),
     onEnvironmentPrepared,
     onQuiet: vi.fn(),
+    onForgotten: () => {},
     logger: silentLogger(),
     nowMs: () => nowMs,
   });

@@ -10,6 +10,7 @@ import {
   type LoadMessage,
   PROTOCOL,
   type StartMessage,
+  type ToLauncher,
   type WelcomeMessage,
 } from './messages.ts';
 
@@ -18,7 +19,7 @@ import {
  *
  *   searching ──connected──▶ greeting ──welcome──▶ ready
  *       ▲                        │                   │
- *       └────────────────────────┴───────────────────┘      any ──▶ closed
+ *       └────────────────────────┴──lost, replaced───┘      any ──▶ closed
  *
  * - searching: tries to connect, and starts a launcher when none answers;
  * - greeting: `hello` was sent;
@@ -74,6 +75,11 @@ export class Launcher {
   #failures = 0;
   #paused = false;
   #features: ReadonlySet<string> = new Set();
+  #build: string | undefined;
+  #startedHere = false;
+  /** What waits for the launcher that comes in the place of a replaced one; undefined while nothing is replaced. */
+  #waiting: [ToLauncher, ...Uint8Array[]][] | undefined;
+  #replaced = Promise.withResolvers<void>();
   readonly #firstReady = Promise.withResolvers<void>();
   /** Set when the launcher was told to end; settled when it has. */
   #stopped: PromiseWithResolvers<void> | undefined;
@@ -81,6 +87,7 @@ export class Launcher {
   constructor(options: LauncherOptions) {
     this.#options = options;
     this.#firstReady.promise.catch(() => {});
+    this.#replaced.resolve();
   }
 
   get state(): LauncherState {
@@ -98,14 +105,14 @@ export class Launcher {
    * @throws LauncherProtocolError when the attempt is larger than a frame may be
    */
   startAttempt(message: StartMessage, ...body: Uint8Array[]): boolean {
-    if (this.#state !== 'ready') return false;
-    this.#socket?.send(message, ...body);
+    if (this.#state !== 'ready' && this.#waiting === undefined) return false;
+    this.#send(message, ...body);
     return true;
   }
 
   /** Lost when no launcher is connected. */
   cancelAttempt(execution: string, attempt: number, reason: CancelReason, graceMs: number): void {
-    if (this.#state === 'ready') this.#socket?.send({ type: 'cancel', execution, attempt, reason, grace_ms: graceMs });
+    this.#send({ type: 'cancel', execution, attempt, reason, grace_ms: graceMs });
   }
 
   /** Lost when no launcher is connected; the launcher then offers again what it has. */
@@ -127,6 +134,31 @@ export class Launcher {
     if (this.#state !== 'ready') return false;
     this.#socket?.send({ type: 'expect', ...expected });
     return true;
+  }
+
+  /** What the launcher was started from; empty: it does not say. Undefined while none answers. */
+  get build(): string | undefined {
+    return this.#state === 'ready' ? this.#build : undefined;
+  }
+
+  /** Whether this process has started the launcher. */
+  get startedHere(): boolean {
+    return this.#startedHere;
+  }
+
+  /** Resolves when no launcher is being replaced. */
+  get replaced(): Promise<void> {
+    return this.#replaced.promise;
+  }
+
+  /** Lets an idle launcher end and starts another one. What is started meanwhile waits for that. */
+  replace(): void {
+    if (this.#state !== 'ready') return;
+    this.#socket?.send({ type: 'stop', grace_ms: 0 });
+    this.#waiting = [];
+    this.#replaced = Promise.withResolvers();
+    this.#setState('searching');
+    this.#options.events.onLost();
   }
 
   /** Whether it stops attempts with the lease by itself. */
@@ -180,7 +212,13 @@ export class Launcher {
     this.#setState('closed');
     clearTimeout(this.#retryTimer);
     this.#socket?.end();
+    this.#replaced.resolve();
     this.#firstReady.reject(new HarrierError('canceled', 'the agent stops'));
+  }
+
+  #send(message: ToLauncher, ...body: Uint8Array[]): void {
+    if (this.#state === 'ready') this.#socket?.send(message, ...body);
+    else this.#waiting?.push([message, ...body]);
   }
 
   #setState(next: LauncherState): void {
@@ -218,6 +256,7 @@ export class Launcher {
         if (this.#state === 'greeting') this.#becomeReady(message);
         // Until the last hello is answered, what comes was sent before it, and comes again.
         if (--this.#unanswered === 0) events.onWelcome(message);
+        this.#replaced.resolve();
         return;
       case 'started':
         events.onStarted(message.execution, message.attempt);
@@ -250,7 +289,11 @@ export class Launcher {
     const { logger } = this.#options;
     logger.info({ launcherPid: pid, version, isolation, attempts: attempts.length }, 'launcher ready');
     this.#features = new Set(welcome.features);
+    this.#build = welcome.build ?? '';
     this.tellLease();
+    const waiting = this.#waiting ?? [];
+    this.#waiting = undefined;
+    for (const [message, ...body] of waiting) this.#socket?.send(message, ...body);
     this.#firstReady.resolve();
   }
 
@@ -271,6 +314,7 @@ export class Launcher {
   async #start(): Promise<void> {
     try {
       await this.#options.start();
+      this.#startedHere = true;
     } catch (failure) {
       this.#options.logger.error({ reason: messageOf(failure) }, 'no launcher');
       this.#firstReady.reject(failure);

@@ -130,6 +130,8 @@ export interface WelcomeMessage {
   version: string;
   /** Absent in old launchers. */
   features?: readonly string[];
+  /** What it was started from; absent in old launchers. */
+  build?: string;
   pid: number;
   isolation: 'sandbox' | 'none';
   /** Version of the interpreter of inline code, and where it is. */

@@ -48,6 +48,11 @@ export class PrivateRuns {
     this.#launcher = launcher;
   }
 
+  /** Commands that run. */
+  get active(): number {
+    return this.#runs.size;
+  }
+
   /**
    * Runs a command to its end, however it ends.
    * @throws HarrierError unavailable when the launcher is gone; the signal's reason when it is aborted

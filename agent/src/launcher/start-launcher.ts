@@ -2,8 +2,10 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { HarrierError } from '@harrier/shared';
+import { launcherBuild } from './launcher-build.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../runtime/launcher.py', import.meta.url));
+const RUNTIME = fileURLToPath(new URL('../../runtime/', import.meta.url));
+const PROGRAM = join(RUNTIME, 'launcher.py');
 /** It answers within a second; what takes this long hangs. */
 const TIMEOUT_MS = 30_000;
 const MAX_REASON_BYTES = 4096;
@@ -20,6 +22,11 @@ export interface StartLauncherOptions {
   spoolBytes: number | undefined;
 }
 
+/** The build that `startLauncher` would start now. */
+export function buildOf(options: StartLauncherOptions): string {
+  return launcherBuild(RUNTIME, [options.python, ...launcherArguments(options)]);
+}
+
 /**
  * Starts a launcher, which detaches itself: it gets none of the terminal's signals and outlives the agent. Resolves when
  * its socket answers. Its log is `launcher.log` in the data directory.
@@ -27,7 +34,8 @@ export interface StartLauncherOptions {
  */
 export function startLauncher(options: StartLauncherOptions): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const child = spawn(options.python, ['-I', '-S', PROGRAM, ...launcherArguments(options)], {
+  const flags = [...launcherArguments(options), '--build', buildOf(options)];
+  const child = spawn(options.python, ['-I', '-S', PROGRAM, ...flags], {
     stdio: ['ignore', 'ignore', 'pipe'],
     timeout: TIMEOUT_MS,
     killSignal: 'SIGKILL',

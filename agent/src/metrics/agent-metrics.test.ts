@@ -17,6 +17,7 @@ test('the metrics of the contract are served', async () => {
     activeContainers: () => 2,
     linked: () => true,
     spoolBytes: () => 99,
+    launcherOutdated: () => true,
     hardware: () => HARDWARE,
   });
   metrics.observeFinished({ taskClass: 'cpu_short', environment: 'inline', outcome: 'timed_out', runMs: 30 });
@@ -31,6 +32,7 @@ test('the metrics of the contract are served', async () => {
     'harrier_agent_active_executions 3',
     'harrier_agent_active_containers 2',
     'harrier_agent_link_connected 1',
+    'harrier_agent_launcher_outdated 1',
     'harrier_agent_spool_bytes 99',
     'harrier_agent_gpu_utilization_ratio{gpu="GPU-a"} 0.5',
     'harrier_agent_gpu_memory_used_bytes{gpu="GPU-a"} 1024',
@@ -51,6 +53,7 @@ test('only counters are named _total', async () => {
     activeExecutions: () => 0,
     activeContainers: () => 0,
     linked: () => false,
+    launcherOutdated: () => false,
     spoolBytes: () => 0,
     hardware: () => HARDWARE,
   });

@@ -14,6 +14,8 @@ export interface MetricSources {
   activeContainers: () => number;
   linked: () => boolean;
   spoolBytes: () => number;
+  /** The launcher is of another build than the agent. */
+  launcherOutdated: () => boolean;
   hardware: () => Hardware;
 }
 
@@ -52,6 +54,11 @@ export class AgentMetrics {
       'harrier_agent_active_containers',
       'Docker containers that run calls or are kept warm for them now.',
       sources.activeContainers,
+    );
+    gauge(
+      'harrier_agent_launcher_outdated',
+      'Whether the launcher is of another build than the agent, and is replaced when it has nothing to do.',
+      () => Number(sources.launcherOutdated()),
     );
     gauge('harrier_agent_link_connected', 'Whether the link to the control plane is up.', () =>
       Number(sources.linked()),

@@ -1,10 +1,14 @@
+import { execFileSync } from 'node:child_process';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { onTestFinished, vi } from 'vitest';
-import { Launcher, type LauncherEvents } from '../launcher/launcher.ts';
+import { Launcher, type LauncherEvents, type LauncherOptions } from '../launcher/launcher.ts';
 import type { StartMessage, WelcomeMessage } from '../launcher/messages.ts';
 import { resolvePython } from '../launcher/python.ts';
 import { startLauncher } from '../launcher/start-launcher.ts';
 import { silentLogger } from './silent-logger.ts';
+import { openTempDir } from './temp-dir.ts';
 
 /** Everything that a launcher said, as text, with the bodies appended: `finished e1/1 succeeded {"x":1}`. */
 export class LauncherRecord {
@@ -54,7 +58,10 @@ export class LauncherRecord {
 }
 
 /** A connection to the launcher of a directory, which is started if need be. Closed after the test; see `stopAfterTest`. */
-export function connectLauncher(directory: string): { launcher: Launcher; record: LauncherRecord } {
+export function connectLauncher(
+  directory: string,
+  lease?: LauncherOptions['lease'],
+): { launcher: Launcher; record: LauncherRecord } {
   const record = new LauncherRecord();
   const socketPath = join(directory, 'launcher.sock');
   const launcher = new Launcher({
@@ -70,11 +77,32 @@ export function connectLauncher(directory: string): { launcher: Launcher; record
         spoolBytes: undefined,
       });
     },
+    ...(lease === undefined ? {} : { lease }),
     events: record.events,
     logger: silentLogger(),
   });
   onTestFinished(() => launcher.close());
   return { launcher, record };
+}
+
+/**
+ * Starts the launcher of another build on the data directory of an agent, as a former agent would have left it.
+ * @param change what is different in its files: texts by file and what they were before
+ */
+export async function startOldLauncher(
+  dataDir: string,
+  change: Readonly<Record<string, readonly [string, string]>> = {},
+): Promise<void> {
+  const runtime = openTempDir();
+  cpSync(fileURLToPath(new URL('../../runtime/', import.meta.url)), runtime, { recursive: true });
+  for (const [name, [before, after]] of Object.entries(change)) {
+    const text = readFileSync(join(runtime, name), 'utf8');
+    if (!text.includes(before)) throw new Error(`${name} does not contain "${before}"`);
+    writeFileSync(join(runtime, name), text.replace(before, after));
+  }
+  const { path } = await resolvePython('python3');
+  const flags = ['--socket', join(dataDir, 'launcher.sock'), '--spool', join(dataDir, 'spool')];
+  execFileSync(path, ['-I', '-S', join(runtime, 'launcher.py'), ...flags, '--log', join(dataDir, 'launcher.log')]);
 }
 
 /** The launcher, and whatever it runs, is gone after the test. */
