@@ -40,7 +40,7 @@ export async function runMachine({ rounds, docker, say }: MachineOptions): Promi
       const verdict = await runRound(world, round, (text) => told.push(text));
       verdicts.push(verdict);
       const tookS = ((performance.now() - startMs) / 1000).toFixed(1);
-      const what = `${round.fault} (${told.join(', ')})`;
+      const what = told.length === 0 ? round.fault : `${round.fault} (${told.join(', ')})`;
       say(`round ${round.number} of ${rounds.length}, ${what}: ${tookS} s, ${verdict.findings.length} findings`);
       for (const { offence, count, message } of verdict.findings) say(`  ${offence} (${count}): ${message}`);
       if (verdict.findings.length > 0) say(`  logs: ${world.keepLogs(`${round.number}-${round.fault}`)}`);

@@ -51,6 +51,8 @@ const EXECUTIONS_IN_A_ROUND = 25;
 /** Executions arrive for so long; faults begin in the first half. */
 const ARRIVALS_MS = 5_000;
 const FIRST_INJECTION_MS = 1_000;
+/** Twice the lease: enough that an attempt may still run when it is given to another agent. */
+const LONGEST_RUN_MS = 12_000;
 const WEIGHTS: Readonly<Record<Kind, number>> = { inline: 10, command: 5, venv: 4, docker: 4, container: 2 };
 /** Kinds whose code is told the number of its attempt. */
 const KNOWS_ITS_ATTEMPT: readonly Kind[] = ['inline', 'venv', 'docker'];
@@ -85,7 +87,7 @@ function planExecution(random: Random, key: string, kinds: readonly Kind[]): Exe
     kind,
     way: random.weighted({ execute: 2, follow: 2, create: 3 }),
     arrivalMs: random.integer(0, ARRIVALS_MS),
-    runMs: isShort ? random.integer(0, 300) : random.integer(2_000, 8_000),
+    runMs: isShort ? random.integer(0, 300) : random.integer(2_000, LONGEST_RUN_MS),
     lines: isSilent ? 0 : isChatty ? random.integer(500, 3_000) : random.integer(1, 20),
     lineBytes: random.integer(20, 120),
     failures: retries && KNOWS_ITS_ATTEMPT.includes(kind) && random.chance(0.15) ? random.integer(1, 2) : 0,
