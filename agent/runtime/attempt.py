@@ -37,6 +37,7 @@ class Attempt:
     """One attempt. ``final`` is the header of its `finished` frame, ``result`` that frame's body or where it lies."""
 
     __slots__ = (
+        "acked_in",
         "attempt",
         "cancel_reason",
         "execution",
@@ -98,6 +99,7 @@ class Attempt:
         self.final: bytes | None = None
         self.final_sent = False
         self.result: bytes | tuple[object, int, int] = b""  # bytes, or (segment, position, length)
+        self.acked_in: object | None = None  # the spool segment with the newest record of what is acknowledged
         self.segments: dict[object, int] = {}  # spool segment: how many of its records are still needed
 
     @property

@@ -71,7 +71,7 @@ class Delivery:
 
     def acknowledge(self, attempt: Attempt, stdout: int, stderr: int) -> None:
         """The agent has stored that much of each stream; it need not be sent again, nor kept."""
-        released = False
+        done: dict[object, int] = {}  # segment: how many of its records are not needed any more
         for stream, acked in zip(attempt.streams, (stdout, stderr)):
             acked = min(acked, stream.length)
             if acked <= stream.acked:
@@ -81,11 +81,13 @@ class Delivery:
             chunks = stream.chunks
             while chunks and chunks[0][0] + chunks[0][1] <= acked:
                 segment = chunks.popleft()[2]
-                if attempt.segments[segment] == 1:
-                    released = True
-                self._spool.release(attempt, segment)
-        if released:
+                done[segment] = done.get(segment, 0) + 1
+        if any(attempt.segments[segment] == count for segment, count in done.items()):
+            # On disk before the segments go: what is missing there was acknowledged, or is lost.
             self._spool.append_ack(attempt)
+            self._spool.commit()
+        for segment, count in done.items():
+            self._spool.release(attempt, segment, count)
         if stream_waits(attempt):
             self.pump(attempt)
 

@@ -112,13 +112,18 @@ class Spool:
         stream.length += len(data)
 
     def append_ack(self, attempt: Attempt) -> None:
-        """Keeps the acknowledged offsets; best effort, since forgetting them only repeats what the agent knows."""
+        """Keeps the acknowledged offsets in place of earlier ones.
+
+        Without room for them a later launcher may take for lost what was acknowledged.
+        """
         try:
             data = ACK_OFFSETS.pack(attempt.stderr.acked)
             segment, _ = self._append(ACK, attempt, 0, attempt.stdout.acked, data, 0)
-            self.release(attempt, segment)
         except SpoolFull:
-            pass
+            return
+        if attempt.acked_in:
+            self.release(attempt, attempt.acked_in)
+        attempt.acked_in = segment
 
     def read(self, segment: Segment, position: int, length: int) -> bytes:
         on_disk = length if segment is not self._current else min(length, max(0, segment.size - position))

@@ -32,6 +32,8 @@ def recover(directory: str, log: object) -> tuple[list[spool.Segment], dict[tupl
             highest = max(highest, record[1])
             _apply(attempts, segment, *record)
         segments.append(segment)
+    for attempt in attempts.values():
+        _settle(attempt, log)
     return segments, {attempt.key: attempt for attempt in attempts.values()}, highest + 1
 
 
@@ -77,8 +79,10 @@ def _apply(
         return  # its first records are gone because it was acknowledged
     if kind == spool.ACK:
         _apply_ack(attempt, offset, spool.ACK_OFFSETS.unpack(data)[0])
-        return
-    if kind == spool.OUTPUT:
+        if attempt.acked_in:
+            _release(attempt, attempt.acked_in)
+        attempt.acked_in = segment
+    elif kind == spool.OUTPUT:
         _apply_output(attempt, stream, offset, segment, position, len(data))
     elif kind == spool.FINISH:
         _apply_finish(attempt, segment, position, offset, data)
@@ -87,12 +91,7 @@ def _apply(
 
 
 def _apply_output(attempt: Attempt, index: int, offset: int, segment: object, position: int, length: int) -> None:
-    stream = attempt.streams[index]
-    if not stream.chunks:
-        stream.acked = stream.sent = offset  # what came before was acknowledged, and its segment deleted
-    stream.chunks.append((offset, length, segment, position))
-    stream.length = offset + length
-    stream.truncated = stream.length > stream.limit
+    attempt.streams[index].chunks.append((offset, length, segment, position))
 
 
 def _apply_finish(attempt: Attempt, segment: object, position: int, header_length: int, data: memoryview) -> None:
@@ -108,8 +107,39 @@ def _apply_finish(attempt: Attempt, segment: object, position: int, header_lengt
 def _apply_ack(attempt: Attempt, stdout: int, stderr: int) -> None:
     """Acknowledged chunks that are still there stay listed until the agent acknowledges again."""
     for stream, acked in zip(attempt.streams, (stdout, stderr)):
-        if acked > stream.length:
-            stream.length = stream.acked = stream.sent = acked
+        stream.acked = stream.sent = max(stream.acked, acked)
+
+
+def _settle(attempt: Attempt, log: object) -> None:
+    """Takes of each stream what is there without a gap; segments that are gone were acknowledged, and that is recorded.
+
+    An end that names more than that would be waited for in vain: it tells of the loss instead.
+    """
+    header = json.loads(attempt.final) if attempt.state == FINISHED else {}
+    for stream in attempt.streams:
+        reach = 0
+        for offset, length, _, _ in stream.chunks:
+            if offset > max(reach, stream.acked):
+                break  # a record before it was damaged
+            reach = offset + length
+        while stream.chunks and stream.chunks[-1][0] >= reach:
+            _release(attempt, stream.chunks.pop()[2])
+            stream.truncated = True
+        stream.length = max(reach, stream.acked)
+        told = header.get(stream.name, stream.length)
+        stream.truncated |= stream.length > stream.limit or told > stream.length
+        if told > stream.length:
+            ids = {"execution": attempt.execution, "attempt": attempt.attempt, "stream": stream.name}
+            log.error("output is lost: the spool is damaged", **ids, kept=stream.length, was=told)
+            header[stream.name], header[f"{stream.name}_truncated"] = stream.length, True
+            attempt.final = json.dumps(header).encode()
+
+
+def _release(attempt: Attempt, segment: spool.Segment) -> None:
+    attempt.segments[segment] -= 1
+    if not attempt.segments[segment]:
+        del attempt.segments[segment]
+        segment.users.discard(attempt)
 
 
 def _forget(attempts: dict[int, Attempt], number: int) -> None:

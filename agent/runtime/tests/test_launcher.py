@@ -471,6 +471,71 @@ class Spool(unittest.TestCase):
             if len(agent.welcome["attempts"]) > 1:  # the start of the torn one may have been recorded on its own
                 self.assertEqual(agent.wait_for(last).code, "AGENT_LOST")
 
+    def test_output_behind_a_damaged_record_is_lost_and_said_to_be(self) -> None:
+        code = (
+            "import os\ndef handler(input):\n"
+            "    for n in range(10): os.write(1, bytes([65 + n]) * 32768)\n    return {'ok': 1}"
+        )
+        whole = b"".join(bytes([65 + n]) * 32768 for n in range(10))
+        for letter in (b"A", b"F"):  # with the first one goes the record that the attempt was started
+            with self.subTest(letter), support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
+                agent = launcher.connect()
+                agent.auto_ack = False
+                execution = agent.start(code)
+                agent.wait_for(execution)
+                watches = support.watch_all([launcher.pid, *descendants(launcher.pid)])
+                os.kill(launcher.pid, signal.SIGKILL)
+                for watch in watches:
+                    support.wait_until_ended(watch)
+                self.damage(launcher.spool, letter)
+                self.assertEqual(launcher.start().returncode, 0)
+                self.assertIn("output is lost", launcher.log_text())
+                ended = launcher.connect().wait_for(execution)
+                self.assertEqual(ended.result, {"ok": 1})
+                self.assertTrue(whole.startswith(ended.stdout))
+                self.assertLess(len(ended.stdout), len(whole))
+                told = ended.header["stdout"], ended.header["stdout_truncated"], ended.header["stderr_truncated"]
+                self.assertEqual(told, (len(ended.stdout), True, False))
+
+    def damage(self, directory: str, letter: bytes) -> None:
+        """Changes a byte in the middle of that output."""
+        for name in os.listdir(directory):
+            with open(os.path.join(directory, name), "r+b") as file:
+                data = file.read()
+                if letter * 4096 in data:
+                    file.seek(data.index(letter * 4096) + 2048)
+                    file.write(b"?")
+
+    def test_what_was_acknowledged_and_is_gone_is_not_missed(self) -> None:
+        """A long-lived attempt whose output comes and goes, beside others that fill the segments with its records."""
+        code = (
+            "import os, signal, time\ndef handler(input):\n"
+            "    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'last'))\n"
+            "    for n in range(10): os.write(1, bytes([65 + n]) * 32768)\n    while True: time.sleep(600)"
+        )
+        with support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
+            agent = launcher.connect()
+            execution = agent.start(code)
+            agent.wait_for_output(execution, b"J" * 32768)
+            for _ in range(20):
+                agent.run("def handler(input):\n    print('x' * 100_000)\n    return {}")
+            agent.auto_ack = False
+            cancel = {"type": "cancel", "execution": execution, "attempt": 1, "reason": "cancel"}
+            agent.send({**cancel, "grace_ms": 3_600_000})
+            stdout = agent.wait_for_output(execution, b"last").stdout
+            self.kill_and_restart(launcher)
+            agent = launcher.connect()
+            held = {a["execution"]: a["stdout"] for a in agent.welcome["attempts"]}
+            self.assertEqual(held[execution], len(stdout))
+            header, body = agent.receive()
+            while header["type"] != "finished":
+                # At most from where it is recorded that what is before was acknowledged.
+                self.assertEqual(stdout[header["offset"] :][: len(body)], body)
+                header, body = agent.receive()
+            told = header["error"]["code"], header["stdout"], header["stdout_truncated"]
+            self.assertEqual(told, ("AGENT_LOST", len(stdout), False))
+            agent.ack(execution, len(stdout), 0, True)
+
     def test_a_full_spool_drops_output_with_a_mark_and_still_tells_the_end(self) -> None:
         with support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
             agent = launcher.connect()

@@ -118,8 +118,12 @@ export class AttemptFiles {
 
   #write(stream: Stream, data: Uint8Array): void {
     let written = 0;
-    while (written < data.length) written += writeSync(stream.fd, data, written);
-    stream.bytes += data.length;
+    while (written < data.length) {
+      const count = writeSync(stream.fd, data, written);
+      written += count;
+      // Also when the next piece finds the disk full: what is in the file counts, so that offsets stay true.
+      stream.bytes += count;
+    }
   }
 }
 

@@ -12,6 +12,8 @@ import { OutputSender } from './output-sender.ts';
 /** What must be known of an attempt when the agent was started again. */
 export interface AttemptFacts extends AttemptKey {
   program: ContainerProgram;
+  /** The boot of the host in which it was started; absent: not known. */
+  bootId?: string;
   /** The file of a command. */
   file: string;
   /** 0: none. */

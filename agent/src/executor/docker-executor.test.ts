@@ -1,4 +1,4 @@
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
@@ -76,6 +76,22 @@ test('calls that have not started end with the engine: those that wait for it, a
   for (const id of ['asks', 'waits']) {
     expect(await ended(id)).toMatchObject({ outcome: 'failed', error: { code: Code.SUBMIT_FAILED } });
   }
+});
+
+test('what the disk does not take is refused, or is true as long as this agent lives', async () => {
+  const dataDir = tempDir();
+  const { executor, start, ended } = await hung(2, dataDir);
+  const containers = join(dataDir, 'containers');
+  start('waits');
+  // Nothing can be written below a file.
+  rmSync(containers, { recursive: true });
+  writeFileSync(containers, '');
+  expect(executor.start(assignment('refused'), UNPREPARED, new Uint8Array(0))).toMatchObject({
+    error: { code: Code.SUBMIT_FAILED, message: expect.stringContaining('the agent cannot keep the attempt: ') },
+    requeue: true,
+  });
+  executor.cancel({ executionId: 'waits', attempt: 1 }, 'cancel', 0);
+  expect(await ended('waits')).toMatchObject({ outcome: 'cancelled' });
 });
 
 test('what a former agent left and nobody can read does not keep the agent from starting, nor the rest from going on', async () => {

@@ -14,6 +14,7 @@ import { type HeldImage, ImageError, type Images } from '../docker/images.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import { PreparedImage } from '../environment/docker-environment.ts';
 import type { PreparedEnvironment } from '../environment/environment.ts';
+import { BOOT } from '../environment/manifest.ts';
 import type { ContainerGuard } from './container-guard.ts';
 import { containerOutcome, type Ending, LEASE_OVER, type Outcome } from './container-outcome.ts';
 import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
@@ -91,11 +92,15 @@ export class DockerExecutor implements Executor {
     const program = programInContainer(assignment, runners);
     if (program === undefined) return denied('this agent does not run this kind of program in a container');
     const facts = factsOf(key, assignment, program, prelude.length);
-    const attempt = new DockerAttempt(join(this.#directory, keyOf(key)), facts, this.#run(key), this.#emit(key));
-    if (prelude.length > 0) {
+    let attempt: DockerAttempt;
+    try {
+      attempt = new DockerAttempt(join(this.#directory, keyOf(key)), facts, this.#run(key), this.#emit(key));
       attempt.files.append('stderr', prelude);
-      attempt.sender.skip('stderr', prelude.length);
+    } catch (error) {
+      const message = `the agent cannot keep the attempt: ${messageOf(error)}`;
+      return { error: { code: Code.SUBMIT_FAILED, message }, requeue: true };
     }
+    attempt.sender.skip('stderr', prelude.length);
     this.#attempts.set(keyOf(key), attempt);
     this.#guard(attempt);
     const image = prepared instanceof PreparedImage ? prepared.image : undefined;
@@ -216,7 +221,7 @@ export class DockerExecutor implements Executor {
   }
 
   #handedOver(attempt: DockerAttempt): void {
-    if (!this.#closed && !attempt.ended) attempt.setHandedOver();
+    if (!this.#closed && !attempt.ended) this.#keep(attempt, () => attempt.setHandedOver());
   }
 
   // From a running container to its end.
@@ -247,7 +252,7 @@ export class DockerExecutor implements Executor {
 
   #finish(attempt: DockerAttempt, outcome: Outcome, runMs: number): void {
     if (this.#closed || attempt.ended) return;
-    attempt.finish(outcome, runMs);
+    this.#keep(attempt, () => attempt.finish(outcome, runMs));
     attempt.followed = false;
     attempt.sender.send();
     void this.#removeContainer(attempt);
@@ -266,6 +271,17 @@ export class DockerExecutor implements Executor {
     }
   }
 
+  /** What a full disk does not take is true all the same, but a later agent will not know it. */
+  #keep({ run, facts }: DockerAttempt, write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      const { executionId, attempt } = facts;
+      const reason = messageOf(error);
+      this.#options.logger.error({ executionId, attempt, container: run.name, reason }, 'a fact is only in memory');
+    }
+  }
+
   #tellEnd(attempt: DockerAttempt): void {
     const { end, sender, facts } = attempt;
     if (end !== undefined && sender.drained) this.#options.events.onFinished(facts, end);
@@ -273,7 +289,9 @@ export class DockerExecutor implements Executor {
 
   #stop(attempt: DockerAttempt, ending: Ending, graceMs: number): void {
     if (attempt.ended) return;
-    attempt.ending = ending;
+    this.#keep(attempt, () => {
+      attempt.ending = ending;
+    });
     if (!attempt.started) {
       attempt.abort.abort(new Error(ending));
       return;
@@ -330,6 +348,8 @@ export class DockerExecutor implements Executor {
     if (attempt.ended) return;
     attempt.release = this.#options.budget.adopt();
     this.#guard(attempt);
+    // Its container has ended with the host.
+    attempt.engineLost = facts.bootId !== undefined && facts.bootId !== BOOT;
   }
 
   #engineChanged(): void {
@@ -455,6 +475,7 @@ function factsOf(
   const outputBytes = Number(limits?.outputBytes ?? 0);
   return {
     ...key,
+    bootId: BOOT,
     program: kind,
     file: entrypoint?.[0] ?? '',
     timeoutMs: Math.ceil(durationMs(assignment.timeout)),

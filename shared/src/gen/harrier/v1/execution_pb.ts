@@ -204,14 +204,14 @@ export type Execution = Message<"harrier.v1.Execution"> & {
   stderrBytes: bigint;
 
   /**
-   * Standard output was longer than its limit.
+   * Part of standard output is missing at its end: it was longer than its limit, or the agent had no room for it or lost it.
    *
    * @generated from field: bool stdout_truncated = 27;
    */
   stdoutTruncated: boolean;
 
   /**
-   * Standard error was longer than its limit.
+   * The same of standard error.
    *
    * @generated from field: bool stderr_truncated = 28;
    */
