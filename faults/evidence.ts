@@ -40,8 +40,6 @@ export interface ExecutionRecord {
   errorCode: number | null;
   errorMessage: string | null;
   outputJson: string | null;
-  stdoutBytes: number | null;
-  stdoutTruncated: boolean;
   /** Attempts that were followed by another one. */
   attempts: AttemptRecord[];
   endings: Ending[];

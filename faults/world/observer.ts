@@ -34,8 +34,7 @@ export async function countUnfinished(sql: Sql, keys: readonly string[]): Promis
 export async function readRecords(sql: Sql, keys: readonly string[]): Promise<Map<string, ExecutionRecord[]>> {
   const rows = await sql<(Omit<ExecutionRecord, 'attempts' | 'endings' | 'chunks'> & { key: string })[]>`
     SELECT id, idempotency_key AS key, state, end_time IS NOT NULL AS final, attempt, error_code AS "errorCode",
-      error_message AS "errorMessage", output_json AS "outputJson", stdout_bytes AS "stdoutBytes",
-      coalesce(stdout_truncated, false) AS "stdoutTruncated"
+      error_message AS "errorMessage", output_json AS "outputJson"
     FROM executions WHERE idempotency_key = ANY(${keys})`;
   const ids = rows.map(({ id }) => id);
   const attempts = await sql<{ id: string; attempt: number; state: number; errorCode: number | null }[]>`

@@ -31,7 +31,7 @@ function sound(): ExecutionEvidence & { records: [ExecutionEvidence['records'][0
     records: [
       {
         ...{ id: ID, state: State.SUCCEEDED, final: true, attempt: 1, errorCode: null, errorMessage: null },
-        ...{ outputJson: expectedResult(PLAN), stdoutBytes: OUTPUT.length, stdoutTruncated: false, attempts: [] },
+        ...{ outputJson: expectedResult(PLAN), attempts: [] },
         endings: [{ attempt: 1, state: State.SUCCEEDED }],
         chunks: [chunk(OUTPUT.subarray(0, 10)), chunk(OUTPUT.subarray(10), 10)],
       },

@@ -18,7 +18,7 @@ const FAULTS = [
   'partition-long',
   'acknowledgement-lost',
 ];
-const EXECUTIONS_OF_A_FAULT = 12;
+const EXECUTIONS_OF_A_FAULT = 10;
 
 const world = await World.start({ replicas: 2, agents: 3, docker: false });
 let stopped = false;
@@ -43,14 +43,17 @@ for (const round of plan(FAULTS, FAULTS.length * EXECUTIONS_OF_A_FAULT, SEED)) {
 
 test('what is planted into a real world is found: a loss, a second acceptance, bytes of a log, a process', async () => {
   const { sql } = world;
+  const [round] = plan(['planted'], 15, SEED + 1);
+  if (round === undefined) throw new Error('the plan is empty');
+  // Nobody follows these: a follower would be told that there is none any more.
+  const keys = round.executions.filter(({ way, lines }) => way === 'create' && lines > 0).map(({ key }) => key);
   let orphan = 0;
   const planted: Fault = {
     ...HARMLESS,
     async run() {
       const ended = await until('four executions with a log to end', async () => {
         const rows = await sql<{ id: string }[]>`
-          SELECT id FROM executions
-          WHERE idempotency_key LIKE ${`${SEED + 1}-%`} AND end_time IS NOT NULL AND stdout_bytes > 0 LIMIT 4`;
+          SELECT id FROM executions WHERE idempotency_key = ANY(${keys}) AND end_time IS NOT NULL LIMIT 4`;
         return rows.length === 4 && rows.map(({ id }) => id);
       });
       const [lost = '', twice = '', missing = '', doubled = ''] = ended;
@@ -65,8 +68,6 @@ test('what is planted into a real world is found: a loss, a second acceptance, b
       return [];
     },
   };
-  const [round] = plan(['planted'], 15, SEED + 1);
-  if (round === undefined) throw new Error('the plan is empty');
   const { findings } = audit(
     await gatherRound(world, round, planted, () => undefined).finally(() => killProcess(orphan)),
   );
