@@ -94,6 +94,8 @@ export const agents = pgTable(
     replicaId: uuid('replica_id'),
     /** While it is linked to none: when the lease of its attempts ends. */
     leaseEndTime: time('lease_end_time'),
+    /** When it was taken for lost the last time. */
+    lostTime: time('lost_time'),
     createTime: time('create_time').notNull().defaultNow(),
     linkTime: time('link_time'),
     /** Written when a link opens and closes, not on heartbeats. */

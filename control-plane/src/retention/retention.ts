@@ -27,7 +27,7 @@ const PASSES_FROM_THE_START = 60;
 const READER = 'retention';
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 /** Any number that no other job of one replica takes. */
-const LOCK = 4_277_438;
+const LOCK = 4_277_439;
 
 export interface RetentionSettings {
   /** Days that executions are kept after their end; 0: for ever. */

@@ -5,6 +5,7 @@ import {
   listLeaselessAgents,
   listRecentLeases,
   nextLeaseEnd,
+  recordLostAgent,
 } from '../db/queries/lost-agents.ts';
 import { removeDeadReplicas } from '../db/queries/replicas.ts';
 import type { Sql } from '../db/sql.ts';
@@ -141,7 +142,7 @@ export class LeaseSweep {
   }
 
   async #end(agent: LeaselessAgent): Promise<void> {
-    const { leaseMs, endAttempts, logger } = this.#options;
+    const { sql, leaseMs, endAttempts, logger } = this.#options;
     const nowMs = performance.now();
     if ((this.#waiting.get(agent.id) ?? nowMs) > nowMs) return;
     this.#waiting.delete(agent.id);
@@ -152,6 +153,7 @@ export class LeaseSweep {
       return isAttemptLost(-agent.ended_ms, runsOnMs, 0) ? 0 : runsOnMs - agent.ended_ms;
     };
     try {
+      await recordLostAgent(sql, agent.id);
       const leftMs = await endAttempts(agent.id, reason, leftOf);
       // It may have been given more work in the meantime, by a replica that does not know yet.
       if (leftMs !== undefined) this.#waiting.set(agent.id, nowMs + Math.min(leftMs, SLOW_SWEEP_MS));

@@ -72,6 +72,8 @@ export async function joinAgent(
       ON CONFLICT (public_key) DO NOTHING RETURNING *`;
     if (row === undefined) return undefined;
     await transaction`UPDATE join_tokens SET agent_id = ${row.id} WHERE id = ${token.id}`;
+    await transaction`INSERT INTO events (tenant_id, type, agent_id, data)
+      VALUES (${row.tenant_id}, 'agent.joined', ${row.id}, ${transaction.json({ name: agent.name })})`;
     return row;
   });
 }
@@ -87,7 +89,10 @@ export async function recordLink(
   replicaId: string,
 ): Promise<AgentRow | undefined> {
   const [row] = await sql<AgentRow[]>`
-    WITH before AS (SELECT * FROM agents WHERE id = ${id} FOR UPDATE)
+    WITH before AS (SELECT * FROM agents WHERE id = ${id} FOR UPDATE), told AS (
+      INSERT INTO events (tenant_id, type, agent_id, data)
+      SELECT tenant_id, 'agent.linked', id, ${sql.json({ name: facts.name, version: facts.version })} FROM before
+    )
     UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
       hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
       environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
@@ -101,9 +106,14 @@ export async function recordLink(
 /** Records the end of a link, unless a newer one was opened, and what is left of the lease. */
 export async function recordUnlink(sql: Sql, id: string, session: number, leftMs: number): Promise<void> {
   await sql`
-    UPDATE agents SET last_seen_time = now(), replica_id = NULL,
-      lease_end_time = now() + ${leftMs}::float8 * interval '1 millisecond'
-    WHERE id = ${id} AND session = ${session}`;
+    WITH left_alone AS (
+      UPDATE agents SET last_seen_time = now(), replica_id = NULL,
+        lease_end_time = now() + ${leftMs}::float8 * interval '1 millisecond'
+      WHERE id = ${id} AND session = ${session}
+      RETURNING tenant_id, id, name
+    )
+    INSERT INTO events (tenant_id, type, agent_id, data)
+    SELECT tenant_id, 'agent.unlinked', id, jsonb_build_object('name', name) FROM left_alone`;
 }
 
 /** A link as memory has it. */
@@ -196,12 +206,25 @@ export async function setDrainRequested(
   requested: boolean,
 ): Promise<AgentRow | undefined> {
   const [row] = await sql<AgentRow[]>`
-    UPDATE agents SET drain_requested = ${requested} WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING *`;
+    WITH before AS (
+      SELECT id, drain_requested FROM agents WHERE tenant_id = ${tenantId} AND id = ${id} FOR UPDATE
+    ), told AS (
+      INSERT INTO events (tenant_id, type, agent_id, data)
+      SELECT tenant_id, ${requested ? 'agent.drained' : 'agent.resumed'}, agents.id, jsonb_build_object('name', name)
+      FROM agents JOIN before ON agents.id = before.id WHERE before.drain_requested <> ${requested}
+    )
+    UPDATE agents SET drain_requested = ${requested} FROM before WHERE agents.id = before.id RETURNING agents.*`;
   return row;
 }
 
 export async function deleteAgent(sql: Sql, tenantId: string, id: string): Promise<boolean> {
-  const rows = await sql`DELETE FROM agents WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING id`;
+  const rows = await sql`
+    WITH deleted AS (
+      DELETE FROM agents WHERE tenant_id = ${tenantId} AND id = ${id} RETURNING tenant_id, id, name
+    )
+    INSERT INTO events (tenant_id, type, agent_id, data)
+    SELECT tenant_id, 'agent.deleted', id, jsonb_build_object('name', name) FROM deleted
+    RETURNING id`;
   return rows.length > 0;
 }
 

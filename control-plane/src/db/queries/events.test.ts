@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -6,12 +6,15 @@ import { startDatabase } from '../../test-support/real-database.ts';
 import { finishedRow, insertExecution } from '../../test-support/stored-executions.ts';
 import type { Sql } from '../sql.ts';
 import { uuidv7 } from '../uuid.ts';
+import { deleteAgent, insertJoinToken, joinAgent, recordLink, recordUnlink, setDrainRequested } from './agents.ts';
 import { ensureTenant } from './api-keys.ts';
 import { cancelExecution } from './cancel-execution.ts';
 import { claimExecutions } from './claim-executions.ts';
 import { BEFORE_ALL_EVENTS, type EventPosition, readEvents, readerPosition, saveReaderPosition } from './events.ts';
 import { type FinishedExecution, finishExecutions } from './finish-executions.ts';
 import type { NewExecution } from './insert-executions.ts';
+import { recordLostAgent } from './lost-agents.ts';
+import { deleteModule, insertModule } from './modules.ts';
 import { refuseExecution } from './refuse-execution.ts';
 import { requeueExecution } from './requeue-execution.ts';
 import { startExecutions } from './start-executions.ts';
@@ -111,6 +114,71 @@ describe('events of executions', () => {
     });
     expect((await told(cancelled)).at(-1)).toEqual(['execution.finished', State.CANCELLED, 0, Code.CANCELLED]);
     expect((await told(refused)).at(-1)).toEqual(['execution.finished', State.FAILED, 0, Code.NO_ELIGIBLE_AGENT]);
+  });
+});
+
+describe('events of agents and modules', () => {
+  test('from joining to deletion', async () => {
+    const start = await newest();
+    const tokenHash = randomBytes(32);
+    await insertJoinToken(sql, { id: uuidv7(), tenantId, secretHash: tokenHash, ttlMs: 60_000 });
+    const facts = {
+      name: 'one',
+      labels: {},
+      version: '1.0.0',
+      hardware: new Uint8Array(),
+      isolation: 1,
+      slots: 1,
+      environments: [],
+      unavailableEnvironments: {},
+      instanceId: 'a',
+      bootId: 'b',
+    };
+    const { id = '' } = (await joinAgent(sql, { ...facts, id: uuidv7(), publicKey: randomBytes(32), tokenHash })) ?? {};
+    await recordLink(sql, id, facts, randomUUID());
+    for (const requested of [true, true, false]) await setDrainRequested(sql, tenantId, id, requested);
+    await recordUnlink(sql, id, 7, 0);
+    await recordUnlink(sql, id, 1, 0);
+    await recordLostAgent(sql, id);
+    await recordLostAgent(sql, id);
+    await recordLink(sql, id, facts, randomUUID());
+    await recordLostAgent(sql, id);
+    await deleteAgent(sql, tenantId, id);
+    const told = await readEvents(sql, start, 100);
+    expect(told.map(({ type }) => type)).toEqual([
+      'agent.joined',
+      'agent.linked',
+      'agent.drained',
+      'agent.resumed',
+      'agent.unlinked',
+      'agent.lost',
+      'agent.linked',
+      'agent.deleted',
+    ]);
+    expect(new Set(told.map((event) => [event.agent_id, event.data?.name].join()))).toEqual(new Set([`${id},one`]));
+  });
+
+  test('a version comes once and goes once', async () => {
+    const start = await newest();
+    const module = {
+      id: uuidv7(),
+      tenantId,
+      name: 'm',
+      version: '1.0.0',
+      environment: 'inline',
+      tags: [],
+      digest: 'd',
+      source: 1,
+      definition: new Uint8Array(),
+    };
+    for (let i = 0; i < 2; i++) await insertModule(sql, module, ([first]) => first);
+    for (let i = 0; i < 2; i++) await deleteModule(sql, tenantId, 'm', undefined, ([first]) => first);
+    const told = (await readEvents(sql, start, 100)).map(({ type, data }) => [type, data]);
+    const data = { name: 'm', version: '1.0.0' };
+    expect(told).toEqual([
+      ['module.created', data],
+      ['module.deleted', data],
+    ]);
   });
 });
 

@@ -17,6 +17,18 @@ export async function listLeaselessAgents(sql: Sql): Promise<LeaselessAgent[]> {
       AND EXISTS (SELECT 1 FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL)`;
 }
 
+/** Tells that an agent is taken for lost, once for each lease that has ended. */
+export async function recordLostAgent(sql: Sql, id: string): Promise<void> {
+  await sql`
+    WITH lost AS (
+      UPDATE agents SET lost_time = now()
+      WHERE id = ${id} AND lease_end_time <= now() AND (lost_time IS NULL OR lost_time < lease_end_time)
+      RETURNING tenant_id, id, name
+    )
+    INSERT INTO events (tenant_id, type, agent_id, data)
+    SELECT tenant_id, 'agent.lost', id, jsonb_build_object('name', name) FROM lost`;
+}
+
 /**
  * Attempts whose agent nobody would ever take for lost: it was deleted while its attempts were being ended, or it has never
  * been linked since leases are recorded. The latter get a lease of `leaseMs` from now; the others are answered.

@@ -64,6 +64,9 @@ export async function insertModule(
       RETURNING ${columns(transaction)}`;
     if (row === undefined) throw new Error('the module was not stored');
     await markLatest(transaction, module.tenantId, module.name, pickLatest);
+    const { name, version } = module;
+    await transaction`INSERT INTO events (tenant_id, type, data)
+      VALUES (${module.tenantId}, 'module.created', ${transaction.json({ name, version })})`;
     return { row, changed: true };
   });
 }
@@ -79,9 +82,14 @@ export async function deleteModule(
   return await sql.begin(async (transaction) => {
     await lockName(transaction, tenantId, name);
     const rows = await transaction`
-      UPDATE modules SET delete_time = now(), latest = false
-      WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
-        ${version === undefined ? transaction`` : transaction`AND version = ${version}`}
+      WITH deleted AS (
+        UPDATE modules SET delete_time = now(), latest = false
+        WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
+          ${version === undefined ? transaction`` : transaction`AND version = ${version}`}
+        RETURNING tenant_id, name, version
+      )
+      INSERT INTO events (tenant_id, type, data)
+      SELECT tenant_id, 'module.deleted', jsonb_build_object('name', name, 'version', version) FROM deleted
       RETURNING id`;
     await markLatest(transaction, tenantId, name, pickLatest);
     return rows.length;
