@@ -71,6 +71,13 @@ export default {
       to: { path: '^(control-plane|agent)/src/app\\.ts$' },
     },
     {
+      name: 'faults-from-outside',
+      comment: 'What breaks the processes, and judges them, uses nothing of them but the connection to the database.',
+      severity: 'error',
+      from: { path: '^faults/' },
+      to: { path: '^(control-plane|agent|cli)/', pathNot: '^control-plane/src/db/(connection|sql)\\.ts$' },
+    },
+    {
       name: 'no-unresolved',
       comment: 'Every import exists.',
       severity: 'error',

@@ -7,7 +7,7 @@ import { ensureNodeModules, ensurePythonTools, ensureSystemPackages } from './li
 
 const RUFF = join(ROOT, '.venv', 'bin', 'ruff');
 const PYTHON_SOURCES = ['agent/runtime', 'bench', 'deploy', 'examples', 'faults', 'test'];
-const IMPORTING = ['shared/src', 'control-plane/src', 'agent/src', 'cli/src'];
+const IMPORTING = ['shared/src', 'control-plane/src', 'agent/src', 'cli/src', 'faults'];
 
 const CHECKS = {
   'format and lint': () => runCommand('biome', ['ci', '--colors=off', '--error-on-warnings', '.'], { capture: true }),
