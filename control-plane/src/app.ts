@@ -57,6 +57,11 @@ const GATHER_MS = 3;
 const SWEEP_MS = 15_000;
 /** How long callers who wait for an execution may go on to wait when the process stops, before they are told to try again. */
 const ANSWER_MS = 5_000;
+/**
+ * How long calls on open connections are answered with `unavailable` before the connections are ended, too. Some clients, that of
+ * Node.js among them, fail a call in other ways when it crosses the end of its connection.
+ */
+const NOTICE_MS = 250;
 
 export interface App {
   /** Where it listens. */
@@ -378,7 +383,10 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       const reason = new HarrierError('unavailable', 'the control plane stops; try again');
       stopping.abort(reason);
       await scheduler.stop();
-      await executions.answered(Math.min(ANSWER_MS, config.stopGraceMs));
+      listener.stopAccepting();
+      grpcListener?.stopAccepting();
+      const noticed = new Promise((resolve) => setTimeout(resolve, Math.min(NOTICE_MS, config.stopGraceMs)));
+      await Promise.all([executions.answered(Math.min(ANSWER_MS, config.stopGraceMs)), noticed]);
       shutdown.abort(reason);
       links.close();
       await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);

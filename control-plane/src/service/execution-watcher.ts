@@ -161,8 +161,9 @@ export class ExecutionWatcher {
         if (cursor.attempt > attempt && attempt > 0) throw noAttempt(id, cursor.attempt);
         yield* this.#earlierAttempts(options, cursor, attempt);
         // No byte is shown before the state in which it was written.
-        if (cursor.attempt === attempt && state >= State.PREPARING)
-          yield* this.#fromDatabase(options, cursor, undefined);
+        if (cursor.attempt === attempt && state >= State.PREPARING) {
+          yield* this.#fromDatabase(options, cursor, undefined, true);
+        }
         if (told.progress !== undefined && told.progress !== progress) {
           progress = told.progress;
           yield { kind: 'progress', progress };
@@ -224,7 +225,7 @@ export class ExecutionWatcher {
       // What is asked for before it is looked at cannot be missed.
       const wake = options.follow && tracked === undefined ? watchElsewhere().changed.wait(signal, LOOK_MS) : undefined;
       wake?.catch(() => undefined);
-      yield* this.#fromDatabase(options, cursor, undefined);
+      yield* this.#fromDatabase(options, cursor, undefined, true);
       if (!options.follow) return;
       const now = await this.#row(tenantId, id);
       if (cursor.attempt === 0) cursor.attempt = now.attempt;
@@ -268,11 +269,15 @@ export class ExecutionWatcher {
     }
   }
 
-  /** What is stored of the cursor's attempt, of each stream up to `until`. */
+  /**
+   * What is stored of the cursor's attempt, of each stream up to `until`.
+   * @param running the attempt may not be over: a row may be stored before the one in front of it
+   */
   async *#fromDatabase(
     options: WatchOptions,
     cursor: LogPosition,
     until: number | undefined,
+    running = false,
   ): AsyncGenerator<LogEvent> {
     const { tenantId, id: executionId, signal } = options;
     for (const stream of options.streams ?? STREAMS) {
@@ -287,6 +292,7 @@ export class ExecutionWatcher {
           if (rest.length === 0) continue;
           // Rows beyond it may be stored before the ones in between.
           if (until !== undefined && offset >= until) return;
+          if (offset > cursor[key] && running) break;
           if (offset > cursor[key]) {
             throw new HarrierError(
               'internal',
