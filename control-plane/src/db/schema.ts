@@ -84,6 +84,8 @@ export const agents = pgTable(
     /** Environments that it can prepare, and the others with the reason why not; as when it was last linked. */
     environments: text('environments').array().notNull().default([]),
     unavailableEnvironments: jsonb('unavailable_environments').$type<Record<string, string>>().notNull().default({}),
+    /** Environments that it had, and when it said that it has them no more: they may come back. */
+    lostEnvironments: jsonb('lost_environments').$type<Record<string, string>>().notNull().default({}),
     drainRequested: boolean('drain_requested').notNull().default(false),
     instanceId: text('instance_id').notNull().default(''),
     /** Of its host, as when it was last linked. */

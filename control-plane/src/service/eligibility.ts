@@ -5,6 +5,8 @@ import { lackOf, type Requirement } from '../scheduler/place.ts';
 
 /** Agents that a message names, at most. */
 const MAX_NAMED = 20;
+/** A Docker engine that is restarted, or an agent that is started anew beside one, has its environment again within that. */
+const LATELY_MS = 60_000;
 
 /** Why none of the agents that have joined can prepare an environment, linked or not. */
 export interface NoneCan {
@@ -15,7 +17,8 @@ export interface NoneCan {
 
 /**
  * Whether an execution waits for what no agent can do.
- * @returns undefined when an agent can prepare the environment, now or when it is linked again, and when none has joined yet
+ * @returns undefined when an agent can prepare the environment, now or when it is linked again, or could a moment ago, and
+ * when none has joined yet
  */
 export async function whyNoneCan(
   sql: Sql,
@@ -26,7 +29,7 @@ export async function whyNoneCan(
     if (linked.tenantId === tenantId && linked.environments.has(environment)) return undefined;
   }
   const reasons: Record<string, string> = {};
-  const rows = await listAgentEnvironments(sql, tenantId);
+  const rows = await listAgentEnvironments(sql, tenantId, LATELY_MS);
   for (const row of rows) {
     // What a linked agent says is newer than what is stored.
     const agent = registry.get(row.id) ?? {
@@ -34,7 +37,9 @@ export async function whyNoneCan(
       unavailableEnvironments: row.unavailable_environments,
     };
     const lack = lackOf(environment, agent);
-    if (lack === undefined) return undefined;
+    if (lack === undefined || row.environments.includes(environment) || row.lately.includes(environment)) {
+      return undefined;
+    }
     reasons[row.name] = lack;
   }
   const named = Object.entries(reasons).slice(0, MAX_NAMED);

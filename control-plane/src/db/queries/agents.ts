@@ -96,7 +96,7 @@ export async function recordLink(
     UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
       hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
       environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
-      instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
+      lost_environments = ${lostEnvironments(sql, facts.environments)}, instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
       session = agents.session + 1, replica_id = ${replicaId}, lease_end_time = NULL
     FROM before WHERE agents.id = before.id
     RETURNING before.*`;
@@ -147,8 +147,16 @@ export async function recordEnvironments(
   environments: string[],
   unavailable: Record<string, string>,
 ): Promise<void> {
-  await sql`UPDATE agents SET environments = ${environments}, unavailable_environments = ${sql.json(unavailable)}
+  await sql`UPDATE agents SET environments = ${environments}, unavailable_environments = ${sql.json(unavailable)},
+      lost_environments = ${lostEnvironments(sql, environments)}
     WHERE id = ${id}`;
+}
+
+/** What an agent has lost, when it has so many from now on: what it had before is lost now. */
+function lostEnvironments(sql: Sql, environments: string[]) {
+  return sql`agents.lost_environments - ${environments}::text[] || coalesce((
+    SELECT jsonb_object_agg(had, now()) FROM unnest(agents.environments) AS had
+    WHERE had <> ALL(${environments}::text[])), '{}')`;
 }
 
 export async function readAgentOf(sql: Sql, tenantId: string, id: string): Promise<AgentRow | undefined> {
@@ -156,14 +164,27 @@ export async function readAgentOf(sql: Sql, tenantId: string, id: string): Promi
   return row;
 }
 
-/** What each agent of a tenant can prepare, as when it was last linked; at most 1,000, by name. */
+export interface AgentEnvironmentsRow
+  extends Pick<AgentRow, 'id' | 'name' | 'environments' | 'unavailable_environments'> {
+  /** What it has lost a short time ago. */
+  lately: string[];
+}
+
+/**
+ * What each agent of a tenant can prepare, as when it was last linked, and what it could within the last `latelyMs`; at most
+ * 1,000, by name.
+ */
 export async function listAgentEnvironments(
   sql: Sql,
   tenantId: string,
-): Promise<Pick<AgentRow, 'id' | 'name' | 'environments' | 'unavailable_environments'>[]> {
-  return await sql<Pick<AgentRow, 'id' | 'name' | 'environments' | 'unavailable_environments'>[]>`
-    SELECT id, name, environments, unavailable_environments FROM agents WHERE tenant_id = ${tenantId}
-    ORDER BY name, id LIMIT 1000`;
+  latelyMs: number,
+): Promise<AgentEnvironmentsRow[]> {
+  return await sql<AgentEnvironmentsRow[]>`
+    SELECT id, name, environments, unavailable_environments, ARRAY(
+      SELECT key FROM jsonb_each_text(lost_environments)
+      WHERE value::timestamptz > now() - ${latelyMs}::float8 * interval '1 millisecond'
+    ) AS lately
+    FROM agents WHERE tenant_id = ${tenantId} ORDER BY name, id LIMIT 1000`;
 }
 
 /** Agents of a tenant that are linked to other replicas than this one, and how many attempts each has; at most 1,000. */

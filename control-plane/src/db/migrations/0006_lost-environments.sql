@@ -1,0 +1,1 @@
+ALTER TABLE "agents" ADD COLUMN "lost_environments" jsonb DEFAULT '{}'::jsonb NOT NULL;
