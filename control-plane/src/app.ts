@@ -58,10 +58,10 @@ const SWEEP_MS = 15_000;
 /** How long callers who wait for an execution may go on to wait when the process stops, before they are told to try again. */
 const ANSWER_MS = 5_000;
 /**
- * How long calls on open connections are answered with `unavailable` before the connections are ended, too. Some clients, that of
- * Node.js among them, fail a call in other ways when it crosses the end of its connection.
+ * Where there are other replicas: how long calls are answered with `unavailable`, and load balancers told to turn away, before
+ * connections end. A call that crosses the end of its connection fails in other ways with some clients, that of Node.js among them.
  */
-const NOTICE_MS = 250;
+const NOTICE_MS = 1_000;
 
 export interface App {
   /** Where it listens. */
@@ -383,9 +383,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       const reason = new HarrierError('unavailable', 'the control plane stops; try again');
       stopping.abort(reason);
       await scheduler.stop();
-      listener.stopAccepting();
-      grpcListener?.stopAccepting();
-      const noticed = new Promise((resolve) => setTimeout(resolve, Math.min(NOTICE_MS, config.stopGraceMs)));
+      const noticeMs = registration.alone ? 0 : Math.min(NOTICE_MS, config.stopGraceMs);
+      const noticed = new Promise((resolve) => setTimeout(resolve, noticeMs));
       await Promise.all([executions.answered(Math.min(ANSWER_MS, config.stopGraceMs)), noticed]);
       shutdown.abort(reason);
       links.close();

@@ -210,17 +210,6 @@ describe('close', () => {
     await closed;
   });
 
-  test('comes after a time in which no connection is taken, and calls on open ones are served', async () => {
-    const { listener, port } = await start();
-    const session = connectHttp2(`http://127.0.0.1:${port}`);
-    await once(session, 'remoteSettings');
-    listener.stopAccepting();
-    await expect(exchange(port, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n')).rejects.toThrow('ECONNREFUSED');
-    const stream = session.request({ ':path': '/' });
-    expect(await textOf(stream.setEncoding('utf8'))).toBe('HTTP/2.0');
-    await listener.close(60_000);
-  });
-
   test('closes idle connections at once', async () => {
     const { listener, port } = await start();
     const silent = readUntilClosed(await openRaw(port));

@@ -26,8 +26,6 @@ export interface ListenerOptions {
 export interface Listener {
   /** Rejects when the address cannot be had or a TLS file cannot be used. Call once. */
   listen(): Promise<AddressInfo>;
-  /** Takes no more connections. What comes on open ones is served. */
-  stopAccepting(): void;
   /**
    * Stops accepting, sends GOAWAY to HTTP/2 clients, closes idle connections, and lets what is in flight finish; after
    * `graceMs` destroys what is left. Resolves when no connection is open. May be called at any time and more than once.
@@ -48,7 +46,6 @@ export function createListener(options: ListenerOptions): Listener {
   // Cleartext connections that have not shown their protocol: nothing is in flight on them.
   const undecided = new Set<Socket>();
   let server: Server | undefined;
-  let accepting: Promise<void> | undefined;
   let closed: Promise<void> | undefined;
 
   const acceptHttp1 = (socket: Socket) => {
@@ -98,16 +95,11 @@ export function createListener(options: ListenerOptions): Listener {
     return tlsServer;
   };
 
-  /** Resolves when no connection is open. */
-  const stopAccepting = (): Promise<void> => {
-    accepting ??= new Promise<void>((resolve) => {
+  const shutDown = async (graceMs: number): Promise<void> => {
+    const stopped = new Promise<void>((resolve) => {
       if (server === undefined) resolve();
       else server.close(() => resolve());
     });
-    return accepting;
-  };
-  const shutDown = async (graceMs: number): Promise<void> => {
-    const stopped = stopAccepting();
     for (const socket of undecided) socket.destroy();
     http1?.drain();
     http2.drain();
@@ -133,9 +125,6 @@ export function createListener(options: ListenerOptions): Listener {
       created.on('error', (error) => logger.error({ err: error }, 'listener failed'));
       server = created;
       return created.address() as AddressInfo;
-    },
-    stopAccepting() {
-      void stopAccepting();
     },
     close(graceMs) {
       closed ??= shutDown(graceMs);
