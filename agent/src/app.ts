@@ -218,6 +218,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   const link = new AgentLink({
     urls: shuffled(config.linkUrls),
     timings: LINK_TIMINGS,
+    patienceMs: () => lease.patienceMs,
     createHello: (challenge) =>
       createHello(challenge, config, identity, table, hardware.tell(), told.isolation, environments.tell()),
     events: {

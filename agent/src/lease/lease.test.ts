@@ -36,6 +36,16 @@ test('is renewed by the answers to its numbered heartbeats', () => {
   expect(events.onStale).not.toHaveBeenCalled();
 });
 
+test('while it runs there is some haste to find a control plane, and none after it', () => {
+  const { lease, pass } = setUp();
+  expect(lease.patienceMs).toBe(Number.POSITIVE_INFINITY);
+  lease.linkUp(1_000_000, 30_000);
+  lease.linkDown();
+  expect(lease.patienceMs).toBe(3_000);
+  pass(30_000);
+  expect(lease.patienceMs).toBe(Number.POSITIVE_INFINITY);
+});
+
 test('numbers start anew with each link', () => {
   const { lease } = setUp();
   lease.linkUp(999_000, 30_000);

@@ -11,6 +11,8 @@ export interface LeaseEvents {
 /** Between asking code to stop and the end of the lease; a short lease leaves less, so that none is stopped between beats. */
 const MAX_GRACE_MS = 2_000;
 const GRACE_RATIO = 1 / 4;
+/** Between two tries to find a control plane, while the attempts can still be kept. */
+const SEARCH_RATIO = 1 / 10;
 /** Without a renewal for so much of the lease the link is given up, early enough to find another one. */
 const STALE_RATIO = 1 / 2;
 
@@ -37,6 +39,12 @@ export class Lease {
   /** How long before its end attempts are asked to stop. */
   get graceMs(): number {
     return Math.min(MAX_GRACE_MS, Math.floor(this.#leaseMs * GRACE_RATIO));
+  }
+
+  /** How long to wait between two tries to link at most: a lease that still runs is worth some haste. */
+  get patienceMs(): number {
+    const runs = this.endMs !== undefined && this.#nowMs() < this.endMs;
+    return runs ? this.#leaseMs * SEARCH_RATIO : Number.POSITIVE_INFINITY;
   }
 
   /**

@@ -20,7 +20,11 @@ import { LINK_TIMINGS, type LinkTimings } from './link-timings.ts';
 
 const QUICK: LinkTimings = { ...LINK_TIMINGS, switchJitterMs: 1, backoff: { initialMs: 1, maxMs: 5, multiplier: 2 } };
 
-function openLink(urls: string | [string, ...string[]], timings: Partial<LinkTimings> = {}) {
+function openLink(
+  urls: string | [string, ...string[]],
+  timings: Partial<LinkTimings> = {},
+  patienceMs = Number.POSITIVE_INFINITY,
+) {
   const identity = AgentIdentity.open(tempDir());
   const gaveUp = Promise.withResolvers<string>();
   const events = {
@@ -39,6 +43,7 @@ function openLink(urls: string | [string, ...string[]], timings: Partial<LinkTim
   const link = new AgentLink({
     urls: typeof urls === 'string' ? [urls] : urls,
     timings: { ...QUICK, ...timings },
+    patienceMs: () => patienceMs,
     createHello,
     events,
     logger: silentLogger(),
@@ -225,6 +230,20 @@ describe('a goodbye', () => {
     expect(link.linked).toBe(false);
   });
 
+  test('that another link took over is not believed once when that may be an earlier one of this process', async () => {
+    const server = await LinkServer.start();
+    const { gaveUp } = openLink(server.url);
+    const first = await server.connection();
+    await first.welcome();
+    first.socket.terminate();
+    for (let count = 0; count < 2; count++) {
+      const side = await server.connection();
+      await side.welcome();
+      side.send({ case: 'goodbye', value: { code: Code.REPLACED } });
+    }
+    expect(await gaveUp).toContain('another process has linked');
+  });
+
   test('may come instead of a welcome', async () => {
     const server = await LinkServer.start();
     const { gaveUp } = openLink(server.url);
@@ -245,6 +264,14 @@ describe('a goodbye', () => {
     const second = await server.connection();
     await second.welcome();
   });
+});
+
+test('a control plane is sought more often while there is something to lose', async () => {
+  const server = await LinkServer.start();
+  const { link } = openLink(server.url, { backoff: { initialMs: 3_600_000, maxMs: 3_600_000, multiplier: 1 } }, 1);
+  (await server.connection()).socket.terminate();
+  await (await server.connection()).welcome();
+  await vi.waitFor(() => expect(link.linked).toBe(true));
 });
 
 describe('of several control planes', () => {

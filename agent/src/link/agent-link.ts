@@ -1,5 +1,12 @@
 import type { Logger } from '@harrier/shared';
-import type { AgentMessage, Challenge, Hello, ServerMessage, Welcome } from '@harrier/shared/gen/link';
+import {
+  type AgentMessage,
+  type Challenge,
+  Goodbye_Code,
+  type Hello,
+  type ServerMessage,
+  type Welcome,
+} from '@harrier/shared/gen/link';
 import { type LinkEnd, LinkSession } from './link-session.ts';
 import type { LinkTimings } from './link-timings.ts';
 import { afterLink } from './reconnect-policy.ts';
@@ -21,6 +28,8 @@ export interface AgentLinkOptions {
   /** `ws://host:port/agent/v1/link` of each control plane, in the order in which they are dialled. */
   urls: readonly [string, ...string[]];
   timings: LinkTimings;
+  /** How long to wait between two tries, at most; infinite: as long as the timings say. */
+  patienceMs: () => number;
   createHello: (challenge: Challenge) => Hello;
   events: AgentLinkEvents;
   logger: Logger;
@@ -33,6 +42,9 @@ export class AgentLink {
   #retryTimer: NodeJS.Timeout | undefined;
   #linkedAtMs: number | undefined;
   #failures = 0;
+  #saidHello = false;
+  /** A link broke after its hello was sent: nobody knows whether, and when, the control plane gets that. */
+  #strayHello = false;
   /** Place in the list of the control plane that is dialled. */
   #dialled = 0;
   #closing: PromiseWithResolvers<void> | undefined;
@@ -49,8 +61,12 @@ export class AgentLink {
     const { urls, timings, createHello, events } = this.#options;
     const url = urls[this.#dialled % urls.length] ?? urls[0];
     this.#linkedAtMs = undefined;
+    this.#saidHello = false;
     this.#session = new LinkSession(url, createHello, timings, {
-      onHello: events.onHello,
+      onHello: () => {
+        this.#saidHello = true;
+        events.onHello();
+      },
       onWelcome: (welcome) => {
         this.#linkedAtMs = performance.now();
         this.#options.logger.info({ agentId: welcome.agentId, url }, 'linked to the control plane');
@@ -89,7 +105,12 @@ export class AgentLink {
       this.#closing.resolve();
       return;
     }
-    const next = afterLink(end, { failures: this.#failures, linkedMs, urls: urls.length }, timings);
+    const wasOwnHello = this.#strayHello;
+    const wasReplaced = end.kind === 'goodbye' && end.code === Goodbye_Code.REPLACED;
+    this.#strayHello = (end.kind === 'lost' && this.#saidHello) || (wasOwnHello && !wasReplaced);
+    const history = { failures: this.#failures, linkedMs, urls: urls.length, wasOwnHello };
+    const maxMs = Math.min(timings.backoff.maxMs, this.#options.patienceMs());
+    const next = afterLink(end, history, { ...timings, backoff: { ...timings.backoff, maxMs } });
     if (next.kind === 'give-up') {
       events.onGiveUp(next.reason);
       return;
