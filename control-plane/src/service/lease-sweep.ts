@@ -115,6 +115,9 @@ export class LeaseSweep {
       this.#slowMs = performance.now();
     }
     await this.#findHeld(agents);
+    // One that was linked meanwhile has a new lease, and other attempts.
+    const ids = new Set(agents.map(({ id }) => id));
+    for (const id of this.#waiting.keys()) if (!ids.has(id)) this.#waiting.delete(id);
     for (const agent of agents) if (!this.#held.has(agent.id)) await this.#end(agent);
     return (await nextLeaseEnd(sql, SWEEP_MS))?.inMs ?? SWEEP_MS;
   }
