@@ -121,9 +121,7 @@ function whyWrong({ plan, answer, marks }: ExecutionEvidence, record: ExecutionR
     }
     return undefined;
   }
-  const { attemptsMayFail, mayBeRefused } = round.allowance;
-  if (attemptsMayFail && !plan.retries && isFailureOfAttempt(errorCode)) return undefined;
-  if (mayBeRefused && errorCode === Code.NO_ELIGIBLE_AGENT && marks.length === 0) return undefined;
+  if (round.allowance.attemptsMayFail && !plan.retries && isFailureOfAttempt(errorCode)) return undefined;
   return `${id} is ${name} in attempt ${record.attempt}: ${errorCode === null ? '' : nameIn(Code, errorCode)} ${record.errorMessage}`;
 }
 

@@ -72,8 +72,6 @@ export interface Allowance {
   attemptsMayFail: boolean;
   /** Output may be dropped, if the log says so. */
   outputMayBeDropped: boolean;
-  /** No agent may be able to run it for a moment, so that it is refused with that reason. */
-  mayBeRefused: boolean;
 }
 
 export interface RoundEvidence {

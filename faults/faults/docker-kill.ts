@@ -3,8 +3,6 @@ import { type Fault, lasting, TAKES_ATTEMPTS } from './fault.ts';
 /** kill -9 of the Docker engine, which comes back after a while. Its containers end with it. */
 export const dockerKill: Fault = {
   ...TAKES_ATTEMPTS,
-  // All agents have the same engine.
-  mayBeRefused: true,
   needs: ['docker'],
   async run({ world, random }) {
     await world.docker?.stop('SIGKILL');

@@ -27,7 +27,7 @@ export interface Fault extends Allowance {
 export type Need = 'root' | 'docker' | 'clock';
 
 /** No attempt may end because of it. */
-export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false, mayBeRefused: false };
+export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false };
 /** Attempts that it hits may end; what may be tried again is. */
 export const TAKES_ATTEMPTS: Allowance = { ...HARMLESS, attemptsMayFail: true };
 

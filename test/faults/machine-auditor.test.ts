@@ -101,14 +101,7 @@ test('a failure is a loss unless the fault may take attempts and the execution m
   expect(spoilt((evidence) => lost(once(evidence)))).toEqual({ lost: 1 });
   expect(spoilt((evidence) => lost(once(evidence)), MAY_FAIL)).toEqual({});
   expect(spoilt((evidence) => failWith(Code.OUTPUT_INVALID)(once(evidence)), MAY_FAIL)).toEqual({ lost: 1 });
-  const refused = (evidence: ReturnType<typeof sound>) => {
-    failWith(Code.NO_ELIGIBLE_AGENT)(evidence);
-    evidence.records[0].chunks = [];
-  };
-  const mayBeRefused = { allowance: { ...HARMLESS, mayBeRefused: true } };
-  expect(spoilt(refused)).toEqual({ lost: 1 });
-  expect(spoilt(refused, mayBeRefused), 'its code ran').toEqual({ lost: 1 });
-  expect(spoilt((evidence) => [refused(evidence), evidence.marks.splice(0)], mayBeRefused)).toEqual({});
+});
 });
 
 test('what was accepted twice is found: two executions of one key, two ends, the results of two attempts', () => {
