@@ -102,7 +102,6 @@ test('a failure is a loss unless the fault may take attempts and the execution m
   expect(spoilt((evidence) => lost(once(evidence)), MAY_FAIL)).toEqual({});
   expect(spoilt((evidence) => failWith(Code.OUTPUT_INVALID)(once(evidence)), MAY_FAIL)).toEqual({ lost: 1 });
 });
-});
 
 test('what was accepted twice is found: two executions of one key, two ends, the results of two attempts', () => {
   const twice = { 'accepted twice': 1 };
