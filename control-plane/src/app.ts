@@ -31,6 +31,7 @@ import { type BusTarget, ReplicaBus } from './replica/replica-bus.ts';
 import { ReplicaRegistration } from './replica/replica-registration.ts';
 import { runAlone } from './replica/singleton.ts';
 import { Retention } from './retention/retention.ts';
+import { QueueCompaction } from './scheduler/queue-compaction.ts';
 import { Scheduler } from './scheduler/scheduler.ts';
 import { AgentRequests } from './service/agent-requests.ts';
 import { AgentService } from './service/agent-service.ts';
@@ -346,6 +347,11 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     runAlone: (key, job) => runAlone(cold, key, job),
     logger,
   });
+  const queueCompaction = new QueueCompaction({
+    sql: cold,
+    runAlone: (key, job) => runAlone(cold, key, job),
+    logger,
+  });
   const eventFile =
     config.eventsFile === undefined
       ? undefined
@@ -397,6 +403,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       await pythonSource.stop();
       tracker.stop();
       await retention.stop();
+      await queueCompaction.stop();
       await eventFile?.stop();
       await leaseSweep.stop();
       await registration.stop();
