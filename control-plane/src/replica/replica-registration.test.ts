@@ -1,13 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { expect, onTestFinished, test, vi } from 'vitest';
-import { removeDeadReplicas } from '../db/queries/replicas.ts';
 import { silent, startDatabase } from '../test-support/real-database.ts';
-import { orphanedLeaseMs, REPLICA_VALID_MS } from './lease-rules.ts';
+import { ReplicaObserver } from './replica-observer.ts';
 import { ReplicaRegistration } from './replica-registration.ts';
 
 const { control: sql } = await startDatabase();
 const LEASE_MS = 30_000;
-const DEAD = { validMs: REPLICA_VALID_MS, leaseMs: orphanedLeaseMs(LEASE_MS) };
 
 async function register(name: string) {
   const onRevived = vi.fn();
@@ -52,16 +50,50 @@ test('replicas know of each other, and one that stops gives the leases of its ag
   await vi.waitFor(() => expect(first.alone).toBe(true));
 });
 
+/** Somebody who looks at the replicas, with a clock that the test moves. */
+function observe() {
+  let nowMs = 0;
+  const observer = new ReplicaObserver(() => nowMs);
+  return async (atMs: number) => {
+    nowMs = atMs;
+    await observer.look(sql);
+    return await observer.removeDead(sql, LEASE_MS);
+  };
+}
+
+/** A replica that has died: its row stays as it is. */
+async function addDead(name: string): Promise<string> {
+  const id = randomUUID();
+  await sql`INSERT INTO replicas (id, name) VALUES (${id}, ${name})`;
+  return id;
+}
+
 test('one that is silent is removed; its agents keep their leases for as long as it may have renewed them', async () => {
-  const { replica } = await register('silent');
-  const agent = await linkAgent(replica.id);
-  expect(await removeDeadReplicas(sql, DEAD)).toEqual([]);
-  await sql`UPDATE replicas SET beat_time = now() - interval '11 seconds' WHERE id = ${replica.id}`;
-  expect(await removeDeadReplicas(sql, DEAD)).toEqual(['silent']);
+  const agent = await linkAgent(await addDead('silent'));
+  const lookAt = observe();
+  expect(await lookAt(0)).toEqual([]);
+  expect(await lookAt(9_999)).toEqual([]);
+  expect(await agent()).toMatchObject({ leftS: undefined });
+  expect(await lookAt(11_000)).toEqual(['silent']);
   const { replicaId, leftS } = await agent();
   expect(replicaId).toBe(null);
   expect(leftS).toBeGreaterThan(25);
   expect(leftS).toBeLessThanOrEqual(30);
+});
+
+test('one that goes on to write is not removed, also when the clock of the database is set', async () => {
+  const id = await addDead('alive');
+  const lookAt = observe();
+  for (const [seconds, atMs] of [
+    [0, 0],
+    [-3600, 8_000],
+    [3600, 16_000],
+    [-3600, 24_000],
+  ] as const) {
+    await sql`UPDATE replicas SET beat_time = now() + ${seconds}::float8 * interval '1 second' WHERE id = ${id}`;
+    expect(await lookAt(atMs)).toEqual([]);
+  }
+  expect(await lookAt(34_000)).toEqual(['alive']);
 });
 
 test('one that was taken for dead and is back is told so', async () => {
@@ -73,7 +105,7 @@ test('one that was taken for dead and is back is told so', async () => {
 
 test('agents of a replica that left no row get an end of their lease too', async () => {
   const agent = await linkAgent(randomUUID());
-  await removeDeadReplicas(sql, DEAD);
+  await observe()(0);
   const { replicaId, leftS } = await agent();
   expect(replicaId).toBe(null);
   expect(leftS).toBeGreaterThan(35);

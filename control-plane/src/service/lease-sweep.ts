@@ -7,16 +7,9 @@ import {
   nextLeaseEnd,
   recordLostAgent,
 } from '../db/queries/lost-agents.ts';
-import { removeDeadReplicas } from '../db/queries/replicas.ts';
 import type { Sql } from '../db/sql.ts';
-import {
-  brake,
-  brakeWindowMs,
-  isAttemptLost,
-  leaseEndMs,
-  orphanedLeaseMs,
-  REPLICA_VALID_MS,
-} from '../replica/lease-rules.ts';
+import { brake, brakeWindowMs, isAttemptLost, leaseEndMs } from '../replica/lease-rules.ts';
+import { ReplicaObserver } from '../replica/replica-observer.ts';
 import { runAlone } from '../replica/singleton.ts';
 import { maxDisconnectMs } from './disconnect-policy.ts';
 import { moduleOf, type ResolvedExecution } from './resolved-execution.ts';
@@ -55,6 +48,7 @@ export class LeaseSweep {
   #sweeping: Promise<void> = Promise.resolve();
   #slowMs = Number.NEGATIVE_INFINITY;
   #graceEndMs = 0;
+  readonly #observer = new ReplicaObserver();
   /** Agents whose attempts may all run on for a while, and until when they need not be looked at. */
   readonly #waiting = new Map<string, number>();
   #held: ReadonlySet<string> = new Set();
@@ -90,6 +84,7 @@ export class LeaseSweep {
   async #run(): Promise<void> {
     let waitMs = SWEEP_MS;
     try {
+      await this.#observer.look(this.#options.sql);
       const ran = await runAlone(this.#options.sql, SWEEP_LOCK, async () => {
         waitMs = await this.#sweep();
       });
@@ -103,8 +98,7 @@ export class LeaseSweep {
   /** @returns when to sweep again */
   async #sweep(): Promise<number> {
     const { sql, leaseMs, logger } = this.#options;
-    const terms = { validMs: REPLICA_VALID_MS, leaseMs: orphanedLeaseMs(leaseMs) };
-    for (const name of await removeDeadReplicas(sql, terms)) {
+    for (const name of await this.#observer.removeDead(sql, leaseMs)) {
       logger.warn({ replica: name }, 'a replica has died; its agents are waited for until their leases end');
     }
     const graceMs = this.#graceEndMs - performance.now();

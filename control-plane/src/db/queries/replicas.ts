@@ -31,26 +31,41 @@ export async function removeReplica(sql: Sql, id: string, leaseMs: number): Prom
   });
 }
 
+/** A replica, and when it last wrote that it lives. */
+export interface ReplicaBeat {
+  id: string;
+  name: string;
+  /** Only to be compared. */
+  beat: string;
+}
+
+export async function listReplicas(sql: Sql): Promise<ReplicaBeat[]> {
+  return await sql<ReplicaBeat[]>`SELECT id, name, beat_time::text AS beat FROM replicas`;
+}
+
 /**
- * Removes replicas that have not written for `validMs`, and gives the leases of their agents an end: `leaseMs` after the last
- * time they wrote. Agents that are linked to a replica without a row have theirs `leaseMs` from now.
- * @returns the names of those that were removed
+ * Removes replicas that have not written since they were seen, and gives the leases of their agents an end: `leftMs` from now.
+ * Agents that are linked to a replica without a row have theirs `orphanedMs` from now.
+ * @returns the ids of those that were removed
  */
 export async function removeDeadReplicas(
   sql: Sql,
-  { validMs, leaseMs }: { validMs: number; leaseMs: number },
+  dead: readonly (ReplicaBeat & { leftMs: number })[],
+  orphanedMs: number,
 ): Promise<string[]> {
-  const rows = await sql<{ name: string }[]>`
-    WITH dead AS (
-      DELETE FROM replicas WHERE beat_time < now() - ${validMs}::float8 * interval '1 millisecond'
-      RETURNING id, name, beat_time
+  const rows = await sql<{ id: string }[]>`
+    WITH input AS MATERIALIZED (
+      SELECT * FROM json_to_recordset(${JSON.stringify(dead)}::text::json) AS input(id uuid, beat text, "leftMs" float8)
+    ), removed AS (
+      DELETE FROM replicas USING input WHERE replicas.id = input.id AND replicas.beat_time::text = input.beat
+      RETURNING replicas.id, input."leftMs" AS left_ms
     ), orphans AS (
       UPDATE agents SET replica_id = NULL,
-        lease_end_time = coalesce((SELECT beat_time FROM dead WHERE dead.id = agents.replica_id), now())
-          + ${leaseMs}::float8 * interval '1 millisecond'
+        lease_end_time = now() + interval '1 millisecond'
+          * coalesce((SELECT left_ms FROM removed WHERE removed.id = agents.replica_id), ${orphanedMs}::float8)
       WHERE replica_id IS NOT NULL
-        AND (replica_id IN (SELECT id FROM dead) OR NOT EXISTS (SELECT 1 FROM replicas WHERE id = agents.replica_id))
+        AND (replica_id IN (SELECT id FROM removed) OR NOT EXISTS (SELECT 1 FROM replicas WHERE id = agents.replica_id))
     )
-    SELECT name FROM dead`;
-  return rows.map(({ name }) => name);
+    SELECT id FROM removed`;
+  return rows.map(({ id }) => id);
 }
