@@ -214,6 +214,18 @@ describe('the lease of an agent', { timeout: 60_000 }, () => {
     expect((await side.collect()).result.state).toBe(State.SUCCEEDED);
   });
 
+  test('is renewed while the agent stops, until what runs has ended', async () => {
+    const server = await LinkServer.start();
+    const agent = await startOn(server, tempDir());
+    const side = await server.connection();
+    await side.welcome('agent-1', LEASE_MS);
+    assign(side, 'e1', FOR_TWO_LEASES);
+    await side.next('started');
+    agent.stop();
+    expect((await side.collect()).result.state).toBe(State.SUCCEEDED);
+    expect(await agent.ended).toBeUndefined();
+  });
+
   test('stops what the module does not keep, and is told to the next control plane', async () => {
     const server = await LinkServer.start();
     await startOn(server, tempDir());
