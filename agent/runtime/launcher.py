@@ -16,7 +16,7 @@ import sys
 RUNTIME_DIR = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, RUNTIME_DIR)
 
-import cgroups
+import cgroup_hierarchy
 import preflight
 import spool_recovery
 from agent_link import AgentLink
@@ -109,7 +109,7 @@ def _open_log(options: object, detached: bool) -> int:
 def _build(options: object, log: Logger) -> tuple[Loop, object]:
     """Wires everything. Returns the loop and what stops the launcher (grace in ms)."""
     lock = _lock_spool(options.spool)
-    groups = cgroups.find(log)
+    groups = cgroup_hierarchy.find(log)
     spec, zygote, loop = preflight.choose(
         log,
         RUNTIME_DIR,
@@ -136,7 +136,6 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         "isolation": spec.isolation,
         "python": zygote.python,
         "python_path": spec.python.executable,
-        "cgroup_limits": groups.limits,
     }
 
     def exit_now() -> None:
@@ -157,7 +156,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         lambda: supervisor.on_link_drained(),
         lambda: supervisor.on_link_gone(),
     )
-    supervisor = Supervisor(loop, log, spool, link, tenants, egress, attachments, about, exit_now)
+    supervisor = Supervisor(loop, log, spool, link, tenants, egress, attachments, groups, about, exit_now)
     tenants.callbacks = (supervisor.on_assigned, supervisor.on_worker_ended, supervisor.on_assign_failed)
     supervisor.adopt(attempts)
     spool.commit()
@@ -165,7 +164,7 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
     link.listen(options.socket)
     if options.idle_exit_s:
         _exit_when_idle(loop, log, link, supervisor, options.idle_exit_s)
-    log.info("ready", protocol=PROTOCOL, **about)
+    log.info("ready", protocol=PROTOCOL, cgroup_limits=groups.holding, **about)
     return loop, supervisor.stop
 
 

@@ -8,7 +8,8 @@ import signal
 import socket
 
 import gather
-from cgroups import Cgroups, Slot
+from cgroup_slot import Slot
+from cgroups import Cgroups
 from environment import Bind
 from interpreter import Interpreter
 from sandbox import PROXY_FILES, RUNTIME_FILES, load_files

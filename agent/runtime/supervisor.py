@@ -17,6 +17,7 @@ import start_request
 from agent_link import AgentLink
 from attachments import Attachments
 from attempt import FINISHED, PENDING, RUNNING, Attempt
+from cgroups import Cgroups
 from container_deadlines import ContainerDeadlines
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
@@ -55,11 +56,12 @@ class Supervisor:
         tenants: Tenants,
         egress: Egress,
         attachments: Attachments,
+        cgroups: Cgroups,
         about: dict,
         on_stopped: Callable,
     ) -> None:
         self._loop, self._log, self._spool, self._link, self._tenants = loop, log, spool, link, tenants
-        self._egress, self._attachments = egress, attachments
+        self._egress, self._attachments, self._cgroups = egress, attachments, cgroups
         attachments.tell = self._tell_of_attachment
         self._about = about  # the constant fields of `welcome`
         self._on_stopped = on_stopped
@@ -122,7 +124,8 @@ class Supervisor:
             raise ValueError(f"hello: protocol must be {PROTOCOL}")
         attempts = [attempt.summary() for attempt in self._attempts.values()]
         self._link.greeted = True
-        self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, "attempts": attempts})
+        changing = {"cgroup_limits": self._cgroups.holding, "attempts": attempts}
+        self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, **changing})
         self._attachments.tell_all()
         self._load_report.begin()
         for attempt in list(self._attempts.values()):

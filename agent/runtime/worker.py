@@ -9,7 +9,7 @@ import signal
 
 import frames
 import loop as event_loop
-from cgroups import Slot
+from cgroup_slot import Slot
 
 # The plain function: the one in ``socket`` wraps both ends in objects that would be taken apart at once.
 _socketpair = _socket.socketpair

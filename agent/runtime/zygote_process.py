@@ -11,7 +11,8 @@ import socket
 import struct
 
 import loop as event_loop
-from cgroups import Cgroups, Slot
+from cgroup_slot import Slot
+from cgroups import Cgroups
 from environment import Environment
 from sandbox import bare_command, sandbox_command
 from spawn import Spec, bind_sources, spawn
@@ -61,9 +62,7 @@ class ZygoteProcess:
         self._stderr_tail = b""
         self._cgroups = spec.cgroups if control is None else Cgroups({}, log)  # a container has limits of its own
         # Packages run in the zygote itself, where no call's limits hold.
-        self._slot = self._cgroups.take() if environment else None
-        if self._slot:
-            self._slot.limit(_ZYGOTE_MEMORY_BYTES, 0, _ZYGOTE_PROCESSES)
+        self._slot = self._cgroups.take_limited(_ZYGOTE_MEMORY_BYTES, _ZYGOTE_PROCESSES) if environment else None
         if control is None:
             self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
             self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None

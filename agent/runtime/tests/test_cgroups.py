@@ -11,6 +11,8 @@ import support
 from test_sandbox import descendants
 
 # isort: split
+import cgroup_hierarchy
+import cgroup_slot
 import cgroups
 from log import Logger
 
@@ -27,6 +29,15 @@ def handler(input):
     except BlockingIOError:
         pass
     return {'processes': len(held)}
+"""
+
+SPIN = """
+import time
+def handler(input):
+    used = time.process_time()
+    start = time.monotonic()
+    while time.process_time() - used < 0.2: pass
+    return {'share': 0.2 / (time.monotonic() - start)}
 """
 
 
@@ -75,11 +86,7 @@ class Groups(support.RuntimeTest):
             self.assertSucceeds(self.agent.wait_for(execution), {"processes": 20})
 
     def test_a_busy_loop_gets_its_share_of_a_processor(self) -> None:
-        code = (
-            "import time\ndef handler(input):\n    used = time.process_time()\n    start = time.monotonic()\n"
-            "    while time.process_time() - used < 0.2: pass\n    return {'share': 0.2 / (time.monotonic() - start)}"
-        )
-        self.assertLess(self.agent.run(code, limits={"cpu": 0.2}).result["share"], 0.6)
+        self.assertLess(self.agent.run(SPIN, limits={"cpu": 0.2}).result["share"], 0.6)
 
     def test_a_worker_takes_the_limits_of_its_call(self) -> None:
         for _ in range(3):
@@ -108,6 +115,49 @@ class Groups(support.RuntimeTest):
         result = self.agent.run(code).result
         self.assertFalse(result["mounts"])
         self.assertEqual(result["fds"], ["/dev/null", "pipe", "pipe", "socket"])
+
+
+class Removed(support.RuntimeTest):
+    """Somebody else removes groups without processes, as those who tidy up do."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if not self.agent.welcome["cgroup_limits"]:
+            self.skipTest("this host lets the launcher use no control groups")
+        for execution in [self.agent.start(FORKS, limits={"processes": 5}) for _ in range(10)]:
+            self.agent.wait_for(execution)
+
+    def remove_empty(self) -> list[str]:
+        """What could be removed of the launcher's groups."""
+        gone = []
+        for own in own_groups(self.launcher.pid):
+            for path in [*(os.path.join(own, name) for name in os.listdir(own)), own]:
+                if os.path.isdir(path) and cgroup_slot.remove_group(path):
+                    gone.append(path)
+        return gone
+
+    def test_calls_and_environments_go_on_and_are_limited(self) -> None:
+        for number in range(3):
+            self.assertNotEqual(self.remove_empty(), [])
+            environment = {"key": f"e{number}", "preload": ["json"]}
+            self.agent.send({"type": "warm", "tenant": f"warm{number}"})
+            ended = self.agent.run(FORKS, limits={"processes": 10}, environment=environment)
+            self.assertSucceeds(ended, {"processes": 10})
+            for _ in range(10):
+                self.assertSucceeds(self.agent.run(FORKS, limits={"processes": 10}), {"processes": 10})
+        self.assertEqual(self.launcher.connect().welcome["cgroup_limits"], self.agent.welcome["cgroup_limits"])
+
+    def test_a_parked_worker_gets_its_share_of_a_processor(self) -> None:
+        for _ in range(3):
+            self.remove_empty()
+            self.assertLess(self.agent.run(SPIN, limits={"cpu": 0.2}).result["share"], 0.6)
+
+    def test_a_call_ends_when_its_group_is_gone(self) -> None:
+        dying = "import os\ndef handler(input):\n    os.kill(os.getpid(), 9)"
+        for _ in range(20):
+            execution = self.agent.start(dying)
+            self.remove_empty()
+            self.assertEqual(self.agent.wait_for(execution).outcome, "failed")
 
 
 class Cleaning(unittest.TestCase):
@@ -151,7 +201,7 @@ class Unified(unittest.TestCase):
         for name in ("cgroup.procs", *files):
             with open(os.path.join(path, name), "w") as file:
                 file.write("low 0\noom 2\noom_kill 3\noom_group_kill 1\n" if name == "memory.events" else "")
-        return dict.fromkeys(cgroups._CONTROLLERS, path)
+        return dict.fromkeys(cgroup_slot.CONTROLLERS, path)
 
     def read(self, name: str) -> str:
         with open(os.path.join(self.parent, "1", name)) as file:
@@ -159,7 +209,7 @@ class Unified(unittest.TestCase):
 
     def test_limits(self) -> None:
         names = ("memory.max", "memory.swap.max", "memory.oom.group", "memory.events", "cpu.max", "pids.max")
-        slot = cgroups.Slot(self.group(*names))
+        slot = cgroup_slot.Slot(self.group(*names))
         self.addCleanup(slot.close)
         self.assertEqual(len(slot.joins), 1)
         slot.limit(1 << 30, 0.5, 64)
@@ -169,14 +219,15 @@ class Unified(unittest.TestCase):
 
     def test_no_room_is_made_when_the_group_is_empty(self) -> None:
         self.group()
-        cgroups.make_room(os.path.join(self.parent, "1"))
+        cgroup_hierarchy.make_room(os.path.join(self.parent, "1"))
         self.assertEqual(os.listdir(os.path.join(self.parent, "1")), ["cgroup.procs"])
 
     def test_groups_that_cannot_be_made_are_told_once(self) -> None:
         path = os.path.join(self.parent, "log")
         with open(path, "w") as file:
             groups = cgroups.Cgroups({"memory": os.path.join(self.parent, "missing")}, Logger(file.fileno()))
-            self.assertEqual((groups.take(), groups.take()), (None, None))
+            self.assertEqual((groups.take(), groups.take_limited(1, 1)), (None, None))
+            self.assertEqual((groups.limits, groups.holding), (["memory"], []))
         with open(path) as file:
             self.assertEqual(file.read().count("a control group cannot be made"), 1)
 
