@@ -20,7 +20,8 @@ const DEFAULT_SERVER_URL = 'http://127.0.0.1:8000';
 /** The only reader of the environment. */
 export function readEnvironment(environment: NodeJS.ProcessEnv = process.env): Environment {
   return {
-    serverUrl: environment.HARRIER_SERVER_URL || DEFAULT_SERVER_URL,
+    // Agents may be given several; all of them answer alike.
+    serverUrl: environment.HARRIER_SERVER_URL?.split(',')[0]?.trim() || DEFAULT_SERVER_URL,
     apiKey: environment.HARRIER_API_KEY || undefined,
     dataDirectory: resolve(environment.HARRIER_DATA_DIR || '.harrier'),
     allowUnsandboxed: /^(1|true|yes|on)$/i.test(environment.HARRIER_ALLOW_UNSANDBOXED ?? ''),

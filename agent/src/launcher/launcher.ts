@@ -199,6 +199,7 @@ export class Launcher {
   /** Asks the launcher to stop everything and to end. Resolves when its connection is gone. */
   stop(graceMs: number): Promise<void> {
     if (this.#stopped !== undefined) return this.#stopped.promise;
+    if (this.#waiting !== undefined) return this.#replaced.promise.then(() => this.stop(graceMs));
     if (this.#state !== 'ready') return Promise.resolve();
     this.#stopped = Promise.withResolvers();
     this.#socket?.send({ type: 'stop', grace_ms: graceMs });
