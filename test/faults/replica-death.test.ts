@@ -91,6 +91,32 @@ test('the work of an agent that died runs elsewhere when its lease has ended, wh
   await stack.untilOnline(victim?.options.name ?? '');
 }, 240_000);
 
+test('a replica that stands still is left by its agents, whose work goes on elsewhere; when it is back it is like the others', async () => {
+  const [standing, other] = replicas;
+  const running = await Promise.all(
+    Array.from({ length: 4 }, () => create(standing.clients.executions, ticker({ ...TICKS, lines: 400 }))),
+  );
+  for (const id of running) await untilPrinted(executions, id, 'line 10 ');
+  standing.program.signal('SIGSTOP');
+  front.to([other.port]);
+  await until('the standing replica to be taken for dead', () =>
+    other.program.logs.some(({ msg }) => /^a replica has died/.test(String(msg))),
+  );
+  await stack.untilOnline('agent-1');
+  await stack.untilOnline('agent-2');
+  for (const id of running) {
+    expect(await finished(executions, id)).toMatchObject({ state: State.SUCCEEDED, attempt: 1 });
+    expect((await storedLog(executions, id)).stdout.toString()).toBe(tickerText({ ...TICKS, lines: 400 }));
+  }
+  standing.program.signal('SIGCONT');
+  front.to([standing.port, other.port]);
+  for (const id of running) expect(await finished(standing.clients.executions, id)).toMatchObject({ attempt: 1 });
+  expect(await execute(standing.clients.executions, ticker({ lines: 2 }))).toMatchObject({ state: State.SUCCEEDED });
+  await until('the replica to have heard of it', () =>
+    standing.program.logs.some(({ msg }) => /took this one for dead/.test(String(msg))),
+  );
+}, 240_000);
+
 test('replicas that are restarted one after the other fail no call that is made again when it is told so', async () => {
   let stopped = false;
   let served = 0;
