@@ -31,6 +31,7 @@ import { type BusTarget, ReplicaBus } from './replica/replica-bus.ts';
 import { ReplicaRegistration } from './replica/replica-registration.ts';
 import { runAlone } from './replica/singleton.ts';
 import { Retention } from './retention/retention.ts';
+import { AgentIndex } from './scheduler/agent-index.ts';
 import { QueueCompaction } from './scheduler/queue-compaction.ts';
 import { Scheduler } from './scheduler/scheduler.ts';
 import { AgentRequests } from './service/agent-requests.ts';
@@ -130,7 +131,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   });
   const elsewhere = new FollowedElsewhere({ sql: cold, logger, send: tell });
   const agentsElsewhere = new AgentsElsewhere({ sql: cold, replicaId, alone: () => registration.alone });
-  const registry = new AgentRegistry();
+  const index = new AgentIndex();
+  const registry = new AgentRegistry(index);
   const metrics = createMetrics({
     queueDepths: () => queueDepths(cold),
     agentStates: () => agentStates(registry),
@@ -179,6 +181,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   const scheduler = new Scheduler({
     sql: cold,
     registry,
+    index,
     logger,
     requirementOf: async (waiting) => {
       const { requirement } =

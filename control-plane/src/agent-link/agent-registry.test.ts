@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { AgentRegistry, type LinkedAgent } from './agent-registry.ts';
 
 const AGENT = 'agent';
+const nobody = { set: () => undefined, delete: () => undefined };
 const link = (): LinkedAgent => ({
   id: AGENT,
   name: AGENT,
@@ -37,7 +38,7 @@ function relink(registry: AgentRegistry, stored: Iterable<string>, before?: Link
 
 describe('AgentRegistry', () => {
   test('a link that is opened anew between a reservation and its insert keeps the slot taken, once', () => {
-    const registry = new AgentRegistry();
+    const registry = new AgentRegistry(nobody);
     const first = relink(registry, []);
     registry.reserveSlot(AGENT, 'x');
     const second = relink(registry, [], first);
@@ -50,7 +51,7 @@ describe('AgentRegistry', () => {
   });
 
   test('a reservation that is given back while the agent has no link takes no slot of the next one', () => {
-    const registry = new AgentRegistry();
+    const registry = new AgentRegistry(nobody);
     const first = relink(registry, []);
     registry.reserveSlot(AGENT, 'x');
     registry.remove(first);
@@ -59,7 +60,7 @@ describe('AgentRegistry', () => {
   });
 
   test('what ended elsewhere while the agent was away takes no slot any more', () => {
-    const registry = new AgentRegistry();
+    const registry = new AgentRegistry(nobody);
     const first = relink(registry, ['x', 'y']);
     expect(first.active).toBe(2);
     expect(relink(registry, ['y'], first).active).toBe(1);
@@ -76,7 +77,7 @@ describe('AgentRegistry', () => {
     );
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-        const registry = new AgentRegistry();
+        const registry = new AgentRegistry(nobody);
         let agent = relink(registry, []);
         /** Each execution goes reserved → stored (in the database) → assigned → gone. */
         const live = new Map<string, 'reserved' | 'stored' | 'assigned'>();

@@ -34,13 +34,29 @@ export interface LinkedAgent extends Candidate {
   channel: AgentChannel;
 }
 
+/** Follows the agents that are linked: told at once, so that it is never behind. */
+export interface AgentObserver {
+  /** The agent came, or what placement depends on has changed. */
+  set(agent: LinkedAgent): void;
+  delete(agentId: string): void;
+}
+
 /** The agents that are linked to this replica, and the slots that are taken on them. */
 export class AgentRegistry {
   readonly #agents = new Map<string, LinkedAgent>();
   readonly #slots = new AgentSlots();
+  readonly #observer: AgentObserver;
+
+  constructor(observer: AgentObserver) {
+    this.#observer = observer;
+  }
 
   get(agentId: string): LinkedAgent | undefined {
     return this.#agents.get(agentId);
+  }
+
+  get size(): number {
+    return this.#agents.size;
   }
 
   candidates(): Iterable<LinkedAgent> {
@@ -54,7 +70,9 @@ export class AgentRegistry {
 
   /** Removes an agent if this is still its link. @returns whether it was. */
   remove(agent: LinkedAgent): boolean {
-    return this.#agents.get(agent.id) === agent && this.#agents.delete(agent.id);
+    if (this.#agents.get(agent.id) !== agent) return false;
+    this.#observer.delete(agent.id);
+    return this.#agents.delete(agent.id);
   }
 
   /** Takes a slot for an execution that the database is about to be told of. The agent need not be linked. */
@@ -85,7 +103,18 @@ export class AgentRegistry {
     const agent = this.#agents.get(agentId);
     if (agent === undefined) return;
     agent.drainRequested = drainRequested;
-    agent.draining = drainRequested || agent.stopping;
+    this.#drain(agent);
+  }
+
+  setStopping(agent: LinkedAgent, stopping: boolean): void {
+    agent.stopping = stopping;
+    this.#drain(agent);
+  }
+
+  /** What the agent can prepare has changed. */
+  setEnvironments(agent: LinkedAgent, support: Pick<LinkedAgent, 'environments' | 'unavailableEnvironments'>): void {
+    Object.assign(agent, support);
+    this.#changed(agent);
   }
 
   /** For what nobody waits for. */
@@ -102,6 +131,19 @@ export class AgentRegistry {
 
   #count(agentId: string): void {
     const agent = this.#agents.get(agentId);
-    if (agent !== undefined) agent.active = this.#slots.count(agentId);
+    if (agent === undefined) return;
+    agent.active = this.#slots.count(agentId);
+    this.#changed(agent);
+  }
+
+  #drain(agent: LinkedAgent): void {
+    const draining = agent.drainRequested || agent.stopping;
+    if (agent.draining === draining) return;
+    agent.draining = draining;
+    this.#changed(agent);
+  }
+
+  #changed(agent: LinkedAgent): void {
+    if (this.#agents.get(agent.id) === agent) this.#observer.set(agent);
   }
 }

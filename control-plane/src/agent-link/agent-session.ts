@@ -281,8 +281,7 @@ export class AgentSession {
     }
     agent.load = beat.load ?? agent.load;
     agent.isolation = beat.isolation?.level ?? agent.isolation;
-    agent.stopping = beat.stopping;
-    agent.draining = agent.drainRequested || beat.stopping;
+    this.#options.registry.setStopping(agent, beat.stopping);
     if (beat.environments !== undefined) this.#environmentsChanged(agent, beat.environments);
     if (beat.hardware === undefined) return;
     const changed = agent.hardware === undefined || !sameHardware(agent.hardware, beat.hardware);
@@ -295,8 +294,8 @@ export class AgentSession {
   }
 
   #environmentsChanged(agent: LinkedAgent, support: EnvironmentSupport): void {
-    const { sql, logger, events } = this.#options;
-    Object.assign(agent, supportOf(support));
+    const { sql, logger, events, registry } = this.#options;
+    registry.setEnvironments(agent, supportOf(support));
     const { environments, unavailableEnvironments } = environmentFacts(support);
     recordEnvironments(sql, agent.id, environments, unavailableEnvironments).catch((error: unknown) =>
       logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'environments could not be stored'),

@@ -1,7 +1,7 @@
 import { parseLabelSelector } from '@harrier/shared';
 import { describe, expect, test } from 'vitest';
 import type { Candidate } from '../agent-link/candidate.ts';
-import { canBePlaced, explainWaiting, place, type Requirement } from './place.ts';
+import { canBePlaced, explainWaiting, type Requirement } from './place.ts';
 
 const agent = (name: string, fields: Partial<Candidate> = {}): Candidate => ({
   id: name,
@@ -23,30 +23,10 @@ const asks = (selector = '', fields: Partial<Requirement> = {}): Requirement => 
 });
 
 describe('place', () => {
-  test('takes the least loaded agent', () => {
-    expect(
-      place(asks(), [agent('a', { active: 2 }), agent('b', { active: 3, slots: 8 }), agent('c', { active: 3 })])?.id,
-    ).toBe('b');
-  });
-
-  test.each([
-    ['full', { active: 4 }],
-    ['draining', { draining: true }],
-    ['of another tenant', { tenantId: 'u' }],
-    ['without the environment', { environments: new Set<string>() }],
-    ['without the label', { labels: { zone: 'us' } }],
-  ])('leaves out an agent that is %s', (_, fields) => {
-    const fit = agent('fit', { labels: { zone: 'eu' }, active: 3 });
-    const unfit = agent('unfit', { labels: { zone: 'eu' }, ...fields });
-    expect(place(asks('zone=eu'), [unfit, fit])?.id).toBe('fit');
-    expect(place(asks('zone=eu'), [unfit])).toBeUndefined();
-  });
-
-  test('leaves out an agent that has no room for the environment, and says so', () => {
+  test('an agent that has no room for the environment cannot take it, and it is said', () => {
     const refusals = new Map([['small', 'no room for environments: 1 MiB free of 1024 MiB needed']]);
     const large = agent('large', { active: 4 });
     const agents = [agent('small'), large];
-    expect(place(asks('', { refusals }), agents)).toBeUndefined();
     expect(canBePlaced(asks('', { refusals }), agents)).toBe(true);
     expect(explainWaiting(asks('', { refusals }), agents)).toBe(
       'small: no room for environments: 1 MiB free of 1024 MiB needed; large: all 4 slots are in use',
@@ -66,5 +46,17 @@ describe('place', () => {
       'full: all 4 slots are in use; far: labels do not match "zone=eu"; leaving: draining',
     );
     expect(explainWaiting(asks(), [])).toBe('no agent is linked');
+  });
+
+  test('tells of a fleet how many agents have each reason, in a few words', () => {
+    const fleet = Array.from({ length: 5000 }, (_, n) =>
+      agent(`a${n}`, n % 5 === 0 ? { draining: true } : { active: 4 }),
+    );
+    expect(explainWaiting(asks(), [agent('far', { environments: new Set() }), ...fleet])).toBe(
+      '4000 agents (a1 for one): all 4 slots are in use; 1000 agents (a0 for one): draining; far: has no environment "inline"',
+    );
+    const unlike = fleet.map((_, n) => agent(`a${n}`, { slots: n + 1, active: n + 1 }));
+    const told = explainWaiting(asks(), unlike);
+    expect(told).toMatch(/; a19: all 20 slots are in use; and 4980 more agents$/);
   });
 });

@@ -1,6 +1,9 @@
 import { formatRequirement, type LabelSelector, matchesRequirement } from '@harrier/shared';
 import type { Candidate } from '../agent-link/candidate.ts';
 
+/** Agents, or reasons, that a sentence names at most. */
+const MAX_NAMED = 20;
+
 /** What an execution asks of an agent. */
 export interface Requirement {
   tenantId: string;
@@ -12,37 +15,43 @@ export interface Requirement {
   refusals?: ReadonlyMap<string, string>;
 }
 
-/** The least loaded agent that can take an execution now; undefined when there is none. Ties go to the first. */
-export function place(requirement: Requirement, candidates: Iterable<Candidate>): Candidate | undefined {
-  let best: Candidate | undefined;
-  let bestLoad = Number.POSITIVE_INFINITY;
-  for (const candidate of candidates) {
-    if (candidate.active >= candidate.slots || whyNot(requirement, candidate) !== undefined) continue;
-    const load = candidate.active / candidate.slots;
-    if (load < bestLoad) {
-      best = candidate;
-      bestLoad = load;
-    }
-  }
-  return best;
-}
-
 /** Whether an agent can take an execution, now or when it is not full any more. */
 export function canBePlaced(requirement: Requirement, candidates: Iterable<Candidate>): boolean {
   for (const candidate of candidates) if (whyNot(requirement, candidate) === undefined) return true;
   return false;
 }
 
-/** Why an execution waits: the failing constraint of every agent of its tenant. */
+/**
+ * Why an execution waits: the failing constraint of every agent of its tenant; of a fleet, how many have each constraint, those of
+ * most agents first.
+ */
 export function explainWaiting(requirement: Requirement, candidates: Iterable<Candidate>): string {
-  const own = [...candidates].filter((candidate) => candidate.tenantId === requirement.tenantId);
-  if (own.length === 0) return 'no agent is linked';
-  const reasons = own.map((candidate) => {
+  const reasons: { name: string; reason: string }[] = [];
+  for (const candidate of candidates) {
+    if (candidate.tenantId !== requirement.tenantId) continue;
     const reason =
       whyNot(requirement, candidate) ?? (isFull(candidate) ? fullReason(candidate) : 'about to be assigned');
-    return `${candidate.name}: ${reason}`;
+    reasons.push({ name: candidate.name, reason });
+  }
+  if (reasons.length === 0) return 'no agent is linked';
+  if (reasons.length > MAX_NAMED) return explainFleet(reasons);
+  return reasons.map(({ name, reason }) => `${name}: ${reason}`).join('; ');
+}
+
+function explainFleet(reasons: readonly { name: string; reason: string }[]): string {
+  const byReason = new Map<string, { count: number; name: string }>();
+  for (const { name, reason } of reasons) {
+    const known = byReason.get(reason);
+    if (known === undefined) byReason.set(reason, { count: 1, name });
+    else known.count++;
+  }
+  const most = [...byReason].toSorted(([, a], [, b]) => b.count - a.count).slice(0, MAX_NAMED);
+  const told = most.reduce((sum, [, { count }]) => sum + count, 0);
+  const lines = most.map(([reason, { count, name }]) => {
+    return count === 1 ? `${name}: ${reason}` : `${count} agents (${name} for one): ${reason}`;
   });
-  return reasons.join('; ');
+  if (told < reasons.length) lines.push(`and ${reasons.length - told} more agents`);
+  return lines.join('; ');
 }
 
 function whyNot(requirement: Requirement, candidate: Candidate): string | undefined {

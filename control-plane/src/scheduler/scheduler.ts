@@ -11,7 +11,9 @@ import {
 } from '../db/queries/claim-executions.ts';
 import { nextDueTime } from '../db/queries/queue-state.ts';
 import type { Sql } from '../db/sql.ts';
-import { canBePlaced, explainWaiting, place, type Requirement } from './place.ts';
+import type { AgentIndex } from './agent-index.ts';
+import { Explanations } from './explanations.ts';
+import { canBePlaced, explainWaiting, type Requirement } from './place.ts';
 
 /** Entries looked at in one transaction. */
 const PAGE_ENTRIES = 250;
@@ -20,10 +22,14 @@ const HEAD_PAGES = 4;
 const PAGES_IN_A_PASS = 16;
 /** Finds what another replica queued or a lost wake-up left; wake-ups do the work otherwise. */
 const POLL_MS = 2_000;
+/** Of so many agents, what is said of a waiting execution may be a moment old. */
+const FLEET_AGENTS = 100;
 
 export interface SchedulerOptions {
   sql: Sql;
   registry: AgentRegistry;
+  /** Of the agents in the registry. */
+  index: AgentIndex;
   logger: Logger;
   /** What a waiting execution asks for. */
   requirementOf: (waiting: WaitingExecution) => Promise<Requirement>;
@@ -43,6 +49,7 @@ export class Scheduler {
   #again = false;
   #stopped = false;
   #timer: NodeJS.Timeout | undefined;
+  readonly #explanations = new Explanations();
   #pass: Promise<void> = Promise.resolve();
   /** What the next pass leaves is to be told to the other replicas. Not what they have told: that would never end. */
   #tells = false;
@@ -58,7 +65,7 @@ export class Scheduler {
    */
   reserve(requirement: Requirement, executionId: string): string | undefined {
     if (this.#running || this.#again) return undefined;
-    const candidate = place(requirement, this.#options.registry.candidates());
+    const candidate = this.#options.index.place(requirement);
     if (candidate === undefined) return undefined;
     this.#options.registry.reserveSlot(candidate.id, executionId);
     return candidate.id;
@@ -72,7 +79,9 @@ export class Scheduler {
 
   /** @param elsewhere agents of other replicas */
   explain(requirement: Requirement, elsewhere: Iterable<Candidate> = []): string {
-    return explainWaiting(requirement, [...this.#options.registry.candidates(), ...elsewhere]);
+    const { registry } = this.#options;
+    const explain = () => explainWaiting(requirement, [...registry.candidates(), ...elsewhere]);
+    return registry.size < FLEET_AGENTS ? explain() : this.#explanations.of(requirement, explain);
   }
 
   /** As `explain`, when none of the linked agents can take it, also not later; undefined when one can. */
@@ -90,7 +99,7 @@ export class Scheduler {
   /** Another replica could not place what is in the queue. */
   othersQueued(): void {
     this.#waiting = true;
-    if (this.#hasRoom()) this.wake();
+    if (this.#options.index.hasRoom) this.wake();
   }
 
   /** Room appeared. */
@@ -168,7 +177,7 @@ export class Scheduler {
         this.#turn = undefined;
         return left;
       }
-      if (!this.#hasRoom()) return true;
+      if (!this.#options.index.hasRoom) return true;
       after = { priority: last.priority, id: last.id };
       if (page >= HEAD_PAGES) this.#turn = after;
     }
@@ -176,15 +185,15 @@ export class Scheduler {
   }
 
   async #claimPage(after: QueueCursor | undefined): Promise<{ waiting: WaitingExecution[]; claimed: unknown[] }> {
-    const { sql, registry, logger, onClaimed } = this.#options;
+    const { sql, registry, index, logger, onClaimed } = this.#options;
     const taken: Claim[] = [];
     let page: Awaited<ReturnType<typeof claimExecutions>>;
     try {
       page = await claimExecutions(sql, { assigned: State.ASSIGNED, limit: PAGE_ENTRIES, after }, async (waiting) => {
         for (const entry of waiting) {
-          if (!this.#hasRoom()) break;
+          if (!index.hasRoom) break;
           const requirement = await this.#requirementOf(entry);
-          const candidate = requirement === undefined ? undefined : place(requirement, registry.candidates());
+          const candidate = requirement === undefined ? undefined : index.place(requirement);
           if (candidate === undefined) continue;
           registry.reserveSlot(candidate.id, entry.id);
           taken.push({ id: entry.id, agentId: candidate.id });
@@ -224,13 +233,6 @@ export class Scheduler {
       this.#options.logger.error({ err: error, executionId: entry.id }, 'a queued execution cannot be read');
       return undefined;
     }
-  }
-
-  #hasRoom(): boolean {
-    for (const candidate of this.#options.registry.candidates()) {
-      if (!candidate.draining && candidate.active < candidate.slots) return true;
-    }
-    return false;
   }
 }
 

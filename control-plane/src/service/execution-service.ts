@@ -281,9 +281,7 @@ export class ExecutionService {
   }
 
   /** What a stored row asks for: for claims and for attempts that an agent brings back. */
-  async resolveRow(
-    row: Omit<ActiveRow, 'state' | 'assign_time' | 'cancel_reason' | 'age_ms'>,
-  ): Promise<ResolvedExecution> {
+  async resolveRow(row: Omit<ActiveRow, 'state' | 'assign_time' | 'cancel_reason'>): Promise<ResolvedExecution> {
     const { modules } = this.#options;
     return resolveExecution({
       id: row.id,

@@ -16,7 +16,7 @@ import type { LinkedAgent } from '../agent-link/agent-registry.ts';
 import type { LinkedAnswer } from '../agent-link/agent-session.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { type NewLogChunk, storedLogBytes } from '../db/queries/log-chunks.ts';
-import { type ActiveRow, listActiveOfAgent } from '../db/queries/read-executions.ts';
+import { type ActiveRow, listActiveOfAgent, listActiveOfReplica } from '../db/queries/read-executions.ts';
 import type { Requirement } from '../scheduler/place.ts';
 import { AttemptEndings, type AttemptEndingsOptions } from './attempt-endings.ts';
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
@@ -220,18 +220,19 @@ export class ExecutionTracker {
 
   /** Puts back what the database gives to an agent that is linked here, but that was never told: a failure came in between. */
   async sweepUnfollowed(): Promise<void> {
-    for (const agent of [...this.#options.registry.candidates()]) {
-      for (const row of await listActiveOfAgent(this.#options.sql, agent.id)) {
-        if (this.#tracked.has(row.id) || row.age_ms < UNFOLLOWED_AFTER_MS) continue;
-        this.#options.logger.warn(
-          { executionId: row.id, agentId: agent.id },
-          'an attempt was not followed; putting it back',
-        );
-        await this.#endings.requeue(
-          await this.#adopt(row, agent.id),
-          Code.SUBMIT_FAILED,
-          'the assignment was not sent',
-        );
+    const { sql, registry, replicaId, logger } = this.#options;
+    const unfollowed = new Map<string, Set<string>>();
+    for (const { id, agent_id: agentId } of await listActiveOfReplica(sql, replicaId, UNFOLLOWED_AFTER_MS)) {
+      if (this.#tracked.has(id)) continue;
+      unfollowed.set(agentId, (unfollowed.get(agentId) ?? new Set()).add(id));
+    }
+    for (const [agentId, ids] of unfollowed) {
+      for (const row of await listActiveOfAgent(sql, agentId)) {
+        // It may have been linked, moved or ended since.
+        if (!ids.has(row.id) || this.#tracked.has(row.id) || registry.get(agentId) === undefined) continue;
+        logger.warn({ executionId: row.id, agentId }, 'an attempt was not followed; putting it back');
+        const tracked = await this.#adopt(row, agentId);
+        await this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment was not sent');
       }
     }
   }

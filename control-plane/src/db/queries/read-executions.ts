@@ -123,14 +123,23 @@ export interface ActiveRow {
   queue_time: Date;
   assign_time: Date | null;
   cancel_reason: string | null;
-  /** Since it was assigned, by the clock of the database. */
-  age_ms: number;
 }
 
 export async function listActiveOfAgent(sql: Sql, agentId: string): Promise<ActiveRow[]> {
   return await sql<ActiveRow[]>`
     SELECT id, tenant_id, state, attempt, failures, module_id, module, version, task_class, labels, priority, request,
-      input_json, json_text, create_time, queue_time, assign_time, cancel_reason,
-      coalesce(extract(epoch FROM now() - assign_time)::float8 * 1000, 0) AS age_ms
+      input_json, json_text, create_time, queue_time, assign_time, cancel_reason
     FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL`;
+}
+
+/** Attempts of the agents that are linked to a replica which were assigned before `minAgeMs`. */
+export async function listActiveOfReplica(
+  sql: Sql,
+  replicaId: string,
+  minAgeMs: number,
+): Promise<{ id: string; agent_id: string }[]> {
+  return await sql<{ id: string; agent_id: string }[]>`
+    SELECT e.id, e.agent_id FROM executions AS e JOIN agents ON agents.id = e.agent_id
+    WHERE agents.replica_id = ${replicaId} AND e.agent_id IS NOT NULL AND e.end_time IS NULL
+      AND e.assign_time < now() - ${minAgeMs}::float8 * interval '1 millisecond'`;
 }

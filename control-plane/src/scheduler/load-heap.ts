@@ -1,0 +1,84 @@
+import type { Candidate } from '../agent-link/candidate.ts';
+
+/** An agent, and what orders it among others. */
+export interface LoadEntry {
+  agent: Candidate;
+  /** Share of its slots that is in use. */
+  load: number;
+  /** Greater than that of those that came before it: ties go to the first. */
+  sequence: number;
+  /** Where it stands in its heap; -1 while it is in none. */
+  position: number;
+}
+
+/** Whether `a` is to be taken rather than `b`. */
+export function isLessLoaded(a: LoadEntry, b: LoadEntry): boolean {
+  return a.load === b.load ? a.sequence < b.sequence : a.load < b.load;
+}
+
+/** A binary heap of agents by load, in which each knows its position, so that a change costs the logarithm of their number. */
+export class LoadHeap {
+  readonly #entries: LoadEntry[] = [];
+
+  get size(): number {
+    return this.#entries.length;
+  }
+
+  /** The least loaded of those that are not left out. */
+  first(isLeftOut?: (entry: LoadEntry) => boolean): LoadEntry | undefined {
+    if (isLeftOut === undefined) return this.#entries[0];
+    let best: LoadEntry | undefined;
+    for (const entry of this.#entries) {
+      if ((best === undefined || isLessLoaded(entry, best)) && !isLeftOut(entry)) best = entry;
+    }
+    return best;
+  }
+
+  /** Adds an entry, or moves one whose load has changed to its place. */
+  put(entry: LoadEntry): void {
+    if (entry.position < 0) entry.position = this.#entries.push(entry) - 1;
+    this.#rise(entry);
+    this.#sink(entry);
+  }
+
+  /** Safe to call for an entry that is not there. */
+  remove(entry: LoadEntry): void {
+    const { position } = entry;
+    if (position < 0) return;
+    const last = this.#entries.pop();
+    entry.position = -1;
+    if (last === undefined || last === entry) return;
+    this.#set(last, position);
+    this.#rise(last);
+    this.#sink(last);
+  }
+
+  #rise(entry: LoadEntry): void {
+    while (entry.position > 0) {
+      const parent = this.#entries[(entry.position - 1) >> 1];
+      if (parent === undefined || !isLessLoaded(entry, parent)) return;
+      this.#swap(parent, entry);
+    }
+  }
+
+  #sink(entry: LoadEntry): void {
+    while (true) {
+      const left = this.#entries[entry.position * 2 + 1];
+      const right = this.#entries[entry.position * 2 + 2];
+      const child = left !== undefined && right !== undefined && isLessLoaded(right, left) ? right : left;
+      if (child === undefined || !isLessLoaded(child, entry)) return;
+      this.#swap(entry, child);
+    }
+  }
+
+  #swap(parent: LoadEntry, child: LoadEntry): void {
+    const { position } = parent;
+    this.#set(parent, child.position);
+    this.#set(child, position);
+  }
+
+  #set(entry: LoadEntry, position: number): void {
+    entry.position = position;
+    this.#entries[position] = entry;
+  }
+}
