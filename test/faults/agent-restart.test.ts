@@ -79,6 +79,24 @@ test('an attempt whose launcher is killed is lost, and tried again because that 
   expect(tickerText(TICKS).startsWith(first.stdout.toString())).toBe(true);
 });
 
+test('an agent that ends together with its launcher, as with its host: what ran is lost at once, with the log that was kept', async () => {
+  const id = await create(executions, { ...ticker(TICKS), retryPolicy: { maxAttempts: 1 } });
+  await untilPrinted(executions, id, 'line 10 ');
+  const launcher = agent.launcherPid ?? 0;
+  await agent.stop('SIGKILL');
+  process.kill(launcher, 'SIGKILL');
+  await until('the launcher to end', () => agent.launcherPid === undefined);
+  agent.startAgain();
+  expect(await finished(executions, id)).toMatchObject({
+    state: State.FAILED,
+    attempt: 1,
+    error: { code: Code.AGENT_LOST },
+  });
+  const { stdout } = await storedLog(executions, id);
+  expect(stdout.toString()).toContain('line 10 ');
+  expect(tickerText(TICKS).startsWith(stdout.toString())).toBe(true);
+});
+
 test('an execution that must not be tried again ends as lost with its agent', async () => {
   const id = await create(executions, { ...ticker(TICKS), retryPolicy: { maxAttempts: 1 } });
   await untilPrinted(executions, id, 'line 5 ');
