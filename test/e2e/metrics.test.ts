@@ -19,6 +19,8 @@ beforeAll(async () => {
   await execute(stack.executions, code('def handler(input):\n    return {}\n'));
   await execute(stack.executions, code('def handler(input):\n    raise ValueError()\n'));
   await execute(stack.executions, command('true'));
+  const value = { source: 'export const handler = () => ({});', language: 'nodejs' };
+  await execute(stack.executions, { target: { case: 'code', value } });
   await stack.clients.rest('GET', '/executions/x');
 });
 
@@ -50,7 +52,7 @@ test.each([
 
 test('the metrics count what was done, by names that do not change, without ids', async () => {
   const { text } = await http(stack.controlPlane.metricsUrl);
-  expect(text).toMatch(/^harrier_executions_total\{[^}]*state="SUCCEEDED"[^}]*\} 2$/im);
+  expect(text).toMatch(/^harrier_executions_total\{[^}]*state="SUCCEEDED"[^}]*\} 3$/im);
   expect(text).toMatch(/^harrier_executions_total\{[^}]*state="FAILED"[^}]*\} 1$/im);
   expect(text).toMatch(/^harrier_agents\{[^}]*\} 1$/m);
   for (const name of ['harrier_queue_depth', 'harrier_queue_wait_seconds', 'harrier_rpc_duration_seconds']) {
@@ -65,6 +67,8 @@ test('the metrics count what was done, by names that do not change, without ids'
   ]) {
     expect(ofAgent).toContain(`# TYPE ${name} `);
   }
+  expect(ofAgent).toMatch(/^harrier_agent_executions_total\{[^}]*environment="inline",outcome="succeeded"\} 2$/m);
+  expect(ofAgent).toMatch(/^harrier_agent_executions_total\{[^}]*environment="nodejs",outcome="succeeded"\} 1$/m);
   expect(ofAgent).toMatch(/^harrier_agent_link_connected 1$/m);
   expect(text + ofAgent).not.toMatch(/[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}/);
 });
@@ -110,6 +114,6 @@ test('a real Prometheus scrapes agent and control plane, and answers a query', a
     },
     { seen: () => [up, prometheus?.stderr.slice(-500)] },
   );
-  expect(await query('sum by (job) (harrier_agent_executions_total)')).toEqual({ agent: '3' });
-  expect(await query('sum by (job) (harrier_executions_total)')).toEqual({ 'control-plane': '3' });
+  expect(await query('sum by (job) (harrier_agent_executions_total)')).toEqual({ agent: '4' });
+  expect(await query('sum by (job) (harrier_executions_total)')).toEqual({ 'control-plane': '4' });
 });

@@ -9,7 +9,7 @@ import type {
   Welcome,
 } from '@harrier/shared/gen/link';
 import type { EnvironmentProvider, EnvironmentRequest, PreparedEnvironment } from '../environment/environment.ts';
-import type { EnvironmentRegistry } from '../environment/environment-registry.ts';
+import { type EnvironmentRegistry, providerKind } from '../environment/environment-registry.ts';
 import {
   type AttemptEnd,
   type AttemptKeeper,
@@ -473,8 +473,8 @@ export class AttemptTable implements PreparationsEvents {
   }
 
   #observePrepared(environment: string, cache: 'hit' | 'miss', sinceMs = this.#nowMs()): void {
-    // The launcher's own interpreter needs no preparation.
-    if (environment === 'inline') return;
+    // What needs no preparation.
+    if (environment === 'inline' || environment === 'nodejs') return;
     this.#options.onEnvironmentPrepared({ environment, cache, prepareMs: this.#nowMs() - sinceMs });
   }
 
@@ -487,8 +487,8 @@ export class AttemptTable implements PreparationsEvents {
 const MAX_LOCKS_TOLD = 10_000;
 const NO_PRELUDE = new Uint8Array(0);
 
-function environmentKind({ environment }: Assignment): string {
-  return environment?.kind.case ?? 'inline';
+function environmentKind(assignment: Assignment): string {
+  return providerKind(requestOfAssignment(assignment));
 }
 
 function tryElsewhere(message: string): StartRefusal {
