@@ -66,6 +66,17 @@ describe('harrier up', () => {
     );
   });
 
+  test('runs a file in the language of its ending, or in the one that is named', async () => {
+    const script = join(directory('scripts'), 'double.mjs');
+    writeFileSync(script, 'export const handler = ({ n }) => ({ doubled: 2 * n });');
+    expect(await harrier('exec', script, '-i', '{"n": 4}')).toMatchObject({ code: 0, stdout: '{"doubled":8}\n' });
+    const misnamed = join(directory('scripts'), 'answer.go');
+    writeFileSync(misnamed, 'def handler(input): return {"answer": 42}');
+    expect((await harrier('exec', misnamed)).stderr).toContain('code.language');
+    const named = await harrier('exec', '--language', 'python', misnamed);
+    expect(named).toMatchObject({ code: 0, stdout: '{"answer":42}\n' });
+  });
+
   test('shows output as it comes, and again from the log, byte for byte', async () => {
     const code =
       'import sys\ndef handler(input):\n    sys.stdout.buffer.write(b"\\xff\\x00out\\n"); print("err", file=sys.stderr); return {}';
