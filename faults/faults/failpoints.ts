@@ -2,8 +2,8 @@ import { AGENT_FAILPOINTS, CONTROL_PLANE_FAILPOINTS } from '@harrier/shared';
 import { anAgent, aReplica, type Fault, type FaultContext, HARMLESS } from './fault.ts';
 
 /** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
-const REACHED_MS = 8_000;
-const MOST_PASSES = 4;
+const REACHED_MS = 10_000;
+const MOST_PASSES = 3;
 
 /** A replica ends on one side or the other of a commit. */
 export const failpointOfReplica: Fault = {
