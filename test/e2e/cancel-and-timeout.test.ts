@@ -69,7 +69,7 @@ test('an execution that waits for a slot is cancelled without touching the one t
 
 test('a running handler gets the chance to clean up', async () => {
   const id = await create(executions, sleeper());
-  await untilPrinted(executions, id, 'running');
+  await untilPrinted(executions, id, 'running\n');
   const answer = await stack.clients.rest('POST', `/executions/${id}/cancel`, { reason: 'enough' });
   expect(answer.json).toMatchObject({ id });
   const execution = await finished(executions, id);

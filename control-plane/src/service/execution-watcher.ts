@@ -76,7 +76,9 @@ export class ExecutionWatcher {
     let followed: TrackedExecution | undefined;
     while (true) {
       signal.throwIfAborted();
-      const tracked = this.#tracker.get(id);
+      // One that is not followed any more may have steps that were not shown.
+      const rest = followed !== undefined && step < followed.history.length ? followed : undefined;
+      const tracked = this.#tracker.get(id) ?? rest;
       if (tracked !== undefined && tracked.resolved.tenantId === tenantId && tracked.history.length > 0) {
         // After a time at another replica it is followed anew, with a history that begins there.
         if (tracked !== followed) step = shown === undefined ? tracked.history.length - 1 : 0;
@@ -89,7 +91,9 @@ export class ExecutionWatcher {
         // The reason for which it waits may have changed alone.
         if (isWaiting) step = Math.min(step, tracked.history.length - 1);
         for (; step < tracked.history.length; step++) {
-          const told = await this.#stateEvent(tracked, tracked.history[step] ?? tracked.current);
+          const change = tracked.history[step] ?? tracked.current;
+          yield* this.#logsBefore(options, cursor, change);
+          const told = await this.#stateEvent(tracked, change);
           if (!isFinal(told.change.state) && !isSameEvent(told, shown)) yield told;
           shown = told;
         }
@@ -152,6 +156,7 @@ export class ExecutionWatcher {
           const isWaiting = change === now && change.state === State.PENDING;
           const waitingReason = isWaiting ? await this.#options.waitingReason(tenantId, row) : '';
           const event: StateEvent = { kind: 'state', change, waitingReason };
+          yield* this.#logsBefore(options, cursor, change);
           if (!isSameEvent(event, shown)) yield event;
           shown = event;
         }
@@ -306,6 +311,12 @@ export class ExecutionWatcher {
         if (cursor[key] === before) break;
       }
     }
+  }
+
+  /** What was written before a step: a reader who lags behind several attempts sees each with its output. */
+  async *#logsBefore(options: WatchOptions, cursor: LogPosition, { attempt }: StateChange): AsyncGenerator<LogEvent> {
+    if (cursor.attempt === 0) cursor.attempt = attempt;
+    yield* this.#earlierAttempts(options, cursor, attempt);
   }
 
   /** The rest of attempts that were followed by another one; moves the cursor to the beginning of `attempt`. */
