@@ -22,6 +22,7 @@ import { AttemptEndings, type AttemptEndingsOptions } from './attempt-endings.ts
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
 import { outcomeOfResult, outcomeWithoutResult } from './attempt-outcome.ts';
 import { durationOf } from './duration.ts';
+import { reconcileAttempts } from './reconcile-rules.ts';
 import { assignmentMessage, type ResolvedExecution } from './resolved-execution.ts';
 import { StateWriter } from './state-writer.ts';
 import { type ExecutionTimes, TrackedExecution } from './tracked-execution.ts';
@@ -185,18 +186,16 @@ export class ExecutionTracker {
       for (const tracked of cancelled) this.#sendCancel(tracked);
     };
     const answer: LinkedAnswer = { resume: [], drop: [], afterWelcome };
-    const rows = new Map<string, ActiveRow>();
-    this.#options.registry.forgetHeldSlots(agent.id);
-    for (const row of await listActiveOfAgent(this.#options.sql, agent.id)) rows.set(`${row.id} ${row.attempt}`, row);
-    for (const { ref } of hello.held) {
+    const refs = hello.held.map(({ ref }) => {
       if (ref === undefined) throw new LinkProtocolError('a held attempt has no name');
-      const key = `${ref.executionId} ${ref.attempt}`;
-      const row = rows.get(key);
-      rows.delete(key);
-      if (row === undefined) {
-        answer.drop.push({ executionId: ref.executionId, attempt: ref.attempt });
-        continue;
-      }
+      return ref;
+    });
+    const sameProcess = previousInstanceId !== '' && previousInstanceId === hello.instanceId;
+    this.#options.registry.forgetHeldSlots(agent.id);
+    const active = await listActiveOfAgent(this.#options.sql, agent.id);
+    const { resume, again, lost, drop } = reconcileAttempts(active, refs, sameProcess);
+    answer.drop.push(...drop);
+    for (const row of resume) {
       const tracked = await this.#adopt(row, agent.id);
       // One whose result is being stored has given its slot back already.
       if (!tracked.ending) this.#options.registry.holdSlot(agent.id, row.id);
@@ -208,12 +207,13 @@ export class ExecutionTracker {
       });
       if (tracked.cancelReason !== undefined) cancelled.push(tracked);
     }
-    const sameProcess = previousInstanceId !== '' && previousInstanceId === hello.instanceId;
-    for (const row of rows.values()) {
+    for (const row of again) {
       const tracked = await this.#adopt(row, agent.id);
-      if (sameProcess)
-        this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
-      else this.#watch(this.#endings.lose(tracked, `agent ${agent.name} was started anew without this attempt`));
+      this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
+    }
+    for (const row of lost) {
+      const tracked = await this.#adopt(row, agent.id);
+      this.#watch(this.#endings.lose(tracked, `agent ${agent.name} was started anew without this attempt`));
     }
     return answer;
   }

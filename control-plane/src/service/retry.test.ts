@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { RetryPolicySchema } from '@harrier/shared/gen/module';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { retryDelayMs } from './retry.ts';
 
@@ -38,5 +39,46 @@ describe('retryDelayMs', () => {
       2000, 6000, 18000, 30000,
     ]);
     expect(retryDelayMs(given, Code.INTERNAL, 1, () => 1)).toBe(1000);
+  });
+
+  test('whatever the policy, waits are within it, tries end, and who is retried does not depend on when', () => {
+    const codes = fc.constantFrom(...Object.values(Code).filter((code) => typeof code === 'number'));
+    const given = fc.record({
+      maxAttempts: fc.integer({ min: 0, max: 20 }),
+      initialMs: fc.integer({ min: 1, max: 5_000 }),
+      maxMs: fc.integer({ min: 1, max: 60_000 }),
+      multiplier: fc.double({ min: 1, max: 10, noNaN: true }),
+      jitterRatio: fc.double({ min: 0, max: 1, noNaN: true }),
+      retried: fc.uniqueArray(codes),
+      code: codes,
+      random: fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true }),
+    });
+    fc.assert(
+      fc.property(given, ({ maxAttempts, initialMs, maxMs, multiplier, jitterRatio, retried, code, random }) => {
+        const duration = (ms: number) => ({ seconds: BigInt(Math.floor(ms / 1000)), nanos: (ms % 1000) * 1_000_000 });
+        const chosen = policy({
+          maxAttempts,
+          initialBackoff: duration(initialMs),
+          maxBackoff: duration(maxMs),
+          backoffMultiplier: multiplier,
+          jitterRatio,
+          codes: retried,
+        });
+        const tries = maxAttempts || 3;
+        const waits = Array.from({ length: tries }, (_, i) => retryDelayMs(chosen, code, i + 1, () => random));
+        expect(waits.at(-1)).toBeUndefined();
+        const before = waits.slice(0, -1);
+        expect(new Set(before.map((wait) => wait === undefined)).size).toBeLessThanOrEqual(1);
+        for (const wait of before) {
+          if (wait === undefined) continue;
+          expect(wait).toBeGreaterThanOrEqual(0);
+          expect(wait).toBeLessThanOrEqual(maxMs);
+        }
+        const never: readonly Code[] = [Code.CANCELLED, Code.POLICY_DENIED, Code.INPUT_INVALID, Code.NO_ELIGIBLE_AGENT];
+        if (never.includes(code)) {
+          expect(before.every((wait) => wait === undefined)).toBe(true);
+        }
+      }),
+    );
   });
 });
