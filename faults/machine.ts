@@ -24,10 +24,12 @@ export interface MachineOptions {
   docker: boolean;
   /** Tells a person how it goes, a line at a time. */
   say: (text: string) => void;
+  /** Ends it after the round that goes on. */
+  signal: AbortSignal;
 }
 
 /** Runs all rounds in one world. @returns what was found, and what stayed when all was stopped */
-export async function runMachine({ rounds, docker, say }: MachineOptions): Promise<{
+export async function runMachine({ rounds, docker, say, signal }: MachineOptions): Promise<{
   verdicts: Verdict[];
   left: string[];
 }> {
@@ -35,6 +37,7 @@ export async function runMachine({ rounds, docker, say }: MachineOptions): Promi
   const verdicts: Verdict[] = [];
   try {
     for (const round of rounds) {
+      if (signal.aborted) break;
       const startMs = performance.now();
       const told: string[] = [];
       const verdict = await runRound(world, round, (text) => told.push(text));

@@ -24,7 +24,10 @@ async function main(): Promise<number> {
   const kinds: Kind[] = ['inline', 'command', 'venv', ...(docker ? (['docker', 'container'] as const) : [])];
   const rounds = makePlan({ seed, executions, faults, kinds });
   say(`seed ${seed}: ${executions} executions in ${rounds.length} rounds, of ${kinds.join(', ')}`);
-  const { verdicts, left } = await runMachine({ rounds, docker, say });
+  // Not SIGINT: a terminal sends that to the replicas and agents as well.
+  const stopping = new AbortController();
+  process.once('SIGTERM', () => stopping.abort());
+  const { verdicts, left } = await runMachine({ rounds, docker, say, signal: stopping.signal });
   removeWorkspace();
   for (const text of left) say(`stayed when all was stopped: ${text}`);
   const summaries = summarize(verdicts);

@@ -36,8 +36,9 @@ for (const round of plan(FAULTS, FAULTS.length * EXECUTIONS_OF_A_FAULT, SEED)) {
 
 test('what is planted into a real world is found: a loss, a second acceptance, bytes of a log, a process', async () => {
   const { sql } = world;
-  const [round] = plan(['planted'], 15, SEED + 1);
-  if (round === undefined) throw new Error('the plan is empty');
+  const [planned] = plan(['planted'], 15, SEED + 1);
+  if (planned === undefined) throw new Error('the plan is empty');
+  const round = { ...planned, executions: planned.executions.map((one) => ({ ...one, runMs: one.runMs % 500 })) };
   // Nobody follows these: a follower would be told that there is none any more.
   const keys = round.executions.filter(({ way, lines }) => way === 'create' && lines > 0).map(({ key }) => key);
   let orphan = 0;
