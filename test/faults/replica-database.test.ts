@@ -1,6 +1,6 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
-import { afterAll, expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { ControlPlane } from '../support/control-plane.ts';
 import { create, execute, finished, get, storedLog, untilPrinted } from '../support/executions.ts';
 import { ExternalPostgres } from '../support/postgres.ts';
@@ -49,7 +49,7 @@ test('PostgreSQL restarts under two replicas with calls in flight: nothing is lo
     ControlPlane,
   ];
   const stack = new Stack(atAgent);
-  afterAll(async () => {
+  onTestFinished(async () => {
     await other.stop();
     await stack.stop();
     await postgres.stop();
@@ -82,7 +82,7 @@ test('PostgreSQL restarts under two replicas with calls in flight: nothing is lo
 
 test('the embedded PostgreSQL that is killed is started again, and what was accepted goes on', async () => {
   const stack = new Stack(await ControlPlane.start());
-  afterAll(() => stack.stop());
+  onTestFinished(() => stack.stop());
   await stack.addAgent();
   const before = await execute(stack.executions, quick);
   const id = await create(stack.executions, ticker(TICKS));
