@@ -3,6 +3,8 @@ import { anAgent, type Fault, type FaultContext, HARMLESS, lasting } from './fau
 
 const BOTH: readonly Direction[] = ['to agent', 'to replica'];
 const LASTING_MS = 4_000;
+/** A frame that nothing follows comes in its place after all. */
+const WITHHELD_MS = 200;
 
 /** Treats the frames of one agent's link for a while. @param treat makes a treatment for each direction */
 async function treat(context: FaultContext, make: () => FrameFault): Promise<string[]> {
@@ -40,15 +42,19 @@ export const framesReordered: Fault = {
   ...HARMLESS,
   run: (context) =>
     treat(context, () => {
-      let kept: Buffer | undefined;
+      let release: (() => void) | undefined;
       return (frame, forward) => {
-        if (kept === undefined && context.random.chance(0.2)) {
-          kept = frame;
+        if (release === undefined && context.random.chance(0.2)) {
+          const timer = setTimeout(() => release?.(), WITHHELD_MS);
+          release = () => {
+            clearTimeout(timer);
+            release = undefined;
+            forward(frame);
+          };
           return;
         }
         forward(frame);
-        if (kept !== undefined) forward(kept);
-        kept = undefined;
+        release?.();
       };
     }),
 };

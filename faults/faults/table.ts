@@ -15,6 +15,7 @@ import { launcherKill } from './launcher-kill.ts';
 import { partitionFlapping, partitionLong, partitionOneWay, partitionShort } from './partition.ts';
 import { postgresKill } from './postgres-kill.ts';
 import { replicaKill } from './replica-kill.ts';
+import { replicaPause } from './replica-pause.ts';
 import { rollingRestart } from './rolling-restart.ts';
 import { zygoteKill } from './zygote-kill.ts';
 
@@ -44,6 +45,7 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   'partition-short': partitionShort,
   'postgres-kill': postgresKill,
   'replica-kill': replicaKill,
+  'replica-pause': replicaPause,
   'rolling-restart': rollingRestart,
   'zygote-kill': zygoteKill,
 };
