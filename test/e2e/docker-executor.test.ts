@@ -78,6 +78,29 @@ describe('a container that follows the protocol', () => {
     expect(end.result).toBe('');
   });
 
+  test('tells what all of it has used', async () => {
+    const agent = await DockerAgent.start();
+    const child =
+      'import time; x = bytes(1) * 60_000_000; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass';
+    const end = await agent.run(
+      'e1',
+      pythonProgram(
+        `import subprocess, sys; subprocess.run([sys.executable, "-c", ${JSON.stringify(child)}]); ${ANSWER}{}}))`,
+      ),
+    );
+    expect(end).toMatchObject({ outcome: 'succeeded', code: '' });
+    expect(end.cpuMs).toBeGreaterThan(250);
+    expect(end.maxRssBytes).toBeGreaterThan(60_000_000);
+    expect(end.maxRssBytes).toBeLessThanOrEqual(Number(LIMITS.memoryBytes));
+  });
+
+  test('is out of memory when a process that it has started was', async () => {
+    const agent = await DockerAgent.start();
+    const script =
+      'import subprocess, sys; subprocess.run([sys.executable, "-c", "x = bytes(1) * 500_000_000; open(0)"]); sys.exit(3)';
+    expect(await agent.run('e1', pythonProgram(script))).toMatchObject({ code: 'OUT_OF_MEMORY', exitCode: 3 });
+  });
+
   test('has a bound for its output, and one for its log, whose end says so', async () => {
     const agent = await DockerAgent.start();
     const limits = { ...LIMITS, outputBytes: 1000n, stderrBytes: 100n };
@@ -265,6 +288,7 @@ print(json.dumps({"ok": True, "output": {"n": n}}))`;
     docker('exec', containers(second)[0] ?? '', 'touch', '/tmp/go');
     const end = await second.end('e1');
     const { n } = JSON.parse(end.result);
+    expect(end.cpuMs).toBeGreaterThan(0);
     expect(end.stderr.toString()).toBe(`up\n${Array.from({ length: n }, (_, i) => `${i + 1}\n`).join('')}`);
     for (const executionId of ['e1', 'e2']) second.executor.forget({ executionId, attempt: 1 });
     await until('the containers to be removed', () => containers(second).length === 0);

@@ -68,7 +68,7 @@ const PROFILES = {
  */
 export function containerOptions(spec: ContainerSpec, engine: EngineTraits): CreateOptions {
   const { limits } = spec;
-  const memoryBytes = Math.max(MIN_MEMORY_BYTES, limits.memoryBytes);
+  const memoryBytes = memoryBound(limits.memoryBytes);
   return {
     Image: spec.imageId,
     ...(spec.command.length === 0 ? {} : { Cmd: [...spec.command] }),
@@ -116,6 +116,11 @@ export function containerOptions(spec: ContainerSpec, engine: EngineTraits): Cre
       AutoRemove: false,
     },
   };
+}
+
+/** The memory that a container has when that much is asked for. */
+export function memoryBound(memoryBytes: number): number {
+  return Math.max(MIN_MEMORY_BYTES, memoryBytes);
 }
 
 function securityOptions(kind: keyof typeof PROFILES, { appArmor }: EngineTraits): string[] {

@@ -1,4 +1,5 @@
 import type Docker from 'dockerode';
+import type { ContainerUsage } from './container-groups.ts';
 import { type DockerEngine, engineStatus } from './engine.ts';
 import { type OutputStream, StreamFrames } from './stream-frames.ts';
 import { whileUp } from './while-up.ts';
@@ -41,10 +42,16 @@ const LOG_ENTRY_BYTES = 64;
 export class ContainerRun {
   readonly name: string;
   readonly #engine: DockerEngine;
+  #id: string | undefined;
 
   constructor(engine: DockerEngine, name: string) {
     this.#engine = engine;
     this.name = name;
+  }
+
+  /** What the engine calls it; undefined until it was created or asked for. */
+  get id(): string | undefined {
+    return this.#id;
   }
 
   /**
@@ -87,7 +94,9 @@ export class ContainerRun {
   async #create(options: Docker.ContainerCreateOptions, signal: AbortSignal): Promise<Docker.Container> {
     const created = this.#engine.docker.createContainer({ ...options, name: this.name });
     try {
-      return await this.#whileUp(created, signal);
+      const container = await this.#whileUp(created, signal);
+      this.#id = container.id;
+      return container;
     } catch (error) {
       // Whoever was told so removes the container before the engine has made it.
       created.then(() => this.remove()).catch(() => {});
@@ -153,13 +162,25 @@ export class ContainerRun {
 
   async state(): Promise<ContainerState> {
     try {
-      const { State } = await this.#whileUp(this.#container.inspect());
+      const { Id, State } = await this.#whileUp(this.#container.inspect());
+      this.#id = Id;
       if (State.Status === 'created') return { kind: 'created' };
       return { kind: State.Running ? 'running' : 'exited', startedAtMs: Date.parse(State.StartedAt) };
     } catch (error) {
       if (engineStatus(error) === 404) return { kind: 'missing' };
       throw error;
     }
+  }
+
+  /** What it has used so far, as the engine tells it while it runs. */
+  async usage(): Promise<ContainerUsage> {
+    const asked = this.#container.stats({ stream: false, 'one-shot': true });
+    const { cpu_stats, memory_stats } = await this.#whileUp(asked);
+    return {
+      cpuMs: (cpu_stats.cpu_usage?.total_usage ?? 0) / 1e6,
+      maxMemoryBytes: memory_stats.max_usage ?? memory_stats.usage ?? 0,
+      oomKills: 0,
+    };
   }
 
   /** Sends a signal to the container's program, SIGKILL to everything in it. Does nothing when it has ended. */

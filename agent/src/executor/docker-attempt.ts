@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { JsonObject } from '@bufbuild/protobuf';
 import type { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { AttemptFiles, keptFacts } from '../docker/attempt-files.ts';
+import { ContainerMeter } from '../docker/container-meter.ts';
 import type { ContainerRun } from '../docker/container-run.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import type { ContainerProgram, Ending, Outcome } from './container-outcome.ts';
@@ -37,6 +38,9 @@ interface KeptEnd {
   /** JSON text. */
   output: string;
   runMs: number;
+  /** Absent: kept by an agent that did not measure it. */
+  cpuMs?: number;
+  maxMemoryBytes?: number;
 }
 
 /** Beside the result, a document has the names of its members; a longer one is too large whatever is in it. */
@@ -62,6 +66,7 @@ export class DockerAttempt {
   readonly run: ContainerRun;
   readonly files: AttemptFiles;
   readonly sender: OutputSender;
+  readonly meter: ContainerMeter;
   /** Aborted with an Ending as reason when it is to end before its container runs. */
   readonly abort = new AbortController();
   /** Its container runs or ran. */
@@ -90,6 +95,7 @@ export class DockerAttempt {
   ) {
     this.facts = facts;
     this.run = run;
+    this.meter = new ContainerMeter(run);
     this.#end = keptFacts(directory, END) as KeptEnd | undefined;
     this.#ending = keptFacts(directory, ENDING) as Ending | undefined;
     const hasLog = facts.program === 'command';
@@ -162,25 +168,26 @@ export class DockerAttempt {
   /** Keeps how it ended; an end is for good. */
   finish({ outcome, error, exitCode, output }: Outcome, runMs: number): void {
     clearTimeout(this.timer);
+    this.meter.end();
+    const { cpuMs, maxMemoryBytes } = this.meter.usage;
     const kept = error === undefined ? null : { ...error };
     const text = Buffer.from(output).toString('utf8');
-    this.#end = { outcome, error: kept, exitCode: exitCode ?? null, output: text, runMs };
+    this.#end = { outcome, error: kept, exitCode: exitCode ?? null, output: text, runMs, cpuMs, maxMemoryBytes };
     this.files.keep(END, this.#end);
   }
 
   /** How it ended. */
   get end(): AttemptEnd | undefined {
     if (this.#end === undefined) return undefined;
-    const { outcome, error, exitCode, output, runMs } = this.#end;
+    const { outcome, error, exitCode, output, runMs, cpuMs = 0, maxMemoryBytes = 0 } = this.#end;
     return {
       outcome,
       error: error === null ? undefined : errorOf(error),
       exitCode: exitCode ?? undefined,
       output: Buffer.from(output, 'utf8'),
       runMs,
-      // The engine tells nothing of a container that has ended.
-      cpuMs: 0,
-      maxRssBytes: 0,
+      cpuMs,
+      maxRssBytes: maxMemoryBytes,
       stdoutBytes: this.sender.length('stdout'),
       stderrBytes: this.sender.length('stderr'),
       stdoutTruncated: this.facts.program === 'command' && this.files.truncated('stdout'),
@@ -191,11 +198,13 @@ export class DockerAttempt {
   /** Leaves it to a later agent. */
   close(): void {
     clearTimeout(this.timer);
+    this.meter.end();
     this.files.close();
   }
 
   remove(): void {
     clearTimeout(this.timer);
+    this.meter.end();
     this.files.remove();
   }
 }

@@ -7,20 +7,22 @@ import type { Assignment } from '@harrier/shared/gen/link';
 import { Limits_Network as Network } from '@harrier/shared/gen/module';
 import type { ContainerBudget } from '../docker/container-budget.ts';
 import { LABEL, listContainers } from '../docker/container-list.ts';
-import { type ContainerSpec, containerOptions } from '../docker/container-policy.ts';
+import { containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun, LogOverrunError } from '../docker/container-run.ts';
-import { type DockerEngine, engineMessage, engineStatus, isConnectionError } from '../docker/engine.ts';
-import { type HeldImage, ImageError, type Images } from '../docker/images.ts';
+import { type DockerEngine, engineMessage } from '../docker/engine.ts';
+import type { HeldImage, Images } from '../docker/images.ts';
+import { wasOutOfMemory } from '../docker/out-of-memory.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import { PreparedImage } from '../environment/docker-environment.ts';
 import type { PreparedEnvironment } from '../environment/environment.ts';
 import { BOOT } from '../environment/manifest.ts';
+import { factsOf, specOf } from './container-facts.ts';
 import type { ContainerGuard } from './container-guard.ts';
 import { containerOutcome, type Ending, LEASE_OVER, type Outcome } from './container-outcome.ts';
 import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
-import { type AttemptFacts, DockerAttempt } from './docker-attempt.ts';
+import { denied, failed, neverRan } from './container-refusal.ts';
+import { DockerAttempt } from './docker-attempt.ts';
 import type { AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
-import { durationMs, maxDisconnectMs } from './start-message.ts';
 
 export interface DockerExecutorOptions {
   engine: DockerEngine;
@@ -41,10 +43,6 @@ const TIMEOUT_GRACE_MS = 2_000;
 /** An engine that has just ended is not missed at once. */
 const RETRY_MS = 500;
 const MAX_FAILURES = 10;
-/** Processes and threads of a container whose assignment does not say. */
-const DEFAULT_PROCESSES = 512;
-/** What the engine keeps beyond the streams' limits: each line takes some bytes more. */
-const LOG_SLACK_BYTES = 16 * 1024 * 1024;
 
 /**
  * Images that follow the container protocol, source text in runner images, and commands in an image: one container for
@@ -167,13 +165,14 @@ export class DockerExecutor implements Executor {
       const onOutput = (data: Uint8Array): void => this.#append(attempt, 'stderr', data);
       const pulling = { onOutput, onProgress: () => {} };
       const image = prepared ?? (await images.ensure(program.image, program.pull, pulling, signal));
-      const spec = this.#spec(attempt.facts, program, assignment, image);
+      const spec = specOf(this.#options.dataDir, attempt.facts, program, assignment, image);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
       attempt.setBefore();
       if (attempt.ending === 'lease') throw new Error(LEASE_OVER);
       const running = await attempt.run.start(containerOptions(spec, engine.facts), program.stdin, sink, signal);
       attempt.started = true;
       attempt.followed = true;
+      attempt.meter.begin();
       this.#options.events.onStarted(attempt.facts);
       attempt.sender.send();
       this.#startTimeout(attempt, Date.now());
@@ -186,38 +185,6 @@ export class DockerExecutor implements Executor {
       if (attempt.started) this.#broken(attempt, error);
       else this.#finish(attempt, neverRan(attempt, error), 0);
     }
-  }
-
-  #spec(
-    facts: AttemptFacts,
-    { command, entrypoint, mounts }: ProgramInContainer,
-    { limits, env, tenant }: Assignment,
-    image: HeldImage,
-  ): ContainerSpec {
-    return {
-      imageId: image.id,
-      command,
-      ...(entrypoint === undefined ? {} : { entrypoint }),
-      env,
-      labels: {
-        [LABEL.agent]: this.#options.dataDir,
-        [LABEL.role]: 'run',
-        [LABEL.execution]: facts.executionId,
-        [LABEL.attempt]: String(facts.attempt),
-        [LABEL.tenant]: tenant,
-      },
-      limits: {
-        memoryBytes: facts.memoryBytes,
-        cpu: limits?.cpu ?? 0,
-        processes: limits?.processes || DEFAULT_PROCESSES,
-        tmpBytes: Number(limits?.tmpBytes ?? 0),
-        logBytes: facts.logBytes,
-      },
-      volumes: image.volumes,
-      mounts,
-      profile: 'call',
-      stdin: true,
-    };
   }
 
   #handedOver(attempt: DockerAttempt): void {
@@ -235,13 +202,17 @@ export class DockerExecutor implements Executor {
 
   /** Both streams are at their end: what the engine says of the container says how the attempt ended. */
   async #settle(attempt: DockerAttempt): Promise<void> {
-    const exit = await attempt.run.exit();
+    const { facts, files, run, meter } = attempt;
+    const exit = await run.exit();
+    const { ending, engineLost } = attempt;
+    // Whoever was told to end was killed for that.
+    const isOwnEnd = ending === undefined && !engineLost;
+    const oomKilled = isOwnEnd && (await wasOutOfMemory(run, exit, meter.usage, facts.memoryBytes));
     if (this.#closed || attempt.ended) return;
-    const { facts, files, ending, engineLost } = attempt;
     const isLog = facts.program === 'command';
     const outcome = containerOutcome({
       ...facts,
-      exit,
+      exit: { ...exit, oomKilled },
       ending,
       engineLost,
       stdout: isLog ? new Uint8Array(0) : files.read('stdout', 0, files.length('stdout')),
@@ -395,6 +366,7 @@ export class DockerExecutor implements Executor {
       if (attempt.ending !== undefined) await attempt.run.signal('SIGKILL');
       else if (state.kind === 'running') this.#startTimeout(attempt, state.startedAtMs);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
+      attempt.meter.begin();
       await attempt.run.follow(attempt.known, attempt.wantedLogBytes, sink);
       await this.#settle(attempt);
     } catch (error) {
@@ -426,64 +398,6 @@ export class DockerExecutor implements Executor {
   }
 }
 
-const NOTHING_RAN = { exitCode: undefined, output: new Uint8Array(0) };
-const CANCELLED: Outcome = {
-  ...NOTHING_RAN,
-  outcome: 'cancelled',
-  error: { code: Code.CANCELLED, message: 'cancelled before it ran' },
-};
-
 function keyOf({ executionId, attempt }: AttemptKey): string {
   return `${executionId}.${attempt}`;
-}
-
-function denied(message: string): StartRefusal {
-  return { error: { code: Code.POLICY_DENIED, message }, requeue: false };
-}
-
-function failed(code: Code, message: string): Outcome {
-  return { ...NOTHING_RAN, outcome: 'failed', error: { code, message } };
-}
-
-/** How an attempt ends whose container was not started. */
-function neverRan({ ending, abort }: DockerAttempt, error: unknown): Outcome {
-  if (ending === 'lease') return failed(Code.AGENT_LOST, LEASE_OVER);
-  return abort.signal.aborted ? CANCELLED : refusal(error);
-}
-
-/** Why no container runs. */
-function refusal(error: unknown): Outcome {
-  if (error instanceof ImageError) {
-    return failed(error.denied ? Code.POLICY_DENIED : Code.ENVIRONMENT_FAILED, error.message);
-  }
-  const why = `the container cannot be started: ${engineMessage(error)}`;
-  // The engine has answered, and would answer the same again.
-  if (engineStatus(error) !== undefined) return failed(Code.ENVIRONMENT_FAILED, why);
-  return failed(isConnectionError(error) ? Code.SUBMIT_FAILED : Code.INTERNAL, why);
-}
-
-function factsOf(
-  key: AttemptKey,
-  assignment: Assignment,
-  { kind, entrypoint }: ProgramInContainer,
-  preludeBytes: number,
-): AttemptFacts {
-  const { limits } = assignment;
-  const stdoutBytes = Number(limits?.stdoutBytes ?? 0);
-  // The preparation does not count against the limit.
-  const stderrBytes = Number(limits?.stderrBytes ?? 0) + preludeBytes;
-  const outputBytes = Number(limits?.outputBytes ?? 0);
-  return {
-    ...key,
-    bootId: BOOT,
-    program: kind,
-    file: entrypoint?.[0] ?? '',
-    timeoutMs: Math.ceil(durationMs(assignment.timeout)),
-    maxDisconnectMs: maxDisconnectMs(assignment),
-    memoryBytes: Number(limits?.memoryBytes ?? 0),
-    outputBytes,
-    stdoutBytes,
-    stderrBytes,
-    logBytes: stderrBytes + (kind === 'command' ? stdoutBytes : outputBytes) + LOG_SLACK_BYTES,
-  };
 }

@@ -1,0 +1,68 @@
+import { type ContainerUsage, NO_USAGE, readContainerGroups } from './container-groups.ts';
+import type { ContainerRun } from './container-run.ts';
+
+/**
+ * Groups are removed some tens of milliseconds after the last process, and nobody tells of them afterwards. A look takes
+ * three small files; looking less often at what runs for long keeps the error relatively small, and the cost.
+ */
+const SHORTEST_PAUSE_MS = 10;
+const LONGEST_PAUSE_MS = 100;
+const PAUSE_RATIO = 0.02;
+/** Asking the engine costs it milliseconds of work. */
+const ENGINE_PAUSE_MS = 1_000;
+
+/** Knows what a container has used, up to about its end. */
+export class ContainerMeter {
+  readonly #run: ContainerRun;
+  #usage: ContainerUsage = NO_USAGE;
+  #timer: NodeJS.Timeout | undefined;
+  #running = false;
+
+  constructor(run: ContainerRun) {
+    this.#run = run;
+  }
+
+  get usage(): ContainerUsage {
+    return this.#usage;
+  }
+
+  /** The container runs. Safe to call twice. */
+  begin(): void {
+    if (this.#running) return;
+    this.#running = true;
+    this.#next(performance.now(), SHORTEST_PAUSE_MS);
+  }
+
+  /** Safe to call twice. */
+  end(): void {
+    this.#running = false;
+    clearTimeout(this.#timer);
+  }
+
+  #next(sinceMs: number, pauseMs: number): void {
+    if (this.#running) this.#timer = setTimeout(() => void this.#look(sinceMs), pauseMs).unref();
+  }
+
+  async #look(sinceMs: number): Promise<void> {
+    const { id } = this.#run;
+    const groups = id === undefined ? undefined : readContainerGroups(id);
+    if (groups !== undefined) {
+      this.#note(groups);
+      const pauseMs = (performance.now() - sinceMs) * PAUSE_RATIO;
+      this.#next(sinceMs, Math.min(LONGEST_PAUSE_MS, Math.max(SHORTEST_PAUSE_MS, pauseMs)));
+      return;
+    }
+    // Where this host does not show them, the engine tells; of a container that has ended, nothing.
+    this.#note(await this.#run.usage().catch(() => NO_USAGE));
+    this.#next(sinceMs, ENGINE_PAUSE_MS);
+  }
+
+  #note(seen: ContainerUsage): void {
+    const { cpuMs, maxMemoryBytes, oomKills } = this.#usage;
+    this.#usage = {
+      cpuMs: Math.max(cpuMs, seen.cpuMs),
+      maxMemoryBytes: Math.max(maxMemoryBytes, seen.maxMemoryBytes),
+      oomKills: Math.max(oomKills, seen.oomKills),
+    };
+  }
+}
