@@ -200,10 +200,17 @@ export class World {
     return left;
   }
 
+  /** Of this world's agents: another machine may use the engine too. */
   #containers(...filters: string[]): string[] {
-    if (this.docker === undefined) return [];
-    const list = this.docker.docker('ps', '--all', ...filters, '--format', '{{.Names}} {{.Status}}');
-    return list.split('\n').filter((line) => line !== '');
+    const { docker } = this;
+    if (docker === undefined) return [];
+    const list = ({ agent }: AgentHost) => {
+      const own = `label=harrier.agent=${agent.dataDirectory}`;
+      return docker
+        .docker('ps', '--all', '--filter', own, ...filters, '--format', '{{.Names}} {{.Status}}')
+        .split('\n');
+    };
+    return this.agents.flatMap(list).filter((line) => line !== '');
   }
 }
 
