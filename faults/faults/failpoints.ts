@@ -3,7 +3,7 @@ import { anAgent, aReplica, type Fault, type FaultContext, HARMLESS } from './fa
 
 /** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
 const REACHED_MS = 10_000;
-const MOST_PASSES = 3;
+const MOST_PASSES = 2;
 
 /** A replica ends on one side or the other of a commit. */
 export const failpointOfReplica: Fault = {
