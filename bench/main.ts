@@ -1,33 +1,44 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { removeWorkspace } from '../test/support/workspace.ts';
 import { benchCore } from './core.ts';
 import { benchEnvironments } from './environments.ts';
+import { benchFleet } from './fleet.ts';
+import { benchRecovery } from './recovery.ts';
 
-// npm run bench [-- core | environments [PART…]]: measures, prints a table, and writes bench/out/<suite>.json, a flat object of numbers.
+// npm run bench [-- SUITE [PART…]]: measures, prints a table, and writes bench/out/FILE.json, a flat object of numbers.
 
-const SUITES: Readonly<Record<string, (python: string, parts: readonly string[]) => Promise<Record<string, number>>>> =
-  {
-    core: benchCore,
-    environments: benchEnvironments,
-  };
+interface Suite {
+  /** Without a chosen part: all. */
+  run: (python: string, parts: readonly string[]) => Promise<Record<string, number>>;
+  /** Where the figures go; those of other suites that are there stay. */
+  file: string;
+}
 
-const suite = process.argv[2] ?? 'core';
-const run = SUITES[suite];
-if (run === undefined) {
-  process.stderr.write(`bench: there is no suite "${suite}"; choose one of ${Object.keys(SUITES).join(', ')}\n`);
+const SUITES: Readonly<Record<string, Suite>> = {
+  core: { run: benchCore, file: 'core' },
+  environments: { run: benchEnvironments, file: 'environments' },
+  recovery: { run: benchRecovery, file: 'recovery' },
+  fleet: { run: benchFleet, file: 'recovery' },
+};
+
+const name = process.argv[2] ?? 'core';
+const suite = SUITES[name];
+if (suite === undefined) {
+  process.stderr.write(`bench: there is no suite "${name}"; choose one of ${Object.keys(SUITES).join(', ')}\n`);
   process.exit(2);
 }
 // The interpreter itself: a python3 on PATH may be a shim that starts slowly.
 const python = execFileSync('python3', ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim();
-const figures = await run(python, process.argv.slice(3));
+const figures = await suite.run(python, process.argv.slice(3));
 removeWorkspace();
-const rounded = Object.fromEntries(
-  Object.entries(figures).map(([name, value]) => [name, Number(value.toPrecision(4))]),
-);
+const rounded = Object.fromEntries(Object.entries(figures).map(([of, value]) => [of, Number(value.toPrecision(4))]));
 const directory = fileURLToPath(new URL('./out', import.meta.url));
+const path = `${directory}/${suite.file}.json`;
 mkdirSync(directory, { recursive: true });
-writeFileSync(`${directory}/${suite}.json`, `${JSON.stringify(rounded, undefined, 2)}\n`);
-const width = Math.max(...Object.keys(rounded).map((name) => name.length));
-for (const [name, value] of Object.entries(rounded)) process.stdout.write(`${name.padEnd(width)}  ${value}\n`);
+const shared = Object.values(SUITES).filter(({ file }) => file === suite.file).length > 1;
+const others = shared && existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
+writeFileSync(path, `${JSON.stringify({ ...others, ...rounded }, undefined, 2)}\n`);
+const width = Math.max(...Object.keys(rounded).map((of) => of.length));
+for (const [of, value] of Object.entries(rounded)) process.stdout.write(`${of.padEnd(width)}  ${value}\n`);
