@@ -13,6 +13,9 @@ interface Group {
   agents: number;
   /** Those that have room. */
   withRoom: LoadHeap;
+  /** Of the least loaded one, at hand: there may be as many groups as agents. Infinite when none has room. */
+  load: number;
+  sequence: number;
 }
 
 interface Tenant {
@@ -57,6 +60,7 @@ export class AgentIndex {
     if (agent.draining || agent.active >= agent.slots) withRoom.remove(entry);
     else withRoom.put(entry);
     this.#withRoom += withRoom.size;
+    noteFirst(entry.group);
   }
 
   /** Safe to call for an agent that is not there. */
@@ -67,6 +71,7 @@ export class AgentIndex {
     const { tenant, group } = entry;
     if (entry.position >= 0) this.#withRoom--;
     group.withRoom.remove(entry);
+    noteFirst(group);
     group.agents--;
     if (group.agents > 0) return;
     tenant.groups.delete(group.key);
@@ -78,15 +83,12 @@ export class AgentIndex {
   place(requirement: Requirement): Candidate | undefined {
     const tenant = this.#tenants.get(requirement.tenantId);
     if (tenant === undefined || this.#withRoom === 0) return undefined;
+    const groups = fittingGroups(tenant, requirement);
     const { refusals } = requirement;
-    const isLeftOut =
-      refusals === undefined || refusals.size === 0 ? undefined : ({ agent }: LoadEntry) => refusals.has(agent.id);
-    let best: LoadEntry | undefined;
-    for (const { withRoom } of fittingGroups(tenant, requirement)) {
-      const first = withRoom.first(isLeftOut);
-      if (first !== undefined && (best === undefined || isLessLoaded(first, best))) best = first;
-    }
-    return best?.agent;
+    if (refusals !== undefined && refusals.size > 0) return placeBeside(refusals, groups);
+    let best: Group | undefined;
+    for (const group of groups) if (best === undefined || isLessLoaded(group, best)) best = group;
+    return best?.withRoom.first()?.agent;
   }
 
   #enter(agent: Candidate, sequence: number): Entry {
@@ -99,7 +101,15 @@ export class AgentIndex {
     const key = JSON.stringify([[...environments].toSorted(), Object.entries(labels).toSorted()]);
     let group = tenant.groups.get(key);
     if (group === undefined) {
-      group = { key, environments, labels, agents: 0, withRoom: new LoadHeap() };
+      group = {
+        key,
+        environments,
+        labels,
+        agents: 0,
+        withRoom: new LoadHeap(),
+        load: Number.POSITIVE_INFINITY,
+        sequence: 0,
+      };
       tenant.groups.set(key, group);
       tenant.fitting.clear();
     }
@@ -108,6 +118,22 @@ export class AgentIndex {
     this.#entries.set(agent.id, entry);
     return entry;
   }
+}
+
+function noteFirst(group: Group): void {
+  const first = group.withRoom.first();
+  group.load = first?.load ?? Number.POSITIVE_INFINITY;
+  group.sequence = first?.sequence ?? 0;
+}
+
+/** Looks at every agent: few executions are refused. */
+function placeBeside(refusals: ReadonlyMap<string, string>, groups: readonly Group[]): Candidate | undefined {
+  let best: LoadEntry | undefined;
+  for (const { withRoom } of groups) {
+    const first = withRoom.first(({ agent }) => refusals.has(agent.id));
+    if (first !== undefined && (best === undefined || isLessLoaded(first, best))) best = first;
+  }
+  return best?.agent;
 }
 
 function fittingGroups(tenant: Tenant, { environment, selectors }: Requirement): Group[] {

@@ -1,18 +1,21 @@
 import type { Candidate } from '../agent-link/candidate.ts';
 
-/** An agent, and what orders it among others. */
-export interface LoadEntry {
-  agent: Candidate;
-  /** Share of its slots that is in use. */
+/** What orders agents. */
+interface Load {
+  /** Share of the slots that is in use. */
   load: number;
   /** Greater than that of those that came before it: ties go to the first. */
   sequence: number;
+}
+
+export interface LoadEntry extends Load {
+  agent: Candidate;
   /** Where it stands in its heap; -1 while it is in none. */
   position: number;
 }
 
 /** Whether `a` is to be taken rather than `b`. */
-export function isLessLoaded(a: LoadEntry, b: LoadEntry): boolean {
+export function isLessLoaded(a: Load, b: Load): boolean {
   return a.load === b.load ? a.sequence < b.sequence : a.load < b.load;
 }
 
