@@ -92,6 +92,14 @@ describe('a module in Node.js', () => {
     expect(JSON.stringify(end.error?.details ?? {})).not.toContain('runner.mjs');
   });
 
+  test('tells of an exception what the sandbox tells', async () => {
+    const { error } = await run('export function handler() {\n  throw new RangeError("too far");\n}');
+    expect(error?.details).toEqual({
+      type: 'RangeError',
+      traceback: expect.stringMatching(/^RangeError: too far\n +at handler \(module\.js:2:9\)/),
+    });
+  });
+
   test('gives a large result whole', async () => {
     const end = await run('export const handler = (input) => ({ text: "x".repeat(input.n) });', 'handler', {
       n: 900_000,
@@ -138,6 +146,11 @@ func handler(input In) (map[string]any, error) {
       code,
       error: { message: expect.stringContaining(message) },
     });
+  });
+
+  test('tells where it panicked', async () => {
+    const { error } = await run('func handler(map[string]any) map[string]any { panic("lost") }');
+    expect(error?.details).toEqual({ type: 'string', traceback: expect.stringContaining('module.go:2') });
   });
 });
 

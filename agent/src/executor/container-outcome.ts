@@ -39,12 +39,14 @@ const MAX_SIGNAL = 31;
 /** How containers end that the engine takes down with itself. */
 const ENGINE_STOP_CODES = [128 + constants.signals.SIGKILL, 128 + constants.signals.SIGTERM, 255];
 const NO_OUTPUT = new Uint8Array(0);
-/** Codes of the container's own that mean the same here. */
-const OWN_CODES: Readonly<Record<string, Code>> = {
-  INPUT_INVALID: Code.INPUT_INVALID,
-  OUTPUT_INVALID: Code.OUTPUT_INVALID,
-  HANDLER_NOT_FOUND: Code.HANDLER_NOT_FOUND,
-};
+/** Codes that a container takes from the execution model: they mean the same here, and their details are those of any handler. */
+const MODEL_CODES: ReadonlyMap<string, Code> = new Map([
+  ['HANDLER_ERROR', Code.HANDLER_ERROR],
+  ['OUT_OF_MEMORY', Code.OUT_OF_MEMORY],
+  ['INPUT_INVALID', Code.INPUT_INVALID],
+  ['OUTPUT_INVALID', Code.OUTPUT_INVALID],
+  ['HANDLER_NOT_FOUND', Code.HANDLER_NOT_FOUND],
+]);
 const SHOWN_CHARS = 200;
 
 /** What an ended container means for its attempt. */
@@ -71,8 +73,10 @@ function protocolOutcome({ exit: { exitCode }, stdout, stdoutTruncated, outputBy
   const response = parseResponse(stdout);
   if (response.kind === 'error') {
     const { code, message, details } = response;
-    const facts: JsonObject = { code, ...(details === undefined ? {} : { details: details as JsonValue }) };
-    const error = { code: OWN_CODES[code] ?? Code.HANDLER_ERROR, message: message || code, details: facts };
+    const known = MODEL_CODES.get(code);
+    const own = details === undefined ? {} : { details: details as JsonValue };
+    const shown = known === undefined ? { code, ...own } : isJsonObject(details) ? details : own;
+    const error = { code: known ?? Code.HANDLER_ERROR, message: message || code, details: shown };
     return { outcome: 'failed', error, exitCode, output: NO_OUTPUT };
   }
   if (exitCode !== 0) return nonzero(exitCode);
@@ -83,6 +87,10 @@ function protocolOutcome({ exit: { exitCode }, stdout, stdoutTruncated, outputBy
   }
   const output = Buffer.from(response.output, 'utf8');
   return output.length > outputBytes ? tooLarge(outputBytes) : success(output);
+}
+
+function isJsonObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** Exit codes of shells and of the engine's init for what cannot be executed. */

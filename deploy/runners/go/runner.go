@@ -48,7 +48,7 @@ func main() {
 	harrierAnswer = os.NewFile(uintptr(answer), "answer")
 	defer func() {
 		if fault := recover(); fault != nil {
-			harrierFail("HANDLER_ERROR", fmt.Sprintf("panic: %v", fault), map[string]any{"stack": string(debug.Stack())})
+			harrierFail("HANDLER_ERROR", fmt.Sprintf("panic: %v", fault), map[string]any{"type": fmt.Sprintf("%T", fault), "traceback": string(debug.Stack())})
 		}
 	}()
 	var document struct {

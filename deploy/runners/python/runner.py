@@ -27,7 +27,8 @@ def main() -> None:
         else:
             result = json.dumps({"ok": True, "output": output}, ensure_ascii=False, allow_nan=False)
     except Exception as error:
-        result = failure("HANDLER_ERROR", f"{type(error).__name__}: {error}", traceback.format_exc())
+        details = {"type": type(error).__name__, "traceback": traceback.format_exc()}
+        result = failure("HANDLER_ERROR", f"{type(error).__name__}: {error}", details)
     answer.write(result)
     answer.flush()
 
@@ -41,8 +42,8 @@ def load():
     return getattr(module, OWN_HANDLER)
 
 
-def failure(code: str, message: str, details: str = "") -> str:
-    return json.dumps({"ok": False, "error": {"message": message, "code": code, "details": details}})
+def failure(code: str, message: str, details: "dict | None" = None) -> str:
+    return json.dumps({"ok": False, "error": {"message": message, "code": code, "details": details or {}}})
 
 
 async def _await(value: object) -> object:
