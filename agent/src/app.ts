@@ -219,8 +219,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     urls: shuffled(config.linkUrls),
     timings: LINK_TIMINGS,
     patienceMs: () => lease.patienceMs,
-    createHello: (challenge) =>
-      createHello(challenge, config, identity, table, hardware.tell(), told.isolation, environments.tell()),
+    createHello: (challenge, dial) =>
+      createHello(challenge, dial, config, identity, table, hardware.tell(), told.isolation, environments.tell()),
     events: {
       onHello: () => {
         told.helloMs = bootNowMs();

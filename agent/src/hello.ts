@@ -10,6 +10,7 @@ import type { AttemptTable } from './job/attempt-table.ts';
 /** The agent's answer to a challenge: who it is, what it is, and what it still holds. */
 export function createHello(
   challenge: Challenge,
+  dial: number,
   config: AgentConfig,
   identity: AgentIdentity,
   table: AttemptTable,
@@ -32,5 +33,6 @@ export function createHello(
     held: table.held(),
     environments,
     bootId: hardware.bootId,
+    dial: BigInt(dial),
   });
 }

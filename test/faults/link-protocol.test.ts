@@ -34,9 +34,10 @@ function open(): RawLink {
 async function join(
   identity = new RawIdentity(),
   labels: Record<string, string> = { raw: 'yes' },
+  hello: Parameters<typeof RawLink.join>[2] = {},
 ): Promise<[RawLink, RawIdentity]> {
   const joinToken = identity.agentId === '' ? await controlPlane.joinToken() : '';
-  const link = await RawLink.join(url, identity, { joinToken, labels, name: `raw-${links.length}` });
+  const link = await RawLink.join(url, identity, { joinToken, labels, name: `raw-${links.length}`, ...hello });
   links.push(link);
   return [link, identity];
 }
@@ -208,6 +209,17 @@ test('a second WebSocket of the same agent: the newer wins, the older is told wh
   expect((await stack.clients.agents.getAgent({ id: identity.agentId })).agent).toMatchObject({ state: 1 });
   const { agents } = await stack.clients.agents.listAgents({ labelSelector: 'raw' });
   expect(agents.filter(({ id }) => id === identity.agentId)).toHaveLength(1);
+});
+
+test('a hello that comes after that of a later try of the same process does not take over, and is no reason to give up', async () => {
+  const [newer, identity] = await join(undefined, undefined, { instanceId: 'process-1', dial: 2n });
+  const late = open();
+  await late.sayHello(identity, { instanceId: 'process-1', dial: 1n });
+  await expectGoodbye(late, Goodbye.SHUTDOWN, 'a later link of the same agent process came first');
+  newer.send({ case: 'heartbeat', value: { number: 1n } });
+  expect(await newer.next('leaseRenewed')).toMatchObject({ heartbeat: 1n });
+  await join(identity, undefined, { instanceId: 'process-2', dial: 1n });
+  await expectGoodbye(newer, Goodbye.REPLACED, 'a newer link of the same agent took over');
 });
 
 test('the link of an agent that is deleted is closed at once, and its key is refused from then on', async () => {

@@ -1,12 +1,5 @@
 import type { Logger } from '@harrier/shared';
-import {
-  type AgentMessage,
-  type Challenge,
-  Goodbye_Code,
-  type Hello,
-  type ServerMessage,
-  type Welcome,
-} from '@harrier/shared/gen/link';
+import type { AgentMessage, Challenge, Hello, ServerMessage, Welcome } from '@harrier/shared/gen/link';
 import { type LinkEnd, LinkSession } from './link-session.ts';
 import type { LinkTimings } from './link-timings.ts';
 import { afterLink } from './reconnect-policy.ts';
@@ -30,7 +23,8 @@ export interface AgentLinkOptions {
   timings: LinkTimings;
   /** How long to wait between two tries, at most; infinite: as long as the timings say. */
   patienceMs: () => number;
-  createHello: (challenge: Challenge) => Hello;
+  /** @param dial number of the try, from 1 */
+  createHello: (challenge: Challenge, dial: number) => Hello;
   events: AgentLinkEvents;
   logger: Logger;
 }
@@ -42,11 +36,8 @@ export class AgentLink {
   #retryTimer: NodeJS.Timeout | undefined;
   #linkedAtMs: number | undefined;
   #failures = 0;
-  #saidHello = false;
-  /** A link broke after its hello was sent: nobody knows whether, and when, the control plane gets that. */
-  #strayHello = false;
-  /** Place in the list of the control plane that is dialled. */
-  #dialled = 0;
+  /** Tries so far. */
+  #dials = 0;
   #closing: PromiseWithResolvers<void> | undefined;
 
   constructor(options: AgentLinkOptions) {
@@ -59,14 +50,11 @@ export class AgentLink {
 
   open(): void {
     const { urls, timings, createHello, events } = this.#options;
-    const url = urls[this.#dialled % urls.length] ?? urls[0];
+    const url = urls[this.#dials++ % urls.length] ?? urls[0];
+    const dial = this.#dials;
     this.#linkedAtMs = undefined;
-    this.#saidHello = false;
-    this.#session = new LinkSession(url, createHello, timings, {
-      onHello: () => {
-        this.#saidHello = true;
-        events.onHello();
-      },
+    this.#session = new LinkSession(url, (challenge) => createHello(challenge, dial), timings, {
+      onHello: events.onHello,
       onWelcome: (welcome) => {
         this.#linkedAtMs = performance.now();
         this.#options.logger.info({ agentId: welcome.agentId, url }, 'linked to the control plane');
@@ -105,10 +93,7 @@ export class AgentLink {
       this.#closing.resolve();
       return;
     }
-    const wasOwnHello = this.#strayHello;
-    const wasReplaced = end.kind === 'goodbye' && end.code === Goodbye_Code.REPLACED;
-    this.#strayHello = (end.kind === 'lost' && this.#saidHello) || (wasOwnHello && !wasReplaced);
-    const history = { failures: this.#failures, linkedMs, urls: urls.length, wasOwnHello };
+    const history = { failures: this.#failures, linkedMs, urls: urls.length };
     const maxMs = Math.min(timings.backoff.maxMs, this.#options.patienceMs());
     const next = afterLink(end, history, { ...timings, backoff: { ...timings.backoff, maxMs } });
     if (next.kind === 'give-up') {
@@ -116,7 +101,6 @@ export class AgentLink {
       return;
     }
     this.#failures = next.failures;
-    this.#dialled++;
     const reason = end.kind === 'closed-here' ? '' : end.message;
     logger.warn({ reason, waitMs: Math.round(next.waitMs), failures: next.failures }, 'no link; trying again');
     this.#retryTimer = setTimeout(() => this.open(), next.waitMs);

@@ -21,21 +21,19 @@ export interface LinkHistory {
   linkedMs: number;
   /** Control planes that are dialled in turn. */
   urls: number;
-  /** An earlier link of this very process may be what has replaced this one: it broke, and its hello came late. */
-  wasOwnHello?: boolean;
 }
 
 /** Decides what follows the end of a link: the next control plane at once, and a wait after each round of failures. */
 export function afterLink(
   end: LinkEnd,
-  { failures, linkedMs, urls, wasOwnHello = false }: LinkHistory,
+  { failures, linkedMs, urls }: LinkHistory,
   timings: LinkTimings,
   random: () => number = Math.random,
 ): AfterLink {
   if (end.kind === 'closed-here') return { kind: 'give-up', reason: 'the agent stops' };
   if (end.kind === 'goodbye') {
     const reason = FINAL.get(end.code);
-    if (reason !== undefined && !(end.code === Code.REPLACED && wasOwnHello))
+    if (reason !== undefined)
       return { kind: 'give-up', reason: end.message === '' ? reason : `${reason}: ${end.message}` };
     if (end.code === Code.SHUTDOWN && linkedMs > 0) {
       return { kind: 'retry', waitMs: random() * timings.switchJitterMs, failures: 0 };

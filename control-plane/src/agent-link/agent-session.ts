@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { clone, create, equals, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { clone, create, equals, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import {
   BatchSender,
@@ -21,7 +21,14 @@ import {
   ServerMessageSchema,
 } from '@harrier/shared/gen/link';
 import type { WebSocket } from 'ws';
-import { type AgentRow, readAgent, recordEnvironments, recordHardware, recordUnlink } from '../db/queries/agents.ts';
+import {
+  type AgentRow,
+  readAgent,
+  recordEnvironments,
+  recordHardware,
+  recordStopping,
+  recordUnlink,
+} from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
 import { heartbeatIntervalMs, leaseEndMs } from '../replica/lease-rules.ts';
 import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
@@ -39,6 +46,7 @@ const LEFT_LONG_AGO_MS = -7 * 86_400_000;
 const RECORD_AGAIN_MS = 500;
 /** Private-use WebSocket close codes, RFC 6455 section 7.4.2: 4000 and the number of the goodbye. */
 const CLOSE_CODE_BASE = 4000;
+const REPLACED = 'a newer link of the same agent took over';
 
 /** What happens on links, told in order for each agent. */
 export interface AgentLinkEvents {
@@ -114,7 +122,7 @@ export class AgentSession {
   /** Closes the link when the agent has a newer one. */
   closeIfOlder(agentId: string, session: number): void {
     if (this.#recorded === undefined || this.#recorded.agentId !== agentId || this.#recorded.session >= session) return;
-    this.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
+    this.close(GoodbyeCode.REPLACED, REPLACED);
   }
 
   /** Says goodbye and closes. */
@@ -128,7 +136,7 @@ export class AgentSession {
 
   #heard(): void {
     this.#heardMs = performance.now();
-    if (this.#agent !== undefined) this.#agent.lastSeenTime = new Date();
+    if (this.#agent !== undefined) this.#agent.lastSeenMs = Date.now();
   }
 
   #transmit(messages: ServerMessage[]): void {
@@ -193,16 +201,16 @@ export class AgentSession {
       if (this.#closed()) return this.#recordEnd(this.#recorded);
       // A welcome is a promise like a renewal.
       if (!leases.valid()) throw new HarrierError('unavailable', 'this control plane cannot renew leases now');
+      if (this.#hasNewer(before.id, session)) return;
       events.onRecorded(before.id, session);
-      registry.get(before.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
       const agent = this.#linkedAgent(before, session, hello);
       const answer = await events.onLinked(agent, hello, before.instance_id);
       if (this.#closed()) return events.onUnlinked(agent);
       if (!leases.valid()) throw new HarrierError('unavailable', 'this control plane cannot renew leases now');
       clearTimeout(this.#deadline);
+      if (this.#hasNewer(agent.id, session)) return;
       this.#agent = agent;
       this.#state = 'linked';
-      registry.get(agent.id)?.channel.close(GoodbyeCode.REPLACED, 'a newer link of the same agent took over');
       registry.add(agent);
       this.#deadline = setInterval(() => this.#checkSilence(), SILENCE_DEADLINE_MS / 3);
       this.#lease = new SessionLease(leases, () => this.#leaseEnded());
@@ -210,14 +218,30 @@ export class AgentSession {
       logger.info({ agentId: agent.id, agentName: agent.name, held: hello.held.length }, 'agent linked');
       answer.afterWelcome();
       events.onCapacityChanged();
-      // It may have been deleted while it was admitted.
-      if ((await readAgent(sql, agent.id)) === undefined) this.close(GoodbyeCode.REVOKED, 'the agent was deleted');
+      // It may have been deleted, or linked to another replica, while it was admitted.
+      const now = await readAgent(sql, agent.id);
+      if (now === undefined) this.close(GoodbyeCode.REVOKED, 'the agent was deleted');
+      else this.closeIfOlder(agent.id, now.session);
     } catch (error) {
-      if (!(error instanceof HarrierError)) logger.error({ err: error }, 'an agent could not be admitted');
-      else logger.warn({ reason: error.message, agentName: hello.name }, 'an agent was refused');
       const refused = error instanceof HarrierError && error.code !== 'internal' && error.code !== 'unavailable';
+      const facts = { reason: messageOf(error), agentName: hello.name };
+      if (!(error instanceof HarrierError)) logger.error({ err: error }, 'an agent could not be admitted');
+      else if (refused) logger.warn(facts, 'an agent was refused');
+      else logger.info(facts, 'an agent was not admitted');
       this.close(refused ? GoodbyeCode.REFUSED : GoodbyeCode.SHUTDOWN, messageOf(error));
     }
+  }
+
+  /** The agent has a newer link here, whose record was answered first: this one gives way. */
+  #hasNewer(agentId: string, session: number): boolean {
+    const linked = this.#options.registry.get(agentId);
+    if (linked === undefined) return false;
+    if (linked.session > session) {
+      this.closeIfOlder(agentId, linked.session);
+      return true;
+    }
+    linked.channel.close(GoodbyeCode.REPLACED, REPLACED);
+    return false;
   }
 
   #closed(): boolean {
@@ -241,9 +265,9 @@ export class AgentSession {
       session,
       isolation: hello.isolation?.level ?? 0,
       version: hello.version,
-      hardware: hello.hardware,
+      hardware: encodedHardware(hello.hardware),
       load: undefined,
-      lastSeenTime: new Date(),
+      lastSeenMs: Date.now(),
       channel: {
         send: (message) => this.#sender.send(message),
         sendLater: (message) => this.#sender.sendLater(message),
@@ -279,17 +303,28 @@ export class AgentSession {
     if (this.#lease?.renew() === true && beat.number > 0n) {
       this.send({ message: { case: 'leaseRenewed', value: { heartbeat: beat.number } } });
     }
-    agent.load = beat.load ?? agent.load;
+    // In place: what lives from one beat to the next would be moved among the old objects, thousands of times a second.
+    if (agent.load !== undefined && beat.load !== undefined) Object.assign(agent.load, beat.load);
+    else agent.load ??= beat.load;
     agent.isolation = beat.isolation?.level ?? agent.isolation;
-    this.#options.registry.setStopping(agent, beat.stopping);
+    if (agent.stopping !== beat.stopping) this.#stoppingChanged(agent, beat.stopping);
     if (beat.environments !== undefined) this.#environmentsChanged(agent, beat.environments);
     if (beat.hardware === undefined) return;
-    const changed = agent.hardware === undefined || !sameHardware(agent.hardware, beat.hardware);
-    agent.hardware = beat.hardware;
+    const changed = !sameHardware(fromBinary(HardwareSchema, agent.hardware), beat.hardware);
+    agent.hardware = encodedHardware(beat.hardware);
     if (!changed) return;
     const { sql, logger } = this.#options;
-    recordHardware(sql, agent.id, toBinary(HardwareSchema, beat.hardware)).catch((error: unknown) =>
+    recordHardware(sql, agent.id, agent.hardware).catch((error: unknown) =>
       logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'hardware could not be stored'),
+    );
+  }
+
+  /** The other replicas read it from the database. */
+  #stoppingChanged(agent: LinkedAgent, stopping: boolean): void {
+    const { sql, registry, logger } = this.#options;
+    registry.setStopping(agent, stopping);
+    recordStopping(sql, agent.id, agent.session, stopping).catch((error: unknown) =>
+      logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'that an agent stops could not be stored'),
     );
   }
 
@@ -354,6 +389,10 @@ function supportOf(
 ): Pick<LinkedAgent, 'environments' | 'unavailableEnvironments'> {
   const { environments, unavailableEnvironments } = environmentFacts(support);
   return { environments: new Set(environments), unavailableEnvironments };
+}
+
+function encodedHardware(hardware: Hardware | undefined): Uint8Array {
+  return hardware === undefined ? new Uint8Array() : toBinary(HardwareSchema, hardware);
 }
 
 /** Whether two reports name the same hardware; what a card or disk is doing does not count, and is not stored on each beat. */

@@ -23,7 +23,8 @@ const ED25519_SPKI_PREFIX = Buffer.from('302a300506032b6570032100', 'hex');
 /**
  * Checks who says hello, by its join token or by the key that it joined with, and records the link.
  * @returns the agent's row as it was before this link.
- * @throws HarrierError unauthenticated or invalid_argument; the message is for the agent's operator.
+ * @throws HarrierError unauthenticated or invalid_argument; the message is for the agent's operator. `unavailable` when the
+ * agent's process has linked by a later try: nobody listens to this link any more.
  */
 export async function admitAgent(sql: Sql, hello: Hello, nonce: Uint8Array, replicaId: string): Promise<AgentRow> {
   const facts = checkFacts(hello);
@@ -33,6 +34,7 @@ export async function admitAgent(sql: Sql, hello: Hello, nonce: Uint8Array, repl
   const id = hello.agentId === '' ? await join(sql, hello, facts) : await identify(sql, hello);
   const before = await recordLink(sql, id, facts, replicaId);
   if (before === undefined) throw new HarrierError('unauthenticated', `agent ${id} was deleted`);
+  if (before.is_late) throw new HarrierError('unavailable', 'a later link of the same agent process came first');
   return before;
 }
 
@@ -82,6 +84,7 @@ function checkFacts(hello: Hello): AgentFacts {
     ...environmentFacts(hello.environments),
     instanceId: hello.instanceId.replaceAll('\0', ''),
     bootId: hello.bootId.replaceAll('\0', '').slice(0, MAX_BOOT_ID_LENGTH),
+    dial: Math.max(0, Number(hello.dial)),
   };
 }
 

@@ -87,9 +87,13 @@ export const agents = pgTable(
     /** Environments that it had, and when it said that it has them no more: they may come back. */
     lostEnvironments: jsonb('lost_environments').$type<Record<string, string>>().notNull().default({}),
     drainRequested: boolean('drain_requested').notNull().default(false),
+    /** It said on its newest link that its process is stopping. */
+    stopping: boolean('stopping').notNull().default(false),
     instanceId: text('instance_id').notNull().default(''),
     /** Of its host, as when it was last linked. */
     bootId: text('boot_id').notNull().default(''),
+    /** Number of its newest link among the tries of its process. */
+    dial: bigint('dial', { mode: 'number' }).notNull().default(0),
     /** Counts its links: what comes over an older one is not listened to. */
     session: bigint('session', { mode: 'number' }).notNull().default(0),
     /** The replica that it is linked to; null: none. */

@@ -22,6 +22,7 @@ test('what an agent has lost is remembered for a while, until it has it again', 
     unavailableEnvironments: {},
     instanceId: '',
     bootId: '',
+    dial: 0,
   };
   const { id = '' } = (await joinAgent(sql, { ...facts, id: uuidv7(), publicKey: randomBytes(32), tokenHash })) ?? {};
   const lately = async (ms = 60_000) => (await listAgentEnvironments(sql, tenantId, ms))[0]?.lately.toSorted();

@@ -13,6 +13,8 @@ export interface AgentRow {
   environments: string[];
   unavailable_environments: Record<string, string>;
   drain_requested: boolean;
+  /** It takes no new work, because its process is stopping. */
+  stopping: boolean;
   instance_id: string;
   boot_id: string;
   /** Number of its newest link. */
@@ -42,6 +44,8 @@ export interface AgentFacts {
   unavailableEnvironments: Record<string, string>;
   instanceId: string;
   bootId: string;
+  /** Number of the link among the tries of its process; 0: it does not count them. */
+  dial: number;
 }
 
 /**
@@ -80,26 +84,33 @@ export async function joinAgent(
 
 /**
  * Records that a link to a replica opened, with what the agent says of itself. It has the number after that of the link before.
- * @returns the row as it was before; undefined when deleted.
+ * The order is that in which a process has dialled, not that in which its hellos have come.
+ * @returns the row as it was before, and whether a later try of the same process was recorded already: then nothing was
+ * written; undefined when deleted.
  */
 export async function recordLink(
   sql: Sql,
   id: string,
   facts: AgentFacts,
   replicaId: string,
-): Promise<AgentRow | undefined> {
-  const [row] = await sql<AgentRow[]>`
-    WITH before AS (SELECT * FROM agents WHERE id = ${id} FOR UPDATE), told AS (
+): Promise<(AgentRow & { is_late: boolean }) | undefined> {
+  const [row] = await sql<(AgentRow & { is_late: boolean })[]>`
+    WITH before AS (
+      SELECT *, ${facts.dial}::bigint > 0 AND instance_id = ${facts.instanceId} AND dial > ${facts.dial}::bigint AS is_late
+      FROM agents WHERE id = ${id} FOR UPDATE
+    ), told AS (
       INSERT INTO events (tenant_id, type, agent_id, data)
-      SELECT tenant_id, 'agent.linked', id, ${sql.json({ name: facts.name, version: facts.version })} FROM before
+      SELECT tenant_id, 'agent.linked', id, ${sql.json({ name: facts.name, version: facts.version })}
+      FROM before WHERE NOT is_late
+    ), linked AS (
+      UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
+        hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
+        environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
+        lost_environments = ${lostEnvironments(sql, facts.environments)}, instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
+        session = agents.session + 1, dial = ${facts.dial}, stopping = false, replica_id = ${replicaId}, lease_end_time = NULL
+      FROM before WHERE agents.id = before.id AND NOT is_late
     )
-    UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
-      hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
-      environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
-      lost_environments = ${lostEnvironments(sql, facts.environments)}, instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
-      session = agents.session + 1, replica_id = ${replicaId}, lease_end_time = NULL
-    FROM before WHERE agents.id = before.id
-    RETURNING before.*`;
+    SELECT * FROM before`;
   return row;
 }
 
@@ -114,6 +125,11 @@ export async function recordUnlink(sql: Sql, id: string, session: number, leftMs
     )
     INSERT INTO events (tenant_id, type, agent_id, data)
     SELECT tenant_id, 'agent.unlinked', id, jsonb_build_object('name', name) FROM left_alone`;
+}
+
+/** The agent says on a link that its process is stopping, or goes on after all. */
+export async function recordStopping(sql: Sql, id: string, session: number, stopping: boolean): Promise<void> {
+  await sql`UPDATE agents SET stopping = ${stopping} WHERE id = ${id} AND session = ${session}`;
 }
 
 /** A link as memory has it. */

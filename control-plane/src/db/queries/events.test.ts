@@ -133,6 +133,7 @@ describe('events of agents and modules', () => {
       unavailableEnvironments: {},
       instanceId: 'a',
       bootId: 'b',
+      dial: 0,
     };
     const { id = '' } = (await joinAgent(sql, { ...facts, id: uuidv7(), publicKey: randomBytes(32), tokenHash })) ?? {};
     await recordLink(sql, id, facts, randomUUID());
