@@ -147,6 +147,25 @@ test('an agent is online at every replica, and is drained, resumed and deleted f
   });
 });
 
+test('an agent that is stopping is draining at every replica', async () => {
+  const agent = await stack.addAgent({ name: 'stopping', labels: { place: 'stopping' } });
+  const id = await stack.idOf('stopping');
+  const running = await create(caller.executions, { ...slow, agentSelector: 'place=stopping' });
+  await untilPrinted(watcher.executions, running, 'begun');
+  agent.program.signal('SIGTERM');
+  await until('the other replicas to know', async () => {
+    const { agent: seen } = await watcher.agents.getAgent({ id });
+    return seen?.state === AgentState.DRAINING && !seen.drainRequested;
+  });
+  await caller.executions.cancelExecution({ id: running });
+  await agent.program.exited;
+  await until('it to be gone', async () => {
+    const { agent: seen } = await watcher.agents.getAgent({ id });
+    return seen?.state === AgentState.OFFLINE;
+  });
+  await agent.remove();
+});
+
 test('a new version of a module is the one that runs at every replica, at once', async () => {
   const version = async (at: typeof caller) => (await execute(at.executions, moduleCall('counted'))).outputJson;
   const register = (at: typeof caller, number: number) =>

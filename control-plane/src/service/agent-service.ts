@@ -120,7 +120,7 @@ export class AgentService {
 
   #message(row: AgentRow, active: ReadonlyMap<string, number>): Agent {
     const linked = this.#options.registry.get(row.id);
-    const draining = linked?.draining ?? row.drain_requested;
+    const draining = linked?.draining ?? (row.drain_requested || row.stopping);
     const isLinked = linked !== undefined || this.#isElsewhere(row);
     const agent = create(AgentSchema, {
       id: row.id,
@@ -128,7 +128,7 @@ export class AgentService {
       state: isLinked ? (draining ? AgentState.DRAINING : AgentState.ONLINE) : AgentState.OFFLINE,
       labels: row.labels,
       version: row.version,
-      hardware: linked?.hardware ?? fromBinary(HardwareSchema, row.hardware),
+      hardware: fromBinary(HardwareSchema, linked?.hardware ?? row.hardware),
       isolation: { level: (linked?.isolation ?? row.isolation) as IsolationLevel },
       slots: row.slots,
       environments: linked === undefined ? row.environments : [...linked.environments],
@@ -139,7 +139,7 @@ export class AgentService {
     });
     if (linked?.load !== undefined) agent.load = linked.load;
     if (row.link_time !== null) agent.linkTime = timestampFromDate(row.link_time);
-    const seen = linked?.lastSeenTime ?? row.last_seen_time;
+    const seen = linked === undefined ? row.last_seen_time : new Date(linked.lastSeenMs);
     if (seen !== null) agent.lastSeenTime = timestampFromDate(seen);
     return agent;
   }

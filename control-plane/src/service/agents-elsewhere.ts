@@ -37,7 +37,7 @@ export class AgentsElsewhere {
         unavailableEnvironments: row.unavailable_environments,
         slots: row.slots,
         active: row.active,
-        draining: row.drain_requested,
+        draining: row.drain_requested || row.stopping,
       })),
     );
     this.#cached.set(tenantId, { agents, untilMs: performance.now() + CACHE_MS });
