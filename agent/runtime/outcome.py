@@ -11,6 +11,10 @@ from attempt import Attempt
 _MAX_MESSAGE_CHARS = 16 * 1024
 _MAX_DETAIL_CHARS = 64 * 1024
 
+# What a process that runs job code may say of its end. Whatever else it says, that code has said: it is the handler's error.
+# OUT_OF_MEMORY is taken from it because code can run out of memory whenever it likes; other codes are the launcher's alone.
+_HEALTHY_CODES = ("HANDLER_ERROR", "HANDLER_NOT_FOUND", "OUTPUT_INVALID", "OUTPUT_TOO_LARGE", "INPUT_INVALID")
+
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
 
 
@@ -45,10 +49,9 @@ def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes, max_rss_byte
     if kind == "result" and attempt.header["kind"] != "command":
         return Outcome(SUCCEEDED, result=body, healthy=True)
     if kind == "error":
-        code = reply.get("code")
-        if code not in ("HANDLER_ERROR", "HANDLER_NOT_FOUND", "OUTPUT_INVALID", "OUTPUT_TOO_LARGE", "INPUT_INVALID"):
-            code = "OUT_OF_MEMORY" if code == "OUT_OF_MEMORY" else "INTERNAL"
-        healthy = code not in ("OUT_OF_MEMORY", "INTERNAL")
+        code, healthy = reply.get("code"), reply.get("code") in _HEALTHY_CODES
+        if not healthy and code != "OUT_OF_MEMORY":
+            code = "HANDLER_ERROR"
         message = str(reply.get("message"))[:_MAX_MESSAGE_CHARS]
         if code == "OUT_OF_MEMORY" and attempt.header["limits"]["memory_bytes"]:
             message += f" ({attempt.header['limits']['memory_bytes']} bytes)"
@@ -64,8 +67,10 @@ def _from_checked_reply(attempt: Attempt, reply: dict, body: bytes, max_rss_byte
         return outcome
     if kind == "setup_failed":
         return failed("INTERNAL", f"the sandbox could not be set up: {str(reply.get('message'))[:_MAX_MESSAGE_CHARS]}")
+    if kind == "not_started" and attempt.header["kind"] == "script":
+        return failed("SUBMIT_FAILED", str(reply.get("message"))[:_MAX_MESSAGE_CHARS])
     told = str(reply.get("message", kind))[:_MAX_MESSAGE_CHARS]
-    return failed("INTERNAL", f"the process broke its result channel: {told}")
+    return failed("HANDLER_ERROR", f"the process broke its result channel: {told}")
 
 
 def _details(reply: dict) -> dict:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 
+import namespaces
+
 
 class NotStarted(Exception):
     """``code``: what a shell would exit with, 127 (not found) or 126."""
@@ -30,8 +32,10 @@ class Program:
     def start(self, argv: list[str], descriptors: dict[int, int]) -> None:
         """``descriptors``: which of this process's the program gets, by the number that it has there.
 
-        Raises NotStarted.
+        From then on the program, which has the same user, can neither read nor write this process's memory, nor open its
+        descriptors: it is not what says how the call ends. Raises NotStarted.
         """
+        namespaces.run([namespaces.call("prctl", namespaces.PR_SET_DUMPABLE, 0)])
         try:
             self.pid = os.posix_spawnp(
                 argv[0],

@@ -229,6 +229,13 @@ test.each(FAILING)('%s fails the call', async (_, source, error, text, traceback
   expect(shown).not.toMatch(/harrier-|node:|sandbox\.mjs|call\.mjs/);
 });
 
+test('what says itself how it is written is asked once, and its answer is checked', async () => {
+  const source = 'let asked = 0; export const handler = () => ({ a: { toJSON: () => (asked++ === 0 ? 1 : NaN) } });';
+  expect(outputOf(await run(source))).toEqual({ a: 1 });
+  const { error } = await run(result('{ a: { toJSON: () => [NaN] } }'));
+  expect(error).toMatchObject({ code: Code.OUTPUT_INVALID, message: expect.stringContaining('$.a[0]: NaN') });
+});
+
 test('a result that is too large is refused', async () => {
   const { error } = await run(result('{ a: "x".repeat(2000) }'), {}, { outputBytes: 1000n });
   expect(error).toMatchObject({ code: Code.OUTPUT_TOO_LARGE, message: expect.stringContaining('limit is 1000') });

@@ -272,8 +272,18 @@ class Results(support.RuntimeTest):
         for spoil in ("b'x' * 100", "b'\\xff' * 8", "b'\\0\\0\\0\\2\\0\\0\\0\\0[]'"):
             with self.subTest(spoil):
                 ended = self.agent.run(f"import os\ndef handler(input):\n    os.write(3, {spoil})\n    return {{}}")
-                self.assertFails(ended, "INTERNAL", "broke its result channel")
+                self.assertFails(ended, "HANDLER_ERROR", "broke its result channel")
         self.assertSucceeds(self.agent.wait_for(other), {"fine": 1})
+
+    def test_a_job_cannot_end_as_only_the_launcher_may_say(self) -> None:
+        for code in ("AGENT_LOST", "KILLED", "TIMEOUT", "CANCELLED", "INTERNAL", "POLICY_DENIED"):
+            with self.subTest(code):
+                word = f"{{'type': 'error', 'code': '{code}', 'message': 'again', 'details': {{}}}}"
+                forge = f"json.dumps({word}).encode()\n    os.write(3, struct.pack('!II', len(head), 0) + head)"
+                source = f"import json, os, struct\ndef handler(input):\n    head = {forge}\n    return {{}}"
+                self.assertFails(self.agent.run(source), "HANDLER_ERROR", "again")
+        source = source.replace("'type': 'error'", "'type': 'not_started'")
+        self.assertFails(self.agent.run(source), "HANDLER_ERROR", "again")
 
     def test_a_job_that_closes_its_channel_ends_without_a_result(self) -> None:
         ended = self.agent.run("import os\ndef handler(input):\n    os.close(3)\n    return {}")

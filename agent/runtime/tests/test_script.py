@@ -74,7 +74,7 @@ class Script(support.RuntimeTest):
 
     def test_codes_that_are_not_the_code_s_to_give_are_not_taken(self) -> None:
         error = {"type": "error", "code": "AGENT_LOST", "message": "please again", "details": {}}
-        self.assertFails(self.run_script(f"send({error!r})"), "INTERNAL", "please again")
+        self.assertFails(self.run_script(f"send({error!r})"), "HANDLER_ERROR", "please again")
 
     def test_an_exit_before_the_end_fails_the_call(self) -> None:
         for code in (0, 3):
@@ -100,13 +100,26 @@ class Script(support.RuntimeTest):
         self.assertFails(self.run_script(code, limits={"memory_bytes": 64 << 20}), "OUT_OF_MEMORY")
 
     def test_nonsense_fails_the_call(self) -> None:
-        self.assertFails(self.run_script("os.write(3, b'\\xff' * 100_000)"), "INTERNAL", "header of 4294967295 bytes")
-        self.assertFails(self.run_script("send({'type': 'exit', 'exit_code': 0})"), "INTERNAL", "unexpected 'exit'")
-        self.assertFails(self.run_script("send({'type': 'ready'})"), "INTERNAL", "unexpected 'ready'")
-        self.assertFails(self.run_script("send({'type': 'progress'})"), "INTERNAL", "percent")
+        self.assertFails(self.run_script("os.write(3, b'\\xff' * 100_000)"), "HANDLER_ERROR", "header of 4294967295 bytes")
+        self.assertFails(self.run_script("send({'type': 'exit', 'exit_code': 0})"), "HANDLER_ERROR", "unexpected 'exit'")
+        self.assertFails(self.run_script("send({'type': 'ready'})"), "HANDLER_ERROR", "unexpected 'ready'")
+        self.assertFails(self.run_script("send({'type': 'progress'})"), "HANDLER_ERROR", "percent")
         self.assertFails(
-            self.run_script("send({'type': 'result'}, b'x' * 2_000_000)", limits={"result_bytes": 100}), "INTERNAL"
+            self.run_script("send({'type': 'result'}, b'x' * 2_000_000)", limits={"result_bytes": 100}), "HANDLER_ERROR"
         )
+
+    def test_the_process_that_waits_for_it_is_out_of_its_reach(self) -> None:
+        code = (
+            "def tried(path, flags):\n"
+            "    try:\n        os.close(os.open(path, flags))\n        return 'opened'\n"
+            "    except OSError as error:\n        return error.strerror\n"
+            "def listed():\n"
+            "    try:\n        return os.listdir('/proc/1/fd')\n"
+            "    except OSError as error:\n        return error.strerror\n"
+            "found = {'memory': tried('/proc/1/mem', os.O_RDWR), 'descriptors': listed()}\n"
+        )
+        ended = self.run_script(code + RESULT % "found")
+        self.assertSucceeds(ended, {"memory": "Permission denied", "descriptors": "Permission denied"})
 
     def test_a_closed_socket_is_no_end(self) -> None:
         ended = self.run_script("os.close(3); print('on', flush=True); os._exit(4)")
@@ -153,7 +166,7 @@ while zombies():
 
     def test_a_runner_that_cannot_be_started_is_told(self) -> None:
         ended = self.run_script("", argv=["/no/such/runner"])
-        self.assertFails(ended, "INTERNAL", "'/no/such/runner': not found")
+        self.assertFails(ended, "SUBMIT_FAILED", "'/no/such/runner': not found")
 
     def test_fields_are_checked(self) -> None:
         self.assertFails(self.run_script("", argv=[]), "INTERNAL", "argv")

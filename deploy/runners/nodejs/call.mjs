@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
-import { findFault } from './json-fault.mjs';
+import { encodeResult, NotJson } from './result-json.mjs';
 
 /** Where an image that is made of the runner's puts its own function. */
 const OWN_MODULE = '/app/execute.js';
@@ -91,12 +91,21 @@ function withPlace(error, path) {
 }
 
 function encode(output, resultBytes) {
-  const fault = findFault(output);
-  if (fault !== undefined) throw new Failure('OUTPUT_INVALID', `The handler's result is not JSON: ${fault}`);
-  const text = JSON.stringify(output);
+  const text = textOfResult(output);
   const bytes = Buffer.byteLength(text);
   if (!resultBytes || bytes <= resultBytes) return text;
   throw new Failure('OUTPUT_TOO_LARGE', `The result has ${bytes} bytes of JSON, the limit is ${resultBytes}`);
+}
+
+function textOfResult(output) {
+  try {
+    return encodeResult(output);
+  } catch (error) {
+    if (error instanceof NotJson) {
+      throw new Failure('OUTPUT_INVALID', `The handler's result is not JSON: ${error.message}`);
+    }
+    throw error;
+  }
 }
 
 /** What V8 and Node.js say when the operating system gives no more. */
