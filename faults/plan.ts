@@ -52,7 +52,7 @@ const EXECUTIONS_IN_A_ROUND = 25;
 const ARRIVALS_MS = 5_000;
 const FIRST_INJECTION_MS = 1_000;
 /** Longer than the lease: an attempt may still run when it is given to another agent. */
-const LONGEST_RUN_MS = 16_000;
+const LONGEST_RUN_MS = 20_000;
 const WEIGHTS: Readonly<Record<Kind, number>> = { inline: 10, command: 5, venv: 4, docker: 4, container: 2 };
 /** Kinds whose code is told the number of its attempt. */
 const KNOWS_ITS_ATTEMPT: readonly Kind[] = ['inline', 'venv', 'docker'];

@@ -34,7 +34,7 @@ const SHOWN_CHARS = 2_000;
  * How long an agent may believe that it owns its attempts: short, so that faults beyond it are short too, and long enough for an
  * agent to be started again on a busy machine.
  */
-export const LEASE_MS = 10_000;
+export const LEASE_MS = 15_000;
 
 /** A PostgreSQL, replicas and agents, each in processes and a network of its own, and a witness beside them. */
 export class World {
