@@ -274,6 +274,7 @@ function checksOf(module: Module): (() => void)[] {
     () => outputSchema !== undefined && checkSchema(outputSchema, 'module.output_schema'),
     () => checkEnvironment(environment, { language, preload }, 'module.environment'),
     () => checkNetwork(module.limits, 'module.limits'),
+    () => checkReuse(module),
     () => checkDisconnect(module),
     () => refuseNul('module.code', module.code),
     ...module.tags.map((tag, i) => () => refuseNul(`module.tags[${i}]`, tag)),
@@ -284,6 +285,14 @@ function checkVersion(version: string): void {
   if (semver.valid(version) === version.split('+')[0]) return;
   throw new HarrierError('invalid_argument', `module.version "${version}" is not a semantic version like 1.4.0`, {
     field: 'module.version',
+  });
+}
+
+/** Only Python has interpreters that serve one call after another. */
+function checkReuse({ reuse, language }: Module): void {
+  if (!reuse || language === 'python') return;
+  throw new HarrierError('invalid_argument', `module.reuse is for Python; "${language}" starts anew for every call`, {
+    field: 'module.reuse',
   });
 }
 

@@ -129,7 +129,7 @@ export type Module = Message<"harrier.v1.Module"> & {
 
   /**
    * Keep one interpreter for this module version and serve many calls with it, one at a time. Faster, and globals
-   * survive from call to call. Default false: a fresh process for every call.
+   * survive from call to call. Python only. Default false: a fresh process for every call.
    *
    * @generated from field: bool reuse = 15;
    */
