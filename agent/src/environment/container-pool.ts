@@ -1,77 +1,22 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { chmodSync, mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Logger } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
-import type { ContainerBudget, ReleasePlace } from '../docker/container-budget.ts';
-import { LABEL, listContainers } from '../docker/container-list.ts';
-import { containerOptions } from '../docker/container-policy.ts';
+import type { ContainerBudget } from '../docker/container-budget.ts';
 import { ContainerRun } from '../docker/container-run.ts';
-import { type DockerEngine, type EngineFacts, EngineUnavailableError, engineMessage } from '../docker/engine.ts';
+import { type EngineFacts, engineMessage } from '../docker/engine.ts';
 import type { HeldImage } from '../docker/images.ts';
-import type { ExpectMessage, StartEnvironment } from '../launcher/messages.ts';
+import type { StartEnvironment } from '../launcher/messages.ts';
 import { EnvironmentError, type EnvironmentRequest, type PreparedEnvironment } from './environment.ts';
+import { FormerContainers } from './former-containers.ts';
+import { launchWarmContainer, type WarmContainer, type WarmContainerOptions } from './warm-container.ts';
 
-/** What the launcher does for a container's interpreter. */
-export interface ZygoteHost {
-  /** Listens on a socket for one interpreter. @returns false when no launcher is connected */
-  expectZygote(expected: Omit<ExpectMessage, 'type'>): boolean;
-  /** Resolves when no launcher is being replaced by another one. */
-  readonly replaced: Promise<void>;
-  /** Ends an interpreter as soon as no call runs in it. */
-  retire(tenant: string, key: string): void;
-}
-
-export interface ContainerPoolOptions {
-  engine: DockerEngine;
+export interface ContainerPoolOptions extends WarmContainerOptions {
   budget: ContainerBudget;
-  host: ZygoteHost;
-  /** Directory of the agent. */
-  dataDir: string;
   /** A container that nobody uses leaves after this long. */
   idleMs: number;
-  /** Memory of a container: of all calls in it together. */
-  memoryBytes: number;
-  /** `/tmp` of a container; each call has one of its own besides. */
-  tmpBytes: number;
   logger: Logger;
-}
-
-/** From the start of a container to an interpreter that has imported everything. */
-const ATTACH_TIMEOUT_MS = 120_000;
-/** For all calls of the container together; each call has its own bound. */
-const PROCESSES = 8192;
-const LOG_BYTES = 1024 * 1024;
-/** Shown of what a container wrote that did not come up. */
-const SHOWN_CHARS = 2000;
-const RUNTIME = fileURLToPath(new URL('../../runtime', import.meta.url)).replace(/\/$/, '');
-const RUNTIME_TARGET = '/harrier';
-const SOCKET_TARGET = '/harrier-socket';
-const SOCKET = 'zygote.sock';
-
-/**
- * A warm container:
- *
- *   starting ──attached──▶ ready ──idle too long, or its place is needed──▶ leaving ──removed──▶ (gone)
- *      └────────────failed, detached────────────────────────────────────────▲
- */
-type WarmState = 'starting' | 'ready' | 'leaving';
-
-interface Warm {
-  readonly tenant: string;
-  /** Tells this container from every other one, also of the same image. */
-  readonly key: string;
-  readonly run: ContainerRun;
-  readonly directory: string;
-  readonly preload: readonly string[];
-  /** Processors for all calls in it together; 0: all of the host. */
-  readonly cpu: number;
-  readonly attached: PromiseWithResolvers<void>;
-  state: WarmState;
-  users: number;
-  idleTimer: NodeJS.Timeout | undefined;
-  release: ReleasePlace;
 }
 
 /** Who waits for a container that starts. Each gets it held, so that it cannot leave before its callers have it. */
@@ -92,14 +37,13 @@ export class ContainerPool {
   readonly #options: ContainerPoolOptions;
   readonly #directory: string;
   /** By what calls share: the one that takes calls. */
-  readonly #current = new Map<string, Warm>();
+  readonly #current = new Map<string, WarmContainer>();
   /** By key: all that have not left. */
-  readonly #all = new Map<string, Warm>();
+  readonly #all = new Map<string, WarmContainer>();
   readonly #starts = new Map<string, Start>();
   /** What is being removed now. */
   readonly #removals = new Set<Promise<void>>();
-  /** Names of the containers that this agent waits for to end, or is removing. */
-  readonly #ending = new Set<string>();
+  readonly #former: FormerContainers;
   #launcherPid: number | undefined;
   #closed = false;
 
@@ -107,6 +51,7 @@ export class ContainerPool {
     this.#options = options;
     // Short: the path of a unix socket has 107 bytes at most.
     this.#directory = join(options.dataDir, 'zygotes');
+    this.#former = new FormerContainers(options, (key) => this.#all.has(key));
     options.budget.onFull(() => this.#evictOne());
     options.engine.onChange(() => this.#engineChanged());
   }
@@ -168,6 +113,7 @@ export class ContainerPool {
     const idle = [...this.#all.values()].filter(({ users, state }) => users === 0 && state === 'ready');
     for (const warm of idle) this.#leave(warm);
     this.#closed = true;
+    this.#former.close();
     for (const { idleTimer } of this.#all.values()) clearTimeout(idleTimer);
     await Promise.all(this.#removals);
   }
@@ -192,7 +138,7 @@ export class ContainerPool {
     const release = await budget.take(engine.lost);
     await this.#options.host.replaced;
     const id = randomUUID().slice(0, 8);
-    const warm: Warm = {
+    const warm: WarmContainer = {
       tenant: request.tenant,
       key: `docker-${id}`,
       run: new ContainerRun(engine, `harrier-pool-${id}`),
@@ -208,7 +154,7 @@ export class ContainerPool {
     warm.attached.promise.catch(() => {});
     this.#all.set(warm.key, warm);
     try {
-      await this.#launch(warm, image);
+      await launchWarmContainer(warm, image, this.#options);
       // It may have ended in the very moment in which it was ready.
       if (warm.state !== 'starting') {
         throw new EnvironmentError(Code.ENVIRONMENT_FAILED, `the container of the image ${image.lock} ended at once`);
@@ -224,56 +170,6 @@ export class ContainerPool {
     logger.info({ container: warm.run.name, tenant: warm.tenant, image: image.lock }, 'container ready');
   }
 
-  async #launch(warm: Warm, image: HeldImage): Promise<void> {
-    const { host, engine, dataDir, memoryBytes, tmpBytes } = this.#options;
-    mkdirSync(warm.directory, { recursive: true });
-    // Above it only the agent may enter; in the container another user must.
-    chmodSync(this.#directory, 0o700);
-    chmodSync(warm.directory, 0o755);
-    const { tenant, key, preload, cpu } = warm;
-    const socket = join(warm.directory, SOCKET);
-    if (!host.expectZygote({ tenant, key, socket, variables: {}, preload })) {
-      throw new EnvironmentError(Code.ENVIRONMENT_FAILED, "the agent's launcher is not running");
-    }
-    const options = containerOptions(
-      {
-        imageId: image.id,
-        entrypoint: ['python3', '-I', '-B', `${RUNTIME_TARGET}/zygote.py`],
-        command: ['container', `${SOCKET_TARGET}/${SOCKET}`],
-        env: {},
-        labels: { [LABEL.agent]: dataDir, [LABEL.role]: 'pool', [LABEL.tenant]: tenant, [LABEL.key]: key },
-        limits: { memoryBytes, cpu, processes: PROCESSES, tmpBytes, logBytes: LOG_BYTES },
-        volumes: image.volumes,
-        mounts: [
-          { source: RUNTIME, target: RUNTIME_TARGET },
-          { source: warm.directory, target: SOCKET_TARGET },
-        ],
-        profile: 'zygote',
-        stdin: false,
-      },
-      engine.facts,
-    );
-    let written = '';
-    const onOutput = (_: string, data: Buffer): void => {
-      written = (written + data.toString('utf8')).slice(-SHOWN_CHARS);
-    };
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Error('it took too long')), ATTACH_TIMEOUT_MS);
-    try {
-      const running = await warm.run.start(options, undefined, onOutput, engine.lost);
-      const ended = running.ended.then(() => endedEarly(warm.run));
-      await Promise.race([warm.attached.promise, ended, late.promise]);
-    } catch (error) {
-      const gone = engine.unavailable();
-      if (gone !== undefined) throw new EngineUnavailableError(gone, { cause: error });
-      const said = written.trim() === '' ? '' : `:\n${written.trim()}`;
-      const message = `no Python 3.9 or newer comes up in the image ${image.lock}: ${engineMessage(error)}${said}`;
-      throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message, { cause: error });
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
   /** Calls share a container when nothing that shapes it differs. */
   #poolKey(request: EnvironmentRequest, image: HeldImage): string {
     const { tenant, preload } = request;
@@ -283,7 +179,7 @@ export class ContainerPool {
       .digest('hex');
   }
 
-  #hold(warm: Warm): PreparedEnvironment {
+  #hold(warm: WarmContainer): PreparedEnvironment {
     warm.users++;
     clearTimeout(warm.idleTimer);
     let held = true;
@@ -299,7 +195,7 @@ export class ContainerPool {
     };
   }
 
-  #watchIdle(warm: Warm): void {
+  #watchIdle(warm: WarmContainer): void {
     if (warm.users > 0 || warm.state !== 'ready' || this.#closed) return;
     clearTimeout(warm.idleTimer);
     if (this.#options.budget.contested) {
@@ -319,7 +215,7 @@ export class ContainerPool {
   }
 
   /** Takes no more calls; nothing that counts runs in it. */
-  #leave(warm: Warm): void {
+  #leave(warm: WarmContainer): void {
     if (warm.state === 'leaving' || this.#closed) return;
     warm.state = 'leaving';
     clearTimeout(warm.idleTimer);
@@ -330,15 +226,15 @@ export class ContainerPool {
     this.#removals.add(removal);
   }
 
-  async #remove(warm: Warm): Promise<void> {
-    this.#ending.add(warm.run.name);
+  async #remove(warm: WarmContainer): Promise<void> {
+    this.#former.ignore(warm.run.name);
     try {
       await warm.run.remove();
     } catch (error) {
       // It is removed when the engine is back.
       this.#options.logger.warn({ container: warm.run.name, reason: engineMessage(error) }, 'container not removed');
     } finally {
-      this.#ending.delete(warm.run.name);
+      this.#former.heed(warm.run.name);
       rmSync(warm.directory, { recursive: true, force: true });
       warm.release();
     }
@@ -348,50 +244,8 @@ export class ContainerPool {
     if (this.#closed) return;
     const { engine } = this.#options;
     if (engine.unavailable() !== undefined) return;
-    void this.#sweep();
+    void this.#former.outlast();
   }
-
-  /**
-   * Containers that this agent does not know: those of a former one may still run calls, so that they are retired, keep
-   * their place, and are removed when they have ended; what has ended is removed at once.
-   */
-  async #sweep(): Promise<void> {
-    const { engine, dataDir, host, logger } = this.#options;
-    try {
-      for (const { name, labels } of await listContainers(engine, { [LABEL.agent]: dataDir, [LABEL.role]: 'pool' })) {
-        const key = labels[LABEL.key] ?? '';
-        const tenant = labels[LABEL.tenant] ?? '';
-        if (this.#closed || this.#all.has(key)) continue;
-        // Also one that is being waited for already: the launcher may have it only now.
-        host.retire(tenant, key);
-        if (!this.#ending.has(name)) void this.#outlast(new ContainerRun(engine, name));
-      }
-    } catch (error) {
-      logger.warn({ reason: engineMessage(error) }, 'containers not looked through');
-    }
-  }
-
-  /** Removes a container of a former agent when it has ended. */
-  async #outlast(run: ContainerRun): Promise<void> {
-    this.#ending.add(run.name);
-    const release = this.#options.budget.adopt();
-    try {
-      await run.exit();
-      await run.remove();
-    } catch (error) {
-      // It is looked for again when the engine is back, or by a later agent.
-      const reason = engineMessage(error);
-      if (!this.#closed) this.#options.logger.warn({ container: run.name, reason }, 'container not removed');
-    } finally {
-      this.#ending.delete(run.name);
-      release();
-    }
-  }
-}
-
-async function endedEarly(run: ContainerRun): Promise<never> {
-  const { exitCode } = await run.exit();
-  throw new Error(`it ended with exit code ${exitCode}`);
 }
 
 /** What bounds a container; 0 where the calls may use every processor, so that those without a limit share one. */

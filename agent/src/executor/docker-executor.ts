@@ -6,9 +6,10 @@ import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Assignment } from '@harrier/shared/gen/link';
 import { Limits_Network as Network } from '@harrier/shared/gen/module';
 import type { ContainerBudget } from '../docker/container-budget.ts';
-import { LABEL, listContainers } from '../docker/container-list.ts';
+import { LABEL } from '../docker/container-list.ts';
 import { containerOptions } from '../docker/container-policy.ts';
 import { ContainerRun, LogOverrunError } from '../docker/container-run.ts';
+import { removeOtherContainers } from '../docker/container-sweep.ts';
 import { type DockerEngine, engineMessage } from '../docker/engine.ts';
 import type { HeldImage, Images } from '../docker/images.ts';
 import { wasOutOfMemory } from '../docker/out-of-memory.ts';
@@ -18,9 +19,10 @@ import type { PreparedEnvironment } from '../environment/environment.ts';
 import { BOOT } from '../environment/manifest.ts';
 import { factsOf, specOf } from './container-facts.ts';
 import type { ContainerGuard } from './container-guard.ts';
-import { containerOutcome, type Ending, LEASE_OVER, type Outcome } from './container-outcome.ts';
+import { containerOutcome, LEASE_OVER, type Outcome } from './container-outcome.ts';
 import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
 import { denied, failed, neverRan } from './container-refusal.ts';
+import { ContainerStops, keepOrTell } from './container-stops.ts';
 import { DockerAttempt } from './docker-attempt.ts';
 import type { AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
 
@@ -38,8 +40,6 @@ export interface DockerExecutorOptions {
   logger: Logger;
 }
 
-/** Between asking a container to stop and killing it, when its timeout is reached. */
-const TIMEOUT_GRACE_MS = 2_000;
 /** An engine that has just ended is not missed at once. */
 const RETRY_MS = 500;
 const MAX_FAILURES = 10;
@@ -54,11 +54,13 @@ export class DockerExecutor implements Executor {
   readonly #options: DockerExecutorOptions;
   readonly #directory: string;
   readonly #attempts = new Map<string, DockerAttempt>();
+  readonly #stops: ContainerStops;
   #closed = false;
 
   constructor(options: DockerExecutorOptions) {
     this.#options = options;
     this.#directory = join(options.dataDir, 'containers');
+    this.#stops = new ContainerStops(options.logger);
   }
 
   /** Takes up what a former agent has left: to be called once, before anything is started. */
@@ -108,7 +110,7 @@ export class DockerExecutor implements Executor {
 
   cancel(key: AttemptKey, _reason: CancelReason, graceMs: number): void {
     const attempt = this.#attempts.get(keyOf(key));
-    if (attempt !== undefined) this.#stop(attempt, 'cancel', graceMs);
+    if (attempt !== undefined) this.#stops.stop(attempt, 'cancel', graceMs);
   }
 
   acknowledgeOutput(key: AttemptKey, stdoutOffset: number, stderrOffset: number): void {
@@ -175,9 +177,9 @@ export class DockerExecutor implements Executor {
       attempt.meter.begin();
       this.#options.events.onStarted(attempt.facts);
       attempt.sender.send();
-      this.#startTimeout(attempt, Date.now());
+      this.#stops.startTimeout(attempt, Date.now());
       // A cancel, or the end of the lease, that came while the container was being started.
-      if (attempt.ending !== undefined) void this.#kill(attempt, 'SIGKILL');
+      if (attempt.ending !== undefined) void this.#stops.kill(attempt, 'SIGKILL');
       void running.handedOver.then(() => this.#handedOver(attempt));
       await running.ended;
       await this.#settle(attempt);
@@ -188,7 +190,7 @@ export class DockerExecutor implements Executor {
   }
 
   #handedOver(attempt: DockerAttempt): void {
-    if (!this.#closed && !attempt.ended) this.#keep(attempt, () => attempt.setHandedOver());
+    if (!this.#closed && !attempt.ended) keepOrTell(attempt, this.#options.logger, () => attempt.setHandedOver());
   }
 
   // From a running container to its end.
@@ -223,7 +225,7 @@ export class DockerExecutor implements Executor {
 
   #finish(attempt: DockerAttempt, outcome: Outcome, runMs: number): void {
     if (this.#closed || attempt.ended) return;
-    this.#keep(attempt, () => attempt.finish(outcome, runMs));
+    keepOrTell(attempt, this.#options.logger, () => attempt.finish(outcome, runMs));
     attempt.followed = false;
     attempt.sender.send();
     void this.#removeContainer(attempt);
@@ -242,58 +244,9 @@ export class DockerExecutor implements Executor {
     }
   }
 
-  /** What a full disk does not take is true all the same, but a later agent will not know it. */
-  #keep({ run, facts }: DockerAttempt, write: () => void): void {
-    try {
-      write();
-    } catch (error) {
-      const { executionId, attempt } = facts;
-      const reason = messageOf(error);
-      this.#options.logger.error({ executionId, attempt, container: run.name, reason }, 'a fact is only in memory');
-    }
-  }
-
   #tellEnd(attempt: DockerAttempt): void {
     const { end, sender, facts } = attempt;
     if (end !== undefined && sender.drained) this.#options.events.onFinished(facts, end);
-  }
-
-  #stop(attempt: DockerAttempt, ending: Ending, graceMs: number): void {
-    if (attempt.ended) return;
-    this.#keep(attempt, () => {
-      attempt.ending = ending;
-    });
-    if (!attempt.started) {
-      attempt.abort.abort(new Error(ending));
-      return;
-    }
-    clearTimeout(attempt.timer);
-    if (graceMs === 0) {
-      void this.#kill(attempt, 'SIGKILL');
-      return;
-    }
-    attempt.timer = setTimeout(() => void this.#kill(attempt, 'SIGKILL'), graceMs);
-    void this.#kill(attempt, 'SIGTERM');
-  }
-
-  async #kill(attempt: DockerAttempt, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
-    try {
-      await attempt.run.signal(signal);
-    } catch (error) {
-      // The container is killed when it is followed again.
-      this.#options.logger.warn(
-        { container: attempt.run.name, signal, reason: engineMessage(error) },
-        'no signal sent',
-      );
-    }
-  }
-
-  #startTimeout(attempt: DockerAttempt, startedAtMs: number): void {
-    const { timeoutMs } = attempt.facts;
-    if (timeoutMs === 0 || attempt.ending !== undefined) return;
-    clearTimeout(attempt.timer);
-    const leftMs = Math.max(0, startedAtMs + timeoutMs - Date.now());
-    attempt.timer = setTimeout(() => this.#stop(attempt, 'timeout', TIMEOUT_GRACE_MS), leftMs);
   }
 
   // Containers that nobody follows: after a restart of the agent, and when the engine was lost.
@@ -364,7 +317,7 @@ export class DockerExecutor implements Executor {
         return;
       }
       if (attempt.ending !== undefined) await attempt.run.signal('SIGKILL');
-      else if (state.kind === 'running') this.#startTimeout(attempt, state.startedAtMs);
+      else if (state.kind === 'running') this.#stops.startTimeout(attempt, state.startedAtMs);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
       attempt.meter.begin();
       await attempt.run.follow(attempt.known, attempt.wantedLogBytes, sink);
@@ -377,15 +330,9 @@ export class DockerExecutor implements Executor {
   /** Removes containers of this agent whose attempts have ended or are not known. */
   async #sweep(): Promise<void> {
     const { engine, dataDir, logger } = this.#options;
-    try {
-      const listed = await listContainers(engine, { [LABEL.agent]: dataDir, [LABEL.role]: 'run' });
-      const wanted = new Set([...this.#attempts.values()].filter(({ ended }) => !ended).map(({ run }) => run.name));
-      for (const { name } of listed) {
-        if (!wanted.has(name)) await new ContainerRun(engine, name).remove();
-      }
-    } catch (error) {
-      logger.warn({ reason: engineMessage(error) }, 'containers not looked through');
-    }
+    const isWanted = (name: string) =>
+      [...this.#attempts.values()].some(({ ended, run }) => !ended && run.name === name);
+    await removeOtherContainers(engine, { [LABEL.agent]: dataDir, [LABEL.role]: 'run' }, isWanted, logger);
   }
 
   #run(key: AttemptKey): ContainerRun {

@@ -1,0 +1,64 @@
+import { type Logger, messageOf } from '@harrier/shared';
+import { engineMessage } from '../docker/engine.ts';
+import type { Ending } from './container-outcome.ts';
+import type { DockerAttempt } from './docker-attempt.ts';
+
+/** Between asking a container to stop and killing it, when its timeout is reached. */
+const TIMEOUT_GRACE_MS = 2_000;
+
+/** Ends containers: when told to, and at their timeout. */
+export class ContainerStops {
+  readonly #logger: Logger;
+
+  constructor(logger: Logger) {
+    this.#logger = logger;
+  }
+
+  /** Asks the container to end, and kills it after the grace; before it runs, it does not start. */
+  stop(attempt: DockerAttempt, ending: Ending, graceMs: number): void {
+    if (attempt.ended) return;
+    keepOrTell(attempt, this.#logger, () => {
+      attempt.ending = ending;
+    });
+    if (!attempt.started) {
+      attempt.abort.abort(new Error(ending));
+      return;
+    }
+    clearTimeout(attempt.timer);
+    if (graceMs === 0) {
+      void this.kill(attempt, 'SIGKILL');
+      return;
+    }
+    attempt.timer = setTimeout(() => void this.kill(attempt, 'SIGKILL'), graceMs);
+    void this.kill(attempt, 'SIGTERM');
+  }
+
+  async kill(attempt: DockerAttempt, signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
+    try {
+      await attempt.run.signal(signal);
+    } catch (error) {
+      // The container is killed when it is followed again.
+      this.#logger.warn({ container: attempt.run.name, signal, reason: engineMessage(error) }, 'no signal sent');
+    }
+  }
+
+  /** Its time counts from its start, also for an agent that was started again. */
+  startTimeout(attempt: DockerAttempt, startedAtMs: number): void {
+    const { timeoutMs } = attempt.facts;
+    if (timeoutMs === 0 || attempt.ending !== undefined) return;
+    clearTimeout(attempt.timer);
+    const leftMs = Math.max(0, startedAtMs + timeoutMs - Date.now());
+    attempt.timer = setTimeout(() => this.stop(attempt, 'timeout', TIMEOUT_GRACE_MS), leftMs);
+  }
+}
+
+/** What a full disk does not take is true all the same, but a later agent will not know it. */
+export function keepOrTell({ run, facts }: DockerAttempt, logger: Logger, write: () => void): void {
+  try {
+    write();
+  } catch (error) {
+    const { executionId, attempt } = facts;
+    const reason = messageOf(error);
+    logger.error({ executionId, attempt, container: run.name, reason }, 'a fact is only in memory');
+  }
+}
