@@ -1,5 +1,6 @@
 export { type BackoffOptions, cappedExponentialMs, fullJitterMs } from './backoff.ts';
 export { type DirectoryLock, type DirectoryLockOptions, lockDirectory } from './directory-lock.ts';
+export { ENVIRONMENT_BOUNDS } from './environment-bounds.ts';
 export { HarrierError, type HarrierErrorCode, type HarrierErrorOptions, messageOf } from './errors.ts';
 export { canMove, isFinal } from './execution-state.ts';
 export { AGENT_FAILPOINTS, armFailpoints, CONTROL_PLANE_FAILPOINTS, failpoint } from './failpoint.ts';

@@ -30,6 +30,7 @@ describe('plainUrl', () => {
     'ftp://index.example/',
     'file://host/etc',
     'index.example/simple',
+    `https://index.example/${'/'.repeat(500_000)}a`,
     '',
   ])('%j is none', (text) => {
     expect(plainUrl(text, ALL)).toBeUndefined();

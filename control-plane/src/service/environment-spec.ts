@@ -1,5 +1,5 @@
 import { clone } from '@bufbuild/protobuf';
-import { HarrierError } from '@harrier/shared';
+import { ENVIRONMENT_BOUNDS, HarrierError } from '@harrier/shared';
 import {
   type Environment,
   EnvironmentSchema,
@@ -82,6 +82,12 @@ export function lockedEnvironment(environment: Environment, lock: string): Envir
 }
 
 function checkVenv(venv: Extract<Environment['kind'], { case: 'venv' }>['value'], field: string): void {
+  checkTexts(`${field}.requirements`, venv.requirements);
+  checkTexts(`${field}.extra_index_urls`, venv.extraIndexUrls);
+  checkLength(`${field}.index_url`, venv.indexUrl, ENVIRONMENT_BOUNDS.urlChars);
+  checkLength(`${field}.lock`, venv.lock, ENVIRONMENT_BOUNDS.lockChars);
+  checkLength(`${field}.pyproject`, venv.pyproject, ENVIRONMENT_BOUNDS.pyprojectChars);
+  checkLength(`${field}.python`, venv.python, ENVIRONMENT_BOUNDS.pythonChars);
   for (const [i, requirement] of venv.requirements.entries()) {
     const text = requirement.trim();
     if (/[\r\n\0]/.test(requirement)) throw invalid(`${field}.requirements[${i}]`, 'must be one line');
@@ -108,12 +114,30 @@ function checkConda(conda: Extract<Environment['kind'], { case: 'conda' }>['valu
   if (conda.file === '' && conda.lock === '' && conda.dependencies.length === 0) {
     throw invalid(`${field}.dependencies`, 'one of file, dependencies and lock says what to install');
   }
+  checkLength(`${field}.file`, conda.file, ENVIRONMENT_BOUNDS.condaFileChars);
+  checkLength(`${field}.lock`, conda.lock, ENVIRONMENT_BOUNDS.lockChars);
+  checkTexts(`${field}.dependencies`, conda.dependencies);
+  checkTexts(`${field}.channels`, conda.channels);
   refuseNul(`${field}.file`, conda.file);
   refuseNul(`${field}.lock`, conda.lock);
   for (const name of ['dependencies', 'channels'] as const) {
     for (const [i, text] of conda[name].entries()) {
       if (/[\r\n\0]/.test(text)) throw invalid(`${field}.${name}[${i}]`, 'must be one line');
     }
+  }
+}
+
+/** Agents read these texts for each call. */
+function checkLength(field: string, text: string, maxChars: number): void {
+  if (text.length > maxChars) throw invalid(field, `${text.length} characters; at most ${maxChars} are taken`);
+}
+
+function checkTexts(field: string, texts: readonly string[]): void {
+  const { requirementChars, requirementsChars } = ENVIRONMENT_BOUNDS;
+  for (const [i, text] of texts.entries()) checkLength(`${field}[${i}]`, text, requirementChars);
+  const chars = texts.reduce((sum, text) => sum + text.length + 1, 0);
+  if (chars > requirementsChars) {
+    throw invalid(field, `${chars} characters together; at most ${requirementsChars} are taken`);
   }
 }
 

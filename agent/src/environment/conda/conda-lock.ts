@@ -1,4 +1,6 @@
+import { ENVIRONMENT_BOUNDS } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { checkLength } from '../bounded-text.ts';
 import { EnvironmentError } from '../environment.ts';
 import { plainUrl, shownUrl } from '../url-scope.ts';
 import { SCHEMES } from './channel-policy.ts';
@@ -45,6 +47,7 @@ export function formatLock({ packages, pip }: CondaLock): string {
  * @throws EnvironmentError for a line that is none of an explicit list, and when there is no package
  */
 export function parseLock(text: string): CondaLock {
+  checkLength('the lock', text, ENVIRONMENT_BOUNDS.lockChars);
   const [explicit = '', pip = ''] = text.split(`${PIP_MARK}\n`);
   const packages: CondaPackage[] = [];
   for (const line of explicit.split(/\r?\n/).map((one) => one.trim())) {

@@ -1,6 +1,8 @@
+import { ENVIRONMENT_BOUNDS } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Conda as Conda, Environment } from '@harrier/shared/gen/module';
 import type { PrivateRuns } from '../../launcher/private-runs.ts';
+import { checkLength } from '../bounded-text.ts';
 import { EnvironmentError, type EnvironmentProvider, type PreparedEnvironment } from '../environment.ts';
 import { EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
 import type { IndexPolicy } from '../index-policy.ts';
@@ -57,6 +59,7 @@ class CondaPackages implements PackageKind<Plan> {
 
   knownPlan(environment: Environment): Plan {
     const conda = condaOf(environment);
+    checkLength('the lock', conda.lock, ENVIRONMENT_BOUNDS.lockChars);
     const spec = conda.lock === '' ? specOf(conda) : { dependencies: [], channels: conda.channels, pip: [] };
     for (const requirement of spec.pip) checkRequirement(requirement);
     return { conda, spec, channels: chooseChannels(this.#policy, spec.channels) };

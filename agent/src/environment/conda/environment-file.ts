@@ -1,7 +1,9 @@
 import { createRequire } from 'node:module';
+import { ENVIRONMENT_BOUNDS } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Conda as Conda } from '@harrier/shared/gen/module';
 import type { Node } from 'yaml';
+import { checkLength, checkTexts } from '../bounded-text.ts';
 import { EnvironmentError } from '../environment.ts';
 
 /** What a conda environment is to hold. */
@@ -26,14 +28,18 @@ const IGNORED = new Set(['name', 'prefix']);
  */
 export function specOf(conda: Conda): CondaSpec {
   if (conda.file !== '') return parseEnvironmentFile(conda.file);
+  checkTexts('dependencies', conda.dependencies);
+  checkTexts('channels', conda.channels);
   return { dependencies: conda.dependencies, channels: conda.channels, pip: [] };
 }
 
 /** @throws EnvironmentError with the line that is wrong */
 export function parseEnvironmentFile(text: string): CondaSpec {
   const { isMap, isScalar, isSeq, LineCounter, parseDocument } = require('yaml') as typeof import('yaml');
+  checkLength('environment.yml', text, ENVIRONMENT_BOUNDS.condaFileChars);
   const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
+  // Both would compare each key, and look each mistake up, in time that grows with the square of the text.
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: false, prettyErrors: false });
   const lineOf = (node: unknown) => lines.linePos((node as Node | undefined)?.range?.[0] ?? 0).line;
   const fail = (node: unknown, message: string): never => {
     throw failed(`environment.yml line ${lineOf(node)}: ${message}`);
@@ -51,8 +57,11 @@ export function parseEnvironmentFile(text: string): CondaSpec {
       return fail(item, `${name} must be a list of texts`);
     });
   };
+  const names = new Set<string>();
   for (const { key, value } of root.items) {
     const name = isScalar(key) ? String(key.value) : '';
+    if (names.has(name)) fail(key, `"${name}" is there twice`);
+    names.add(name);
     if (name === 'channels') spec.channels = textsOf(value, name);
     else if (name === 'dependencies') {
       if (!isSeq(value)) return fail(value ?? key, 'dependencies must be a list');
@@ -65,6 +74,7 @@ export function parseEnvironmentFile(text: string): CondaSpec {
     } else if (!IGNORED.has(name)) fail(key, `"${name}" is not known; there are name, channels and dependencies`);
   }
   if (spec.dependencies.length === 0) return fail(root, 'there are no dependencies');
+  for (const [what, texts] of Object.entries(spec)) checkTexts(what, texts);
   return spec;
 }
 

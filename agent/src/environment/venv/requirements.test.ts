@@ -1,4 +1,4 @@
-import { create } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Environment_VenvSchema } from '@harrier/shared/gen/module';
 import { describe, expect, test } from 'vitest';
@@ -52,7 +52,34 @@ describe('requirementsOf', () => {
   });
 });
 
+test('texts that are longer than anybody writes are refused with their length', () => {
+  const refused = (venv: MessageInitShape<typeof Environment_VenvSchema>, message: string) =>
+    expect(() => requirementsOf(create(Environment_VenvSchema, venv))).toThrow(
+      expect.objectContaining({ code: Code.ENVIRONMENT_FAILED, message: expect.stringContaining(message) }),
+    );
+  refused({ requirements: ['a', 'a'.repeat(5_000)] }, 'requirements[1]: 5000 characters');
+  refused({ requirements: Array(200_000).fill('a') }, 'requirements together: 400000 characters');
+  refused({ pyproject: `#${'a'.repeat(300_000)}` }, 'pyproject.toml: 300001 characters');
+  refused(
+    { pyproject: `[project]\ndependencies = ["a${' '.repeat(100_000)}@"]` },
+    'requirements[0]: 100002 characters',
+  );
+  refused({ lock: '#'.repeat(3_000_000) }, 'the lock: 3000000 characters');
+});
+
 describe('plainLock', () => {
+  test.each([
+    ['lines that go on', 'a \\\n'.repeat(300_000)],
+    ['comments in a comment', `a==1${' #'.repeat(500_000)}\u2028`],
+    ['options', `a ${'--hash= '.repeat(200_000)}`],
+  ])('reads %s once', (_, lock) => {
+    try {
+      expect(plainLock(lock)).toBe('a==1\n');
+    } catch (error) {
+      expect([Code.POLICY_DENIED, Code.ENVIRONMENT_FAILED]).toContain((error as { code: number }).code);
+    }
+  });
+
   test('keeps pins with markers and hashes, one a line, and nothing else', () => {
     const lock = `# made by a resolver
 six==1.17.0 \\

@@ -1,29 +1,24 @@
 import { createRequire } from 'node:module';
-import { messageOf } from '@harrier/shared';
+import { ENVIRONMENT_BOUNDS, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Venv as Venv } from '@harrier/shared/gen/module';
+import { checkLength, checkTexts } from '../bounded-text.ts';
 import { EnvironmentError } from '../environment.ts';
+import { isRequirement, parsePin } from './requirement-syntax.ts';
 
 // Loaded with the first pyproject.toml: 5 MiB that most agents never need.
 const require = createRequire(import.meta.url);
 
-/** PEP 508 without URLs: name, extras, versions, marker. */
-const NAME = String.raw`[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:\s*\[[\w\s.,-]*\])?`;
-const MARKER = String.raw`(?:\s*;(?!\s*-)(?:(?!\s-)[\w\s.'"<>=!~(),+*-])*)?`;
-const REQUIREMENT = new RegExp(String.raw`^${NAME}\s*(?!-)\(?(?:(?!\s-)[\w\s.<>=!~,*+-])*\)?${MARKER}$`);
-const PIN = new RegExp(
-  String.raw`^(${NAME})\s*(==)\s*([\w.!+-]+)(${MARKER})((?:\s+--hash[=\s](?:sha256|sha384|sha512):[0-9a-fA-F]+)*)$`,
-);
-/** What a reader of lines could take for the end of one, or expand. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
-const UNCLEAN = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u2028\u2029$\\]/;
-
 /**
- * What is to be installed: the requirements and those of the `pyproject.toml`.
+ * What is to be installed: the requirements and those of the `pyproject.toml`. In time that grows with the text and no faster:
+ * it is read for every call.
  * @throws EnvironmentError for what does not come from the index, and a file that is none
  */
 export function requirementsOf(venv: Venv): string[] {
-  const requirements = [...venv.requirements, ...dependenciesOf(venv.pyproject)].map((one) => one.trim());
+  checkLength('the lock', venv.lock, ENVIRONMENT_BOUNDS.lockChars);
+  const given = [...venv.requirements, ...dependenciesOf(venv.pyproject)];
+  checkTexts('requirements', given);
+  const requirements = given.map((one) => one.trim());
   for (const requirement of requirements) checkRequirement(requirement);
   return requirements;
 }
@@ -33,30 +28,44 @@ export function requirementsOf(venv: Venv): string[] {
  * @throws EnvironmentError for a line that does not pin a package of the index
  */
 export function plainLock(text: string): string {
+  checkLength('the lock', text, ENVIRONMENT_BOUNDS.lockChars);
   const pins: string[] = [];
-  let joined = '';
-  for (const line of text.split(/\r?\n/)) {
+  let joined: string[] = [];
+  const end = () => {
+    const line = joined.join(' ').trim();
+    if (line !== '') pins.push(`${plainPin(line)}\n`);
+    joined = [];
+  };
+  for (const line of text.split('\n')) {
     // A comment ends with its line, whatever stands at its end.
-    if (joined === '' && line.trimStart().startsWith('#')) continue;
-    joined += line.replace(/(^|\s)#.*$/, '');
-    if (joined.endsWith('\\')) {
-      joined = `${joined.slice(0, -1)} `;
+    if (joined.length === 0 && line.trimStart().startsWith('#')) continue;
+    const plain = withoutComment(line.endsWith('\r') ? line.slice(0, -1) : line);
+    if (plain.endsWith('\\')) {
+      joined.push(plain.slice(0, -1));
       continue;
     }
-    if (joined.trim() !== '') pins.push(plainPin(joined.trim()));
-    joined = '';
+    joined.push(plain);
+    end();
   }
-  if (joined.trim() !== '') pins.push(plainPin(joined.trim()));
-  return pins.map((pin) => `${pin}\n`).join('');
+  end();
+  return pins.join('');
+}
+
+/** A comment begins a line, or stands behind a blank. */
+function withoutComment(line: string): string {
+  if (line.startsWith('#')) return '';
+  const start = line.search(/\s#/);
+  return start < 0 ? line : line.slice(0, start);
 }
 
 function plainPin(line: string): string {
-  const parts = UNCLEAN.test(line) ? null : PIN.exec(line);
-  if (parts !== null) {
-    const [, name, , version, marker = '', hashes = ''] = parts;
-    return `${name?.replace(/\s+/g, '')}==${version}${marker.trimEnd()}${hashes.replace(/\s+--hash[=\s]/g, ' --hash=')}`;
+  const pin = parsePin(line);
+  if (pin !== undefined) {
+    const hashes = pin.hashes.map((hash) => ` --hash=${hash}`).join('');
+    return `${pin.name}==${pin.version}${pin.marker}${hashes}`;
   }
-  checkRequirement(line.replace(/\s+--hash[=\s]\S+/g, ''));
+  const options = line.search(/\s--hash[=\s]/);
+  checkRequirement(options < 0 ? line : line.slice(0, options).trimEnd());
   throw failed(
     `the lock must pin every package to one version (name==version), which "${line.slice(0, 200)}" does not`,
   );
@@ -69,7 +78,7 @@ export function hasHashes(lock: string): boolean {
 
 /** @throws EnvironmentError POLICY_DENIED for an option of pip, and for what does not come from the index */
 export function checkRequirement(requirement: string): void {
-  if (!UNCLEAN.test(requirement) && REQUIREMENT.test(requirement)) return;
+  if (isRequirement(requirement)) return;
   const shown = JSON.stringify(requirement.slice(0, 200));
   const why = /[\r\n]/.test(requirement)
     ? 'is more than one requirement'
@@ -83,6 +92,7 @@ export function checkRequirement(requirement: string): void {
 
 function dependenciesOf(pyproject: string): string[] {
   if (pyproject === '') return [];
+  checkLength('pyproject.toml', pyproject, ENVIRONMENT_BOUNDS.pyprojectChars);
   const { parse } = require('smol-toml') as typeof import('smol-toml');
   let document: { project?: { dependencies?: unknown } };
   try {
