@@ -51,10 +51,20 @@ class Slot:
         for controller, value in ((MEMORY, memory_bytes), (CPU, cpu), (PROCESSES, processes)):
             if controller == CPU and self._late:
                 continue  # nobody is in it
-            if controller in self._paths and self._limits.get(controller) != value:
-                self._limits.pop(controller, None)
-                _WRITERS[controller](self._paths[controller], value)
-                self._limits[controller] = value
+            if self._limits.get(controller) != value:
+                self._set(controller, value)
+
+    def bound(self, memory_bytes: int, processes: int) -> None:
+        """Writes these limits where there is none, or a larger one: until a call sets its own. Raises OSError."""
+        for controller, value in ((MEMORY, memory_bytes), (PROCESSES, processes)):
+            if not 0 < self._limits.get(controller, 0) <= value:
+                self._set(controller, value)
+
+    def _set(self, controller: str, value: float) -> None:
+        if controller in self._paths:
+            self._limits.pop(controller, None)
+            _WRITERS[controller](self._paths[controller], value)
+            self._limits[controller] = value
 
     def _join_late(self, pid: str) -> None:
         """Nobody is in that group before: whoever tidies up may have removed it, unlike one with processes."""

@@ -54,14 +54,14 @@ class Cgroups:
             self._ending.append(slot)
         return self._make() if self._parents else None
 
-    def take_limited(self, memory_bytes: int, processes: int) -> Slot | None:
-        """A slot with these limits; None when there can be none."""
+    def take_bounded(self, memory_bytes: int, processes: int) -> Slot | None:
+        """A slot with at most these limits; None when there can be none."""
         for _ in range(_TRIES):
             slot = self.take()
             if slot is None:
                 return None
             try:
-                slot.limit(memory_bytes, 0, processes)
+                slot.bound(memory_bytes, processes)
                 return slot
             except OSError as error:
                 # It may have been removed in this moment; the next one is new, or looked at.

@@ -62,7 +62,7 @@ class ZygoteProcess:
         self._stderr_tail = b""
         self._cgroups = spec.cgroups if control is None else Cgroups({}, log)  # a container has limits of its own
         # Packages run in the zygote itself, where no call's limits hold.
-        self._slot = self._cgroups.take_limited(_ZYGOTE_MEMORY_BYTES, _ZYGOTE_PROCESSES) if environment else None
+        self._slot = self._take_bounded() if environment else None
         if control is None:
             self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
             self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None
@@ -109,13 +109,17 @@ class ZygoteProcess:
         ends: list[int] = []
         try:
             ends = worker.open_channels(self._job_owner)
-            worker.slot = self._cgroups.take()
+            # Packages in the zygote could put processes of theirs into a slot that waits for its call.
+            worker.slot = self._take_bounded() if self.private else self._cgroups.take()
             joins = worker.slot.joins if worker.slot else ()
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*ends, *namespace, *joins]))]
             self._control.sendmsg([_FORK.pack(b"F", worker.number, worker.tmp_bytes, rehearse, worker.network)], rights)
         finally:
             for fd in ends:
                 os.close(fd)
+
+    def _take_bounded(self) -> Slot | None:
+        return self._cgroups.take_bounded(_ZYGOTE_MEMORY_BYTES, _ZYGOTE_PROCESSES)
 
     def _leave(self, worker: Worker) -> None:
         """Its process, and with it its PID namespace, has ended, if the zygote is to be believed."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import unittest
+from collections.abc import Iterator
 
 import support
 from test_sandbox import descendants
@@ -160,6 +161,34 @@ class Removed(support.RuntimeTest):
             self.assertEqual(self.agent.wait_for(execution).outcome, "failed")
 
 
+class Bounded(unittest.TestCase):
+    def test_packages_find_no_group_without_limits(self) -> None:
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            if "memory" not in agent.welcome["cgroup_limits"]:
+                self.skipTest("this host lets the launcher limit no memory")
+            limits: list[str] = []
+            while len(limits) < 3:  # the zygote, and workers that wait for a call
+                environment = {"key": "e", "preload": ["json"]}
+                agent.run(
+                    "def handler(input):\n    return {}", limits={"memory_bytes": 64 << 20}, environment=environment
+                )
+                limits = list(self.limits_of_populated(launcher.pid))
+            for limit in limits:
+                self.assertNotEqual(limit, "max")
+                self.assertLessEqual(int(limit), (8 << 30) + (32 << 20))
+
+    def limits_of_populated(self, pid: int) -> Iterator[str]:
+        for slot in [os.path.join(own, name) for own in own_groups(pid) for name in os.listdir(own)]:
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                try:
+                    with open(os.path.join(slot, "cgroup.procs")) as processes, open(os.path.join(slot, name)) as limit:
+                        if processes.read():
+                            yield limit.read().strip()
+                except (FileNotFoundError, NotADirectoryError):
+                    pass  # of another hierarchy or version
+
+
 class Cleaning(unittest.TestCase):
     def test_no_group_is_left_behind(self) -> None:
         with support.Launcher() as launcher:
@@ -226,7 +255,7 @@ class Unified(unittest.TestCase):
         path = os.path.join(self.parent, "log")
         with open(path, "w") as file:
             groups = cgroups.Cgroups({"memory": os.path.join(self.parent, "missing")}, Logger(file.fileno()))
-            self.assertEqual((groups.take(), groups.take_limited(1, 1)), (None, None))
+            self.assertEqual((groups.take(), groups.take_bounded(1, 1)), (None, None))
             self.assertEqual((groups.limits, groups.holding), (["memory"], []))
         with open(path) as file:
             self.assertEqual(file.read().count("a control group cannot be made"), 1)
