@@ -1,3 +1,4 @@
+import { constants, copyFileSync, realpathSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { EnvironmentBuilds } from '../test-support/environment-builds.ts';
@@ -60,6 +61,40 @@ describe('Node.js in the sandbox', () => {
     const { environment } = nodejs({ searchPath: directory });
     await environment.look();
     expect(environment.unavailable()).toMatch(/^Node.js 24\.0\.0 does not run in the sandbox: .*a library is missing/s);
+  });
+
+  test('is looked for again when it is gone or another one, and after a while when there is none', async () => {
+    const directory = tempDir();
+    const program = `${directory}/node`;
+    const install = () => copyFileSync(process.execPath, program, constants.COPYFILE_FICLONE);
+    install();
+    let nowMs = 0;
+    const { environment, onSupportChange } = nodejs({ searchPath: directory, nowMs: () => nowMs });
+    await environment.look();
+    const first = environment.prepared();
+    expect(environment.unavailable()).toBeUndefined();
+
+    rmSync(program);
+    expect(environment.unavailable()).toMatch(`${realpathSync(directory)}/node is gone`);
+    expect(environment.prepared()).toBeUndefined();
+    onSupportChange.mockClear();
+    await environment.look();
+    expect(onSupportChange).toHaveBeenCalled();
+    expect(environment.unavailable()).toBe('there is no program "node" on its PATH');
+
+    install();
+    expect(environment.unavailable()).toBe('there is no program "node" on its PATH');
+    nowMs = 60_000;
+    environment.unavailable();
+    await environment.look();
+    expect(environment.unavailable()).toBeUndefined();
+    expect(environment.prepared()?.start?.key).not.toBe(first?.start?.key);
+
+    rmSync(program);
+    install();
+    expect(environment.unavailable()).toContain('is another one now');
+    await environment.look();
+    expect(environment.unavailable()).toBeUndefined();
   });
 
   test('is not looked for without a sandbox', async () => {

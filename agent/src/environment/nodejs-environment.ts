@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Logger, messageOf } from '@harrier/shared';
@@ -21,6 +22,8 @@ const MIN_HEAP_MIB = 16;
 /** No tenant has that name: theirs are UUIDs. */
 const TRIAL_TENANT = 'agent';
 const TRIAL_TIMEOUT_MS = 20_000;
+/** While there is none, whether one has been installed. */
+const LOOK_AGAIN_MS = 60_000;
 const TRIAL_LIMITS = {
   memory_bytes: 256 * MIB,
   cpu: 0,
@@ -44,6 +47,14 @@ export interface NodejsEnvironmentOptions {
   unavailable: () => string | undefined;
   onSupportChange: () => void;
   logger: Logger;
+  nowMs?: () => number;
+}
+
+/** An interpreter that has run a call, and which file of the host it was. */
+interface Tried {
+  prepared: PreparedEnvironment;
+  program: string;
+  file: string | undefined;
 }
 
 /** Node.js in the sandbox, with nothing but its own modules: the host's, if the sandbox's user can run it. */
@@ -51,12 +62,16 @@ export class NodejsEnvironment implements EnvironmentProvider {
   readonly kind = 'nodejs';
   readonly #options: NodejsEnvironmentOptions;
   readonly #closed = new AbortController();
-  #prepared: PreparedEnvironment | undefined;
+  readonly #nowMs: () => number;
+  #tried: Tried | undefined;
   #reason = 'it is still being looked for';
   #looking: Promise<void> = Promise.resolve();
+  /** When the last look ended; undefined before the first has. */
+  #lookedMs: number | undefined;
 
   constructor(options: NodejsEnvironmentOptions) {
     this.#options = options;
+    this.#nowMs = options.nowMs ?? (() => performance.now());
   }
 
   /**
@@ -72,16 +87,20 @@ export class NodejsEnvironment implements EnvironmentProvider {
     this.#closed.abort(new Error('the agent stops'));
   }
 
+  /** Asked before every call and with every beat: notices an interpreter that is gone, or another one, and looks again. */
   unavailable(): string | undefined {
-    return this.#options.unavailable() ?? (this.#prepared === undefined ? this.#reason : undefined);
+    const reason = this.#options.unavailable();
+    if (reason !== undefined) return reason;
+    this.#notice();
+    return this.#tried === undefined ? this.#reason : undefined;
   }
 
   prepared(): PreparedEnvironment | undefined {
-    return this.#prepared;
+    return this.#tried?.prepared;
   }
 
   async prepare(): Promise<PreparedEnvironment> {
-    if (this.#prepared !== undefined) return this.#prepared;
+    if (this.#tried !== undefined) return this.#tried.prepared;
     throw new EnvironmentError(Code.ENVIRONMENT_FAILED, `no Node.js on this agent: ${this.#reason}`);
   }
 
@@ -90,20 +109,41 @@ export class NodejsEnvironment implements EnvironmentProvider {
     return { lock: '', platform: '', sizeBytes: 0, held: true };
   }
 
+  #notice(): void {
+    const { logger, onSupportChange } = this.#options;
+    if (this.#tried === undefined) {
+      if (this.#lookedMs !== undefined && this.#nowMs() - this.#lookedMs >= LOOK_AGAIN_MS) void this.look();
+      return;
+    }
+    const { program, file } = this.#tried;
+    const now = fileAt(program);
+    if (now === file) return;
+    this.#tried = undefined;
+    this.#reason = `${program} ${now === undefined ? 'is gone' : 'is another one now'}, and what is there is being tried`;
+    logger.warn({ program }, 'Node.js for the sandbox is gone or another one; looking again');
+    void this.look();
+    // Whoever asks may be about to tell the answer.
+    queueMicrotask(onSupportChange);
+  }
+
   async #look(): Promise<void> {
     if (this.#closed.signal.aborted || this.#options.unavailable() !== undefined) return;
+    this.#lookedMs = undefined;
     const { found, refused } = await findNodejs(this.#options.searchPath);
-    let prepared: PreparedEnvironment | undefined;
+    let tried: Tried | undefined;
     for (const interpreter of found) {
+      const { program } = interpreter;
+      const file = fileAt(program);
       const failure = await this.#try(interpreter);
       if (failure === undefined) {
         this.#options.logger.info({ version: interpreter.version }, 'Node.js is there for the sandbox');
-        prepared = preparedWith(interpreter);
+        tried = { prepared: preparedWith(interpreter, file), program, file };
         break;
       }
       refused.push(`Node.js ${interpreter.version} does not run in the sandbox: ${failure}`);
     }
-    this.#prepared = prepared;
+    this.#tried = tried;
+    this.#lookedMs = this.#nowMs();
     this.#reason = refused.join('; ') || 'there is no program "node" on its PATH';
     this.#options.onSupportChange();
   }
@@ -137,9 +177,20 @@ export class NodejsEnvironment implements EnvironmentProvider {
   }
 }
 
-function preparedWith({ version, path, flags, binds }: NodejsInterpreter) {
+/** Tells a file from another one that takes its place; undefined: there is none. */
+function fileAt(path: string): string | undefined {
+  try {
+    const { dev, ino, size, mtimeNs } = statSync(path, { bigint: true });
+    return [dev, ino, size, mtimeNs].join();
+  } catch {
+    return undefined;
+  }
+}
+
+function preparedWith({ version, program, path, flags, binds }: NodejsInterpreter, file = '') {
   const start: StartEnvironment = {
-    key: `nodejs ${version} ${path}`,
+    // A sandbox goes on with the file that it was started with.
+    key: `nodejs ${version} ${program} ${file}`,
     binds: [...binds, { source: dirname(RUNNER), target: RUNNER_DIRECTORY, writable: false }],
     variables: {
       ...(binds.length === 0 ? {} : { PATH: `${dirname(path)}:/usr/local/bin:/usr/bin:/bin` }),

@@ -24,12 +24,14 @@ test('programs are found once each, in the order of the search path, and bound w
   expect(found).toEqual([
     {
       version: '24.1.0',
+      program,
       path: '/opt/nodejs/bin/node',
       flags: [],
       binds: [{ source: installation, target: '/opt/nodejs', writable: false }],
     },
     {
       version: '22.6.0',
+      program: join(alone, 'node'),
       path: '/opt/nodejs/bin/node',
       flags: ['--experimental-detect-module'],
       binds: [{ source: join(alone, 'node'), target: '/opt/nodejs/bin/node', writable: false }],

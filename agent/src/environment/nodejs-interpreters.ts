@@ -18,6 +18,8 @@ const QUESTION = 'JSON.stringify([process.versions.node, process.execPath])';
 /** A Node.js of the host, as it is in a sandbox. */
 export interface NodejsInterpreter {
   version: string;
+  /** The program on the host, without links. */
+  program: string;
   /** Of the program, in the sandbox. */
   path: string;
   /** What it takes to run what the sandbox is to run. */
@@ -58,7 +60,7 @@ export async function findNodejs(searchPath: string): Promise<{ found: NodejsInt
 /** An installation is bound as a whole, for its libraries; a program that lies anywhere else, alone. */
 async function inSandbox(program: string, version: string): Promise<NodejsInterpreter> {
   const flags = isBefore(version, DETECTS_SYNTAX) ? ['--experimental-detect-module'] : [];
-  if (program.startsWith('/usr/')) return { version, path: program, flags, binds: [] };
+  if (program.startsWith('/usr/')) return { version, program, path: program, flags, binds: [] };
   const prefix = dirname(dirname(program));
   const isInstallation =
     basename(dirname(program)) === 'bin' &&
@@ -68,7 +70,7 @@ async function inSandbox(program: string, version: string): Promise<NodejsInterp
     ));
   const path = `${PREFIX}/bin/node`;
   const bind = isInstallation ? { source: prefix, target: PREFIX } : { source: program, target: path };
-  return { version, path, flags, binds: [{ ...bind, writable: false }] };
+  return { version, program, path, flags, binds: [{ ...bind, writable: false }] };
 }
 
 function isBefore(version: string, [major, minor]: readonly [number, number]): boolean {
