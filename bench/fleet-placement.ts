@@ -71,9 +71,9 @@ function linkedAgent(n: number, labels: Record<string, string>): LinkedAgent {
     session: 1,
     isolation: 2,
     version: '',
-    hardware: undefined,
+    hardware: new Uint8Array(),
     load: undefined,
-    lastSeenTime: new Date(),
+    lastSeenMs: 0,
     channel: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
   };
 }

@@ -24,12 +24,16 @@ export class PacedCalls {
   readonly #url: string;
   readonly #apiKey: string;
   readonly #clients: Clients[];
+  readonly #retired: Clients[] = [];
+  readonly #retried: readonly Code[];
   readonly #timer: NodeJS.Timeout;
   readonly #open = new Set<Promise<void>>();
   readonly #run = randomUUID();
   #begun = 0;
 
-  constructor(url: string, apiKey: string, perSecond: number) {
+  /** @param retried what is taken for "try again" */
+  constructor(url: string, apiKey: string, perSecond: number, retried: readonly Code[]) {
+    this.#retried = retried;
     this.#url = url;
     this.#apiKey = apiKey;
     this.#clients = Array.from({ length: CONNECTIONS }, () => new Clients(url, apiKey));
@@ -44,7 +48,7 @@ export class PacedCalls {
   async stop(): Promise<void> {
     clearInterval(this.#timer);
     await Promise.all(this.#open);
-    for (const clients of this.#clients) clients.close();
+    for (const clients of [...this.#clients, ...this.#retired]) clients.close();
   }
 
   #begin(n: number): void {
@@ -67,9 +71,10 @@ export class PacedCalls {
       } catch (error) {
         const { code: status, message } = ConnectError.from(error);
         failure = `${Code[status]}: ${message}`;
-        if (status !== Code.Unavailable) break;
+        if (!this.#retried.includes(status)) break;
         if (this.#clients[place] === clients) {
-          clients.close();
+          // Others may still be answered on it.
+          this.#retired.push(clients);
           this.#clients[place] = new Clients(this.#url, this.#apiKey);
         }
         await new Promise((resolve) => setTimeout(resolve, TRY_AGAIN_MS));

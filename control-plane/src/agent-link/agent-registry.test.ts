@@ -20,9 +20,9 @@ const link = (): LinkedAgent => ({
   session: 1,
   isolation: 0,
   version: '',
-  hardware: undefined,
+  hardware: new Uint8Array(),
   load: undefined,
-  lastSeenTime: new Date(),
+  lastSeenMs: 0,
   channel: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
 });
 

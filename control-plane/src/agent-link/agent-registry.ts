@@ -1,4 +1,4 @@
-import type { Hardware, HostLoad } from '@harrier/shared/gen/agent';
+import type { HostLoad } from '@harrier/shared/gen/agent';
 import type { ServerMessage } from '@harrier/shared/gen/link';
 import { AgentSlots } from './agent-slots.ts';
 import type { Candidate } from './candidate.ts';
@@ -28,9 +28,11 @@ export interface LinkedAgent extends Candidate {
   session: number;
   isolation: number;
   version: string;
-  hardware: Hardware | undefined;
+  /** harrier.v1.Hardware, encoded: as a message it takes some KiB more, and few ask. */
+  hardware: Uint8Array;
   load: HostLoad | undefined;
-  lastSeenTime: Date;
+  /** Milliseconds since 1970. */
+  lastSeenMs: number;
   channel: AgentChannel;
 }
 
