@@ -37,6 +37,7 @@ import { Scheduler } from './scheduler/scheduler.ts';
 import { AgentRequests } from './service/agent-requests.ts';
 import { AgentService } from './service/agent-service.ts';
 import { AgentsElsewhere } from './service/agents-elsewhere.ts';
+import { BrakedAgents } from './service/braked-agents.ts';
 import { ExecutionService } from './service/execution-service.ts';
 import { ExecutionTracker } from './service/execution-tracker.ts';
 import { ExecutionWatcher } from './service/execution-watcher.ts';
@@ -210,6 +211,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   });
   const explain: Explain = async (requirement) =>
     scheduler.explain(requirement, await agentsElsewhere.candidates(requirement.tenantId));
+  const braked = new BrakedAgents({ sql: cold, registry });
   const inserts = new GroupCommit({
     write: (rows: NewExecution[]) => insertExecutions(hot, rows),
     concurrency: 1,
@@ -234,6 +236,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     elsewhere,
     replicaId,
     explain,
+    braked,
     isClaimedElsewhere: (id) => messages.isClaimedElsewhere(id),
     cancelElsewhere: (id, outcome) =>
       tell('all', outcome === 'ended' ? { type: 'moved', ids: [id] } : { type: 'cancel', id }),
@@ -324,6 +327,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
           tracker,
           elsewhere,
           explain,
+          braked,
           waitingReason: (tenant, row) => executions.waitingReason(tenant, row),
         }),
       ),

@@ -100,6 +100,8 @@ export const agents = pgTable(
     replicaId: uuid('replica_id'),
     /** While it is linked to none: when the lease of its attempts ends. */
     leaseEndTime: time('lease_end_time'),
+    /** While most agents are gone at once, and it with them: until when its work is kept for it, at most. */
+    brakeEndTime: time('brake_end_time'),
     /** When it was taken for lost the last time. */
     lostTime: time('lost_time'),
     createTime: time('create_time').notNull().defaultNow(),
@@ -110,6 +112,7 @@ export const agents = pgTable(
   (table) => [
     index('agents_by_name').on(table.tenantId, table.name, table.id),
     index('agents_of_replica').on(table.replicaId),
+    index('agents_braked').on(table.id).where(sql`brake_end_time IS NOT NULL`),
     index('agents_leaving').on(table.leaseEndTime).where(sql`lease_end_time IS NOT NULL`),
   ],
 );

@@ -138,6 +138,9 @@ export class AgentService {
       drainRequested: row.drain_requested,
     });
     if (linked?.load !== undefined) agent.load = linked.load;
+    if (!isLinked && row.brake_end_time !== null && row.brake_end_time.getTime() > Date.now()) {
+      agent.brakeEndTime = timestampFromDate(row.brake_end_time);
+    }
     if (row.link_time !== null) agent.linkTime = timestampFromDate(row.link_time);
     const seen = linked === undefined ? row.last_seen_time : new Date(linked.lastSeenMs);
     if (seen !== null) agent.lastSeenTime = timestampFromDate(seen);

@@ -1,6 +1,6 @@
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
-import { failpoint, HarrierError, matchesLabels, parseLabelSelector } from '@harrier/shared';
+import { failpoint, HarrierError, isFinal, matchesLabels, parseLabelSelector } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import {
   type CreateExecutionRequest,
@@ -28,6 +28,7 @@ import {
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import type { Scheduler } from '../scheduler/scheduler.ts';
+import type { BrakedAgents } from './braked-agents.ts';
 import { ChangeSignal } from './change-signal.ts';
 import { whyNoneCan } from './eligibility.ts';
 import { checkEnvironment, checkImage, checkNetwork } from './environment-spec.ts';
@@ -64,6 +65,7 @@ export interface ExecutionServiceOptions {
   /** This replica. */
   replicaId: string;
   explain: Explain;
+  braked: BrakedAgents;
   /** Whether another replica has said that it claimed the execution, before this one knew that it was accepted. */
   isClaimedElsewhere: (id: string) => boolean;
   /** It was asked to cancel an execution that another replica may follow. */
@@ -323,6 +325,8 @@ export class ExecutionService {
     );
     if (message.state === State.PENDING && message.nextAttemptTime === undefined) {
       message.waitingReason = await this.waitingReason(tenantId, row);
+    } else if (message.state !== State.PENDING && !isFinal(message.state)) {
+      message.waitingReason = await this.#options.braked.reason(message.agentId);
     }
     return message;
   }

@@ -4,6 +4,7 @@ import { readLogChunks } from '../db/queries/log-chunks.ts';
 import { type ExecutionRow, readExecution } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
 import type { AttemptLog, LogStreamName } from './attempt-log.ts';
+import type { BrakedAgents } from './braked-agents.ts';
 import { executionMessage } from './execution-message.ts';
 import type { ExecutionTracker } from './execution-tracker.ts';
 import { type FollowedElsewhere, LOOK_MS, type ToldExecution } from './followed-elsewhere.ts';
@@ -16,11 +17,13 @@ import { type Explain, waitingReasonOf } from './waiting-reason.ts';
 const CHUNKS_A_READ = 16;
 /** How often a watcher is told why an execution still waits, at most: only when the reason has changed. */
 const WAITING_REASON_MS = 1_000;
+/** How often it is looked whether the agent of a running execution is gone; the brake holds for minutes. */
+const BRAKE_LOOK_MS = 2_000;
 const STREAMS: readonly LogStreamName[] = [Stream.STDOUT, Stream.STDERR];
 
 /** What a watcher is told. The result is the last. */
 export type ExecutionEvent =
-  /** `waitingReason` is empty but for what waits now. */
+  /** `waitingReason` is empty but for what waits now, for an agent that takes it or for its own to come back. */
   | { kind: 'state'; change: StateChange; waitingReason: string }
   | { kind: 'log'; attempt: number; stream: LogStreamName; piece: LogPiece }
   | { kind: 'progress'; progress: ProgressReport }
@@ -47,6 +50,7 @@ export interface ExecutionWatcherOptions {
   tracker: ExecutionTracker;
   elsewhere: FollowedElsewhere;
   explain: Explain;
+  braked: BrakedAgents;
   /** Why an execution waits that this replica does not follow. */
   waitingReason: (tenantId: string, row: ExecutionRow) => Promise<string>;
 }
@@ -85,11 +89,11 @@ export class ExecutionWatcher {
         followed = tracked;
         // What is asked for before it is looked at cannot be missed.
         const isWaiting = tracked.current.state === State.PENDING;
-        const wake = nextChange(tracked, signal, isWaiting ? WAITING_REASON_MS : undefined);
+        const wake = nextChange(tracked, signal, isWaiting ? WAITING_REASON_MS : BRAKE_LOOK_MS);
         // The reader may leave at any yield: then nobody awaits it.
         wake.catch(() => undefined);
         // The reason for which it waits may have changed alone.
-        if (isWaiting) step = Math.min(step, tracked.history.length - 1);
+        step = Math.min(step, tracked.history.length - 1);
         for (; step < tracked.history.length; step++) {
           const change = tracked.history[step] ?? tracked.current;
           yield* this.#logsBefore(options, cursor, change);
@@ -153,8 +157,8 @@ export class ExecutionWatcher {
         for (const change of [...told.steps.slice(step), now]) {
           const order = shown === undefined ? 1 : orderOf(change) - orderOf(shown.change);
           if (isFinal(change.state) || order < 0 || (order === 0 && change !== now)) continue;
-          const isWaiting = change === now && change.state === State.PENDING;
-          const waitingReason = isWaiting ? await this.#options.waitingReason(tenantId, row) : '';
+          const pendingReason = () => this.#options.waitingReason(tenantId, row);
+          const waitingReason = change === now ? await this.#reason(change, pendingReason) : '';
           const event: StateEvent = { kind: 'state', change, waitingReason };
           yield* this.#logsBefore(options, cursor, change);
           if (!isSameEvent(event, shown)) yield event;
@@ -248,9 +252,14 @@ export class ExecutionWatcher {
   }
 
   async #stateEvent(tracked: TrackedExecution, change: StateChange): Promise<StateEvent> {
-    const isWaiting = change === tracked.current && change.state === State.PENDING;
-    const waitingReason = isWaiting ? await waitingReasonOf(tracked, this.#options.explain) : '';
+    const pendingReason = () => waitingReasonOf(tracked, this.#options.explain);
+    const waitingReason = change === tracked.current ? await this.#reason(change, pendingReason) : '';
     return { kind: 'state', change, waitingReason };
+  }
+
+  async #reason({ state, agentId }: StateChange, pendingReason: () => Promise<string>): Promise<string> {
+    if (state === State.PENDING) return await pendingReason();
+    return isFinal(state) ? '' : await this.#options.braked.reason(agentId);
   }
 
   /** Bytes of a running attempt that are there, from where the cursor stands to about `ends`. */

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { listBrakedAgents } from '../db/queries/lost-agents.ts';
 import { silent, startDatabase } from '../test-support/real-database.ts';
 import { insertExecution } from '../test-support/stored-executions.ts';
 import { LeaseSweep } from './lease-sweep.ts';
@@ -95,9 +96,19 @@ test('when most agents have gone at once their work is kept, until most are back
   const { sweep, ended } = start();
   await vi.waitFor(() => expect([...sweep.held].toSorted()).toEqual(ids.toSorted()));
   expect(ended).toEqual([]);
+  const shown = async () => (await listBrakedAgents(sql)).map(({ name }) => name).toSorted();
+  await vi.waitFor(async () => expect(await shown()).toEqual(['a', 'b', 'c']));
   await sql`UPDATE agents SET replica_id = ${replica}, lease_end_time = NULL WHERE name <> 'a'`;
   await vi.waitFor(() => expect(ended.map(({ agentId }) => agentId)).toEqual([ids[0]]), { timeout: 5_000 });
   expect(sweep.held.size).toBe(0);
+  expect(await shown()).toEqual([]);
+});
+
+test('what another replica has held is not held any more when the one that looks now does not', async () => {
+  await busyAgent('released', undefined);
+  await sql`UPDATE agents SET brake_end_time = now() + interval '1 hour'`;
+  start();
+  await vi.waitFor(async () => expect(await listBrakedAgents(sql)).toEqual([]));
 });
 
 test('work is not kept for longer than the brake may hold', async () => {

@@ -5,6 +5,7 @@ import {
   listLeaselessAgents,
   listRecentLeases,
   nextLeaseEnd,
+  recordBrake,
   recordLostAgent,
 } from '../db/queries/lost-agents.ts';
 import type { Sql } from '../db/sql.ts';
@@ -52,6 +53,8 @@ export class LeaseSweep {
   /** Agents whose attempts may all run on for a while, and until when they need not be looked at. */
   readonly #waiting = new Map<string, number>();
   #held: ReadonlySet<string> = new Set();
+  /** What the database knows of it; undefined: whatever another replica has told. */
+  #recordedBrake: string | undefined;
 
   constructor(options: LeaseSweepOptions) {
     this.#options = options;
@@ -88,7 +91,10 @@ export class LeaseSweep {
       const ran = await runAlone(this.#options.sql, SWEEP_LOCK, async () => {
         waitMs = await this.#sweep();
       });
-      if (!ran) this.#setHeld(undefined);
+      if (!ran) {
+        this.#setHeld(undefined);
+        this.#recordedBrake = undefined;
+      }
     } catch (error) {
       this.#options.logger.warn({ reason: messageOf(error) }, 'leases could not be looked at; trying again');
     }
@@ -118,10 +124,20 @@ export class LeaseSweep {
 
   async #findHeld(agents: readonly LeaselessAgent[]): Promise<void> {
     const { sql, leaseMs, brakeMs } = this.#options;
-    if (agents.length === 0) return this.#setHeld(undefined);
+    if (agents.length === 0) return await this.#hold(undefined);
     const rows = await listRecentLeases(sql, brakeMs + brakeWindowMs(leaseMs));
     const leases = rows.map(({ id, left_ms: leftMs }) => ({ id, leaseEndMs: leftMs ?? undefined }));
-    this.#setHeld(brake(leases, 0, { leaseMs, brakeMs }));
+    await this.#hold(brake(leases, 0, { leaseMs, brakeMs }));
+  }
+
+  /** Callers are told at every replica. */
+  async #hold(found: ReturnType<typeof brake>): Promise<void> {
+    this.#setHeld(found);
+    const held = [...this.#held].toSorted();
+    const key = held.join();
+    if (key === this.#recordedBrake) return;
+    await recordBrake(this.#options.sql, held, found?.untilMs ?? 0);
+    this.#recordedBrake = key;
   }
 
   #setHeld(found: ReturnType<typeof brake>): void {

@@ -22,6 +22,8 @@ export interface AgentRow {
   /** The replica that it is linked to. */
   replica_id: string | null;
   lease_end_time: Date | null;
+  /** Until when its work is kept for it although its lease has ended. */
+  brake_end_time: Date | null;
   create_time: Date;
   link_time: Date | null;
   last_seen_time: Date | null;
@@ -107,7 +109,8 @@ export async function recordLink(
         hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
         environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
         lost_environments = ${lostEnvironments(sql, facts.environments)}, instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
-        session = agents.session + 1, dial = ${facts.dial}, stopping = false, replica_id = ${replicaId}, lease_end_time = NULL
+        session = agents.session + 1, dial = ${facts.dial}, stopping = false, replica_id = ${replicaId}, lease_end_time = NULL,
+          brake_end_time = NULL
       FROM before WHERE agents.id = before.id AND NOT is_late
     )
     SELECT * FROM before`;

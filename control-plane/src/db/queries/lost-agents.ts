@@ -61,3 +61,25 @@ export async function listRecentLeases(sql: Sql, sinceMs: number): Promise<{ id:
     FROM agents
     WHERE replica_id IS NOT NULL OR lease_end_time > now() - ${sinceMs}::float8 * interval '1 millisecond'`;
 }
+
+/** Records whose work is kept for them, and for how long from now at most; nobody else's is. */
+export async function recordBrake(sql: Sql, held: readonly string[], forMs: number): Promise<void> {
+  await sql`
+    UPDATE agents SET brake_end_time = CASE
+      WHEN id = ANY(${[...held]}::uuid[]) AND replica_id IS NULL
+      THEN now() + ${forMs}::float8 * interval '1 millisecond' END
+    WHERE brake_end_time IS NOT NULL OR id = ANY(${[...held]}::uuid[])`;
+}
+
+/** An agent whose work is kept for it although its lease has ended. */
+export interface BrakedAgent {
+  id: string;
+  name: string;
+  /** Until then at most. */
+  brake_end_time: Date;
+}
+
+export async function listBrakedAgents(sql: Sql): Promise<BrakedAgent[]> {
+  return await sql<BrakedAgent[]>`
+    SELECT id, name, brake_end_time FROM agents WHERE brake_end_time IS NOT NULL AND brake_end_time > now()`;
+}

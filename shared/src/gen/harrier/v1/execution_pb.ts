@@ -176,7 +176,8 @@ export type Execution = Message<"harrier.v1.Execution"> & {
   progress?: Progress | undefined;
 
   /**
-   * Why a PENDING execution waits.
+   * Why a PENDING execution waits. For an ASSIGNED, PREPARING or RUNNING one: why it is not run elsewhere although its agent
+   * is gone; see `Agent.brake_end_time`.
    *
    * @generated from field: string waiting_reason = 23;
    */
@@ -578,7 +579,7 @@ export type ExecutionStateChange = Message<"harrier.v1.ExecutionStateChange"> & 
   agentId: string;
 
   /**
-   * Why a PENDING execution waits. When only the reason changes it is told too, at most once a second.
+   * As `Execution.waiting_reason`. When only the reason changes it is told too, at most once a second.
    *
    * @generated from field: string waiting_reason = 5;
    */
