@@ -9,6 +9,12 @@ const EXIT_FAILURE = 1;
 
 /** A small young generation: 20 MiB less when idle, 50 MiB less after load, without a loss of throughput that shows. */
 const NODE_FLAGS = ['--max-semi-space-size=8'];
+/**
+ * V8 lets a heap grow up to fourfold between two full collections when it may become 4 GiB, and twofold with this limit: half of the
+ * memory with thousands of agents, for 2 % of a core. Whoever needs more says so in NODE_OPTIONS.
+ */
+const HEAP_LIMIT = '--max-old-space-size';
+const HEAP_LIMIT_MIB = 2000;
 
 const program = new Command('harrier server')
   .description('Run a control plane.')
@@ -36,9 +42,10 @@ const program = new Command('harrier server')
       process.stderr.write(`harrier server: ${result.problems.join('\nharrier server: ')}\n`);
       process.exit(EXIT_CONFIG);
     }
+    const hasHeapLimit = result.environment.NODE_OPTIONS?.includes(HEAP_LIMIT) === true;
     continueLean({
       dataDirectory: result.config.dataDirectory,
-      nodeFlags: NODE_FLAGS,
+      nodeFlags: hasHeapLimit ? NODE_FLAGS : [...NODE_FLAGS, `${HEAP_LIMIT}=${HEAP_LIMIT_MIB}`],
       environment: result.environment,
     });
     await serve(result.config);
