@@ -53,6 +53,14 @@ def set_fixed() -> None:
         resource.setrlimit(kind, (0, 0))  # no call goes before the host's own processes
 
 
+def set_for_packages(memory_bytes: int) -> None:
+    """What packages may use while a zygote imports them, where no cgroup says so; 0 is no limit."""
+    if memory_bytes:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        data = baseline_bytes()[1] + memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (data if hard == resource.RLIM_INFINITY else min(data, hard), hard))
+
+
 def set_for_call(
     kind: str, memory_bytes: int, processes: int, baseline: tuple[int, int], cgroup_limits: list[str]
 ) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from sandbox import DEFAULT_UID
 
 VERSION = "0.1.0"
 _MIB = 1 << 20
+# The largest packages take a tenth of it while they are imported.
+_MAX_ZYGOTE_MEMORY_BYTES = 8192 * _MIB
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -28,10 +31,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--reuse-workers", type=_positive, default=8, help="processes kept for one reuse key at most")
     add("--kept-workers", type=_positive, default=64, help="processes kept for all reuse keys of a sandbox at most")
     add("--tmp-bytes", type=_positive, default=256 * _MIB, help="size of /tmp where a start gives none")
+    add("--zygote-memory-bytes", type=_positive, help="what packages may use before a call")
     add("--spool-bytes", type=_positive, default=2048 * _MIB, help="size of the spool at most")
     add("--zygote-idle-s", type=_positive, default=900, help="seconds without a call after which a sandbox ends")
     add("--idle-exit-s", type=_not_negative, default=600, help="seconds without agent and work to exit after; 0: never")
     options = parser.parse_args(arguments)
+    if options.zygote_memory_bytes is None:
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        options.zygote_memory_bytes = min(_MAX_ZYGOTE_MEMORY_BYTES, host // 2)
     if options.sandbox_gid is None:
         options.sandbox_gid = options.sandbox_uid
     return options

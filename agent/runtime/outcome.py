@@ -11,8 +11,8 @@ from attempt import Attempt
 _MAX_MESSAGE_CHARS = 16 * 1024
 _MAX_DETAIL_CHARS = 64 * 1024
 
-# What a process that runs job code may say of its end. Whatever else it says, that code has said: it is the handler's error.
-# OUT_OF_MEMORY is taken from it because code can run out of memory whenever it likes; other codes are the launcher's alone.
+# What a process that runs job code may say of its end. Whatever else it says, that code has said: it is the handler's
+# error. OUT_OF_MEMORY is taken from it too, since code can run out of memory whenever it likes.
 _HEALTHY_CODES = ("HANDLER_ERROR", "HANDLER_NOT_FOUND", "OUTPUT_INVALID", "OUTPUT_TOO_LARGE", "INPUT_INVALID")
 
 SUCCEEDED, FAILED, TIMED_OUT, CANCELLED = "succeeded", "failed", "timed_out", "cancelled"
@@ -153,6 +153,12 @@ def stopped(attempt: Attempt) -> Outcome | None:
             return failed("AGENT_LOST", "Its agent could not reach the control plane for longer than it may go on")
         return Outcome(CANCELLED, {"code": "CANCELLED", "message": "Cancelled", "details": {}})
     return None
+
+
+def import_timed_out(limit_s: float) -> Outcome:
+    """Of an attempt whose environment did not become ready in its time."""
+    message = f"The packages of its environment were not imported within {limit_s * 1000:.0f} ms"
+    return Outcome(TIMED_OUT, {"code": "TIMEOUT", "message": message, "details": {}})
 
 
 def signal_name(number: int) -> str:

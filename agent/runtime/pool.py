@@ -48,7 +48,7 @@ class Pool:
     that waits itself. Invariant: while a key waits for a place in the pool, all of them are taken and none is idle.
 
     ``on_assigned(attempt, worker)`` when an attempt gets its worker, ``on_ended(attempt, worker, status)`` when a
-    worker's process has ended (also after its call), ``on_failed(attempt, reason)`` when none can be had.
+    worker's process has ended (also after its call), ``on_failed(attempt, code, reason)`` when none can be had.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Pool:
         start_zygote: Callable[[Pool], ZygoteProcess | None],
         on_assigned: Callable[[Attempt, Worker], None],
         on_ended: Callable[[Attempt, Worker, int | None], None],
-        on_failed: Callable[[Attempt, str], None],
+        on_failed: Callable[[Attempt, str, str], None],
     ) -> None:
         self._loop, self._log, self.tenant, self._settings = loop, log, tenant, settings
         self._start_zygote = start_zygote
@@ -113,6 +113,11 @@ class Pool:
     def warm(self) -> None:
         """Keeps a zygote and parked workers ready."""
         self._refill()
+
+    @property
+    def importing_since(self) -> float | None:
+        """Since when (monotonic) its zygote has been importing packages; None while there is none that is."""
+        return self.zygote.started_at if self.zygote and not self.zygote.ready else None
 
     def withdraw(self, attempt: Attempt) -> None:
         """An attempt that has no worker yet is cancelled."""
@@ -169,7 +174,7 @@ class Pool:
         if self._waiting:
             attempt = self._waiting.popleft()
             self._drop_empty_place(attempt)
-            self._on_failed(attempt, f"no process could be forked: {text}")
+            self._on_failed(attempt, "INTERNAL", f"no process could be forked: {text}")
         self._refill()
 
     def on_ended(self, worker: Worker, status: int | None) -> None:
@@ -200,7 +205,10 @@ class Pool:
         self._failed_starts += 1
         logged = "told to its calls alone" if zygote.private else reason
         self._log.error("a zygote ended", tenant=self.tenant, reason=logged)
-        if self._failed_starts >= _STARTS_BEFORE_GIVING_UP or zygote.overdue:
+        if zygote.out_of_memory:  # the next one would be, too
+            self._failed_starts = 0
+            self._fail_waiting(reason, "OUT_OF_MEMORY")
+        elif self._failed_starts >= _STARTS_BEFORE_GIVING_UP or zygote.overdue:
             self._failed_starts = 0
             self._fail_waiting(f"the sandbox does not start: {reason}")
         else:
@@ -372,8 +380,8 @@ class Pool:
         if not group.count and not group.waiting:
             del self._groups[key]
 
-    def _fail_waiting(self, reason: str) -> None:
+    def _fail_waiting(self, reason: str, code: str = "INTERNAL") -> None:
         while self._waiting:
             attempt = self._waiting.popleft()
             self._drop_empty_place(attempt)
-            self._on_failed(attempt, reason)
+            self._on_failed(attempt, code, reason)

@@ -32,8 +32,8 @@ class Program:
     def start(self, argv: list[str], descriptors: dict[int, int]) -> None:
         """``descriptors``: which of this process's the program gets, by the number that it has there.
 
-        From then on the program, which has the same user, can neither read nor write this process's memory, nor open its
-        descriptors: it is not what says how the call ends. Raises NotStarted.
+        From then on the program, which has the same user, can neither read nor write this process's memory, nor open
+        its descriptors: it is not what says how the call ends. Raises NotStarted.
         """
         namespaces.run([namespaces.call("prctl", namespaces.PR_SET_DUMPABLE, 0)])
         try:

@@ -4,9 +4,9 @@ what it says.
 The two speak frames over a socket that is descriptor 3 of the runner, as the launcher and a worker do:
 runner → worker  `ready`, then any number of `progress`, then `result` (body: JSON text) or `error`
 worker → runner  `call`: handler, filename, code_bytes, result_bytes, context; body: the code, then the input
-So what the code prints is no result, and the worker, which runs no code of the job, decides when the call has ended. The
-code can write whatever it likes to the socket, and so choose its result or its own error, as Python code can; it reaches
-neither the worker's memory nor its channel (``program``), and so nothing that only the launcher may say of it.
+So what the code prints is no result, and the worker, which runs no code of the job, decides when the call has ended.
+The code can write whatever it likes to the socket, and so choose its result or its own error, as Python code can; it
+reaches neither the worker's memory nor its channel (``program``), and so nothing that only the launcher may say of it.
 """
 
 from __future__ import annotations

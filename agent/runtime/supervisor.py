@@ -187,6 +187,8 @@ class Supervisor:
         attempt.pool.submit(attempt)
         if attempt.state == PENDING and attempt.frame is not None:
             attempt.frame = bytes(frame)  # the view is valid for this call only
+            if wanted:
+                self._termination.while_importing(attempt, self._on_import_timeout)
 
     def _on_ack(self, header: dict, body: memoryview, frame: memoryview) -> None:
         attempt = self._attempts.get(start_request.attempt_key(header))
@@ -331,8 +333,13 @@ class Supervisor:
         if worker.attempt is attempt:
             self._finish(attempt, outcomes.from_status(attempt, status))
 
-    def on_assign_failed(self, attempt: Attempt, reason: str) -> None:
-        self._finish(attempt, outcomes.failed("INTERNAL", reason))
+    def on_assign_failed(self, attempt: Attempt, code: str, reason: str) -> None:
+        self._finish(attempt, outcomes.failed(code, reason))
+
+    def _on_import_timeout(self, attempt: Attempt, limit_s: float) -> None:
+        attempt.pool.withdraw(attempt)
+        self._tenants.on_idle()
+        self._finish(attempt, outcomes.import_timed_out(limit_s))
 
     # An attempt ends.
 

@@ -21,10 +21,18 @@ class Tenants:
     """One pool for each environment of each tenant. Nothing warm is ever shared between two of them."""
 
     def __init__(
-        self, loop: Loop, log: object, spec: Spec, settings: PoolSettings, max_zygotes: int, idle_s: float
+        self,
+        loop: Loop,
+        log: object,
+        spec: Spec,
+        settings: PoolSettings,
+        max_zygotes: int,
+        idle_s: float,
+        zygote_memory_bytes: int,
     ) -> None:
         self._loop, self._log, self._spec, self._settings = loop, log, spec, settings
         self._max_zygotes, self._idle_s = max_zygotes, idle_s
+        self._zygote_memory_bytes = zygote_memory_bytes
         self._pools: dict[tuple[str, str | None], Pool] = {}  # by tenant and the environment's key
         self._retired: list[Pool] = []  # take no new calls; end when theirs have ended
         self._spare: ZygoteProcess | None = None
@@ -118,7 +126,8 @@ class Tenants:
             if not idle:
                 return None
             self._end(min(idle, key=lambda other: other.last_used))
-        return ZygoteProcess(self._loop, self._log, self._spec, pool, pool.environment)
+        environment, memory_bytes = pool.environment, self._zygote_memory_bytes
+        return ZygoteProcess(self._loop, self._log, self._spec, pool, environment, memory_bytes=memory_bytes)
 
     def _all(self) -> list[Pool]:
         return [*self._pools.values(), *self._retired]

@@ -4,7 +4,8 @@ Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
 launcher → zygote  C json (+ the maker's socket): first, what to load;  M (+ the maker's socket): start it;
                    F worker tmp_bytes rehearse network (+ channel, stdout, stderr, network namespace, then
                    control groups to join): fork a worker;  K worker signal: send it;  A: preload asyncio
-zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended
+zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended;
+                   O: it ends, since its packages take more memory than they may
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Zygote:
         self._sandboxed = isolation == child.SANDBOX
         self._faults: list[str] = []
         self._limits: list[str] = []
+        self._own_limit = 0  # of its memory while it imports packages, where no cgroup limits it
         self._epoll = select.epoll()
         self._children: dict[int, tuple[int, int]] = {}  # pidfd: (pid, worker)
         if self._sandboxed:
@@ -100,10 +102,14 @@ class Zygote:
             memory = namespaces.Memory()
             only = namespaces.keep_capabilities(memory, namespaces.CAP_SYS_ADMIN)
             namespaces.run([only, namespaces.install_filter(memory, seccomp.build(seccomp.ZYGOTE))])
+        self._own_limit = wanted["memory_bytes"]
+        limits.set_for_packages(self._own_limit)
         if wanted["site"]:
             self._attempt("site-packages", _add_site_packages)
         for name in wanted["preload"]:
             self._attempt(f"preload of {name}", lambda name=name: __import__(name))
+        if self._own_limit:
+            limits.allow_report()  # calls have limits of their own
 
     def _receive(self, size: int) -> tuple[bytes, array.array]:
         message, ancillary, _, _ = self._control.recvmsg(size, 64, socket.MSG_CMSG_CLOEXEC)
@@ -117,6 +123,10 @@ class Zygote:
         try:
             action()
         except BaseException as error:  # SystemExit too: a zygote does not end because a package wants to
+            if self._own_limit and isinstance(error, MemoryError):
+                limits.allow_report()
+                self._control.send(b"O")
+                sys.exit(1)
             text = traceback.format_exception_only(type(error), error)[-1].strip()
             self._faults.append(f"harrier: {what} failed: {text}\n"[:_MAX_FAULT_CHARS])
 

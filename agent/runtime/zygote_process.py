@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import struct
+import time
 
 import loop as event_loop
 from cgroup_slot import Slot
@@ -28,8 +29,6 @@ _STDERR_TAIL_BYTES = 4096
 _MESSAGE_BYTES = 16 * 1024
 # Some packages take this long to import from a cold disk; one that hangs must not hold its calls for ever.
 _START_TIMEOUT_S = 300.0
-# For what packages need while they are imported; the largest ones take a tenth of it.
-_ZYGOTE_MEMORY_BYTES = 8 << 30
 _ZYGOTE_PROCESSES = 1024
 
 
@@ -46,8 +45,12 @@ class ZygoteProcess:
         owner: object,
         environment: Environment | None = None,
         control: socket.socket | None = None,
+        memory_bytes: int = 0,
     ) -> None:
-        """Starts it, unless ``control`` is the socket of one that runs in a container already."""
+        """Starts it, unless ``control`` is the socket of one that runs in a container already.
+
+        ``memory_bytes``: what packages of the environment may use; 0 is no limit.
+        """
         self._loop, self._log = loop, log
         self.owner = owner
         self.ready = False
@@ -55,6 +58,7 @@ class ZygoteProcess:
         # What it prints may come from a tenant's packages, and hold the environment's variables: not for the log.
         self.private = environment is not None
         self.overdue = False  # it was killed because it did not become ready
+        self.out_of_memory = False  # it ended because its packages need more memory than it may use
         self.python = ""
         self.faults = ""  # what of its environment failed, as lines, until a call's log has them
         self.workers: dict[int, Worker] = {}
@@ -62,7 +66,9 @@ class ZygoteProcess:
         self._stderr_tail = b""
         self._cgroups = spec.cgroups if control is None else Cgroups({}, log)  # a container has limits of its own
         # Packages run in the zygote itself, where no call's limits hold.
-        self._slot = self._take_bounded() if environment else None
+        self._memory_bytes = memory_bytes
+        self._slot = self._take_limited() if environment else None
+        self.started_at = time.monotonic()
         if control is None:
             self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
             self._job_owner = (spec.uid, spec.gid) if spec.changes_user else None
@@ -74,7 +80,8 @@ class ZygoteProcess:
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
         self._start_timer = loop.call_later(_START_TIMEOUT_S, self._on_overdue)
         try:
-            message = _configuration(environment, self._cgroups.limits)
+            own_limit = 0 if self._slot and "memory" in self._cgroups.limits else memory_bytes
+            message = _configuration(environment, self._cgroups.limits, own_limit)
             if environment:
                 self._start_maker(message)  # now: later it might be the packages' process
             else:
@@ -119,7 +126,17 @@ class ZygoteProcess:
                 os.close(fd)
 
     def _take_bounded(self) -> Slot | None:
-        return self._cgroups.take_bounded(_ZYGOTE_MEMORY_BYTES, _ZYGOTE_PROCESSES)
+        return self._cgroups.take_bounded(self._memory_bytes, _ZYGOTE_PROCESSES)
+
+    def _take_limited(self) -> Slot | None:
+        """Of its own: a call that had the slot before may have left it with less."""
+        slot = self._take_bounded()
+        if slot:
+            try:
+                slot.limit(self._memory_bytes, 0, _ZYGOTE_PROCESSES)
+            except OSError as error:
+                self._log.error("a limit cannot be set", error=str(error))
+        return slot
 
     def _leave(self, worker: Worker) -> None:
         """Its process, and with it its PID namespace, has ended, if the zygote is to be believed."""
@@ -217,6 +234,9 @@ class ZygoteProcess:
             self._leave(worker)
         elif kind == b"R":
             self._on_ready(json.loads(message[1:]))
+        elif kind == b"O" and not self.ready:
+            self._ran_out_of_memory()
+            self.kill()
         elif kind == b"Q":
             self._stderr_tail = message[1:]
             self.kill()
@@ -230,6 +250,11 @@ class ZygoteProcess:
         if self.faults:
             self._log.warn("an environment did not load in full", faults=self.faults.count("\n"))
         self.owner.on_ready(self)
+
+    def _ran_out_of_memory(self) -> None:
+        self.out_of_memory = True
+        told = "\nits packages needed more memory than %d bytes while they were imported" % self._memory_bytes
+        self._stderr_tail += told.encode()
 
     def take_faults(self) -> memoryview:
         """The lines for the first call's stderr; after that there are none."""
@@ -291,11 +316,14 @@ class ZygoteProcess:
     def _died(self) -> None:
         if self.dead:
             return
+        importing = not self.ready
         self.dead, self.ready = True, False
         self._start_timer.cancel()
         ended = "its connection ended"
         if self._pid:
             ended = self._end_process()
+        if importing and self._slot and self._slot.take_oom_kills():
+            self._ran_out_of_memory()
         self._loop.unregister(self._control.fileno())
         self._control.close()
         if self._maker:
@@ -333,9 +361,9 @@ def _descriptors(ancillary: list) -> array.array:
     return fds
 
 
-def _configuration(environment: Environment | None, limits: list[str]) -> bytes:
-    """The first message to a zygote: what it does before it is ready."""
-    fields = {"site": False, "preload": [], "limits": limits, "variables": {}}
+def _configuration(environment: Environment | None, limits: list[str], memory_bytes: int) -> bytes:
+    """The first message to a zygote: what it does before it is ready, and with what limit of its own (0: none)."""
+    fields = {"site": False, "preload": [], "limits": limits, "variables": {}, "memory_bytes": memory_bytes}
     if environment:
         fields.update(site=environment.python is not None, preload=environment.preload)
     if environment and environment.attached:

@@ -61,7 +61,9 @@ if later:
 """
 
 
-class Environments(support.RuntimeTest):
+class VenvTest(support.RuntimeTest):
+    """Has a virtual environment that tests put packages into."""
+
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
@@ -89,6 +91,8 @@ class Environments(support.RuntimeTest):
         bind = {"source": self.venv, "target": "/environment", "writable": False}
         return {"key": key, "python": "/environment/bin/python", "binds": [bind], **fields}
 
+
+class Environments(VenvTest):
     def test_packages_of_the_environment_can_be_imported(self) -> None:
         code = (
             "import greeting, sys\ndef handler(input):\n"
@@ -159,6 +163,17 @@ class Environments(support.RuntimeTest):
         for message in ("did not load in full", "write to stderr, which is not logged", "told to its calls alone"):
             self.assertIn(message, log)
         self.assertNotIn("s3cret", log)
+
+    def test_packages_that_hang_take_no_longer_than_the_call_may(self) -> None:
+        with open(os.path.join(self.site, "hangs.py"), "w") as file:
+            file.write("import signal\nsignal.pause()\n")
+        code = "def handler(input):\n    return {}"
+        environment = self.venv_environment("hangs", preload=["hangs"])
+        ended = self.agent.run(code, environment=environment, timeout_ms=100)
+        self.assertEqual((ended.outcome, ended.code), ("timed_out", "TIMEOUT"))
+        self.assertIn("were not imported within 5000 ms", ended.message)
+        self.assertSucceeds(self.agent.run(code, environment=self.venv_environment("next"), timeout_ms=60_000), {})
+        self.agent.send({"type": "retire", "tenant": "acme", "key": "hangs"})
 
     @unittest.skipUnless(os.uname().machine == "x86_64", "the numbers are those of x86_64")
     def test_packages_run_behind_a_filter_and_find_nothing_of_the_runtime(self) -> None:
@@ -289,6 +304,31 @@ class Few(support.RuntimeTest):
         self.assertEqual(len(set(seen)), 4)  # the first one made room for the third
         started = [self.agent.start(WHERE, environment={"key": key}) for key in "defg"]
         self.assertEqual({self.agent.wait_for(execution).outcome for execution in started}, {"succeeded"})
+
+
+class Memory(VenvTest):
+    """What packages may use before any call runs."""
+
+    launcher_options = ("--zygote-memory-bytes", str(64 << 20))
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        for name, mib in (("greedy", 1000), ("frugal", 8)):
+            with open(os.path.join(cls.site, f"{name}.py"), "w") as file:
+                file.write(f"held = [bytearray(b'x') * (1 << 20) for _ in range({mib})]\n")
+
+    def test_packages_that_need_more_than_they_may_are_out_of_memory(self) -> None:
+        code = "def handler(input):\n    return {'n': len(bytearray(96 << 20)) >> 20}"
+        self.assertSucceeds(
+            self.agent.run(code, environment=self.venv_environment("frugal", preload=["frugal"])), {"n": 96}
+        )
+        for _ in range(2):
+            ended = self.agent.run(code, environment=self.venv_environment("greedy", preload=["greedy"]))
+            self.assertFails(ended, "OUT_OF_MEMORY", "more memory than 67108864 bytes while they were imported")
+        self.assertSucceeds(
+            self.agent.run(code, environment=self.venv_environment("frugal", preload=["frugal"])), {"n": 96}
+        )
 
 
 if __name__ == "__main__":

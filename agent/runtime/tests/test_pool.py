@@ -78,7 +78,7 @@ class World:
         self.busy[attempt] = worker
         self.order.append(attempt)
 
-    def _failed(self, attempt: Attempt, reason: str) -> None:
+    def _failed(self, attempt: Attempt, code: str, reason: str) -> None:
         del self.pending[attempt]
         self.failed.append(attempt)
 

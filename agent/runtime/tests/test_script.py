@@ -100,8 +100,12 @@ class Script(support.RuntimeTest):
         self.assertFails(self.run_script(code, limits={"memory_bytes": 64 << 20}), "OUT_OF_MEMORY")
 
     def test_nonsense_fails_the_call(self) -> None:
-        self.assertFails(self.run_script("os.write(3, b'\\xff' * 100_000)"), "HANDLER_ERROR", "header of 4294967295 bytes")
-        self.assertFails(self.run_script("send({'type': 'exit', 'exit_code': 0})"), "HANDLER_ERROR", "unexpected 'exit'")
+        self.assertFails(
+            self.run_script("os.write(3, b'\\xff' * 100_000)"), "HANDLER_ERROR", "header of 4294967295 bytes"
+        )
+        self.assertFails(
+            self.run_script("send({'type': 'exit', 'exit_code': 0})"), "HANDLER_ERROR", "unexpected 'exit'"
+        )
         self.assertFails(self.run_script("send({'type': 'ready'})"), "HANDLER_ERROR", "unexpected 'ready'")
         self.assertFails(self.run_script("send({'type': 'progress'})"), "HANDLER_ERROR", "percent")
         self.assertFails(
