@@ -1,7 +1,8 @@
 """The seccomp filters of jobs and of zygotes, as classic BPF, without libseccomp.
 
 A job's denies what only makes sense for taking a sandbox apart: mounts, new namespaces, tracing other processes, kernel
-modules, BPF, io_uring, key rings, file handles. A zygote that imports a tenant's packages runs under the same filter
+modules, BPF, io_uring, key rings, file handles; and reserving disk space without writing to it, which would fill the
+disk of a build at once, before anybody sees it. A zygote that imports a tenant's packages runs under the same filter
 but for what it needs to fork jobs: mounting, and changing to the namespaces that jobs get. A filter is a binary search
 over system call numbers, because the kernel runs it once for every number when it is installed and after that on every
 call that it does not always allow.
@@ -33,6 +34,9 @@ _NEW_NAMESPACES = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000
 _ZYGOTE_UNSHARES = (0x20000000, 0x00020000 | 0x08000000)
 _ZYGOTE_JOINS = (0x20000000, 0x40000000)
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+# FS_IOC_RESVSP, FS_IOC_RESVSP64, FS_IOC_ZERO_RANGE: other names of fallocate.
+_RESERVE_SPACE = (0x40305828, 0x4030582A, 0x40305839)
+_PUNCH_HOLE = 0x02
 _SOCKET_FAMILIES = (1, 2, 10, 16)  # unix, inet, inet6, netlink; not vsock, packet, alg, …
 _PERSONALITY_QUERY = 0xFFFFFFFF
 
@@ -57,6 +61,7 @@ _ARCHITECTURES = {
             "clone": 56,
             "clone3": 435,
             "ioctl": 16,
+            "fallocate": 285,
             "socket": 41,
             "personality": 135,
             "mount": 165,
@@ -74,6 +79,7 @@ _ARCHITECTURES = {
             "clone": 220,
             "clone3": 435,
             "ioctl": 29,
+            "fallocate": 47,
             "socket": 198,
             "personality": 92,
             "mount": 40,
@@ -96,7 +102,9 @@ def build(kind: str = JOB, machine: str | None = None) -> bytes:
     actions = {number: _deny(errno.EPERM) for number in [*denied, *_COMMON_DENIED]}
     actions[special["clone3"]] = _deny(errno.ENOSYS)  # its flags are behind a pointer; libc falls back to clone
     actions[special["clone"]] = _deny_if_any_bit(_ARG0, _NEW_NAMESPACES)
-    actions[special["ioctl"]] = _deny_if_in(_ARG1, (_TIOCSTI, _TIOCLINUX), errno.EPERM)
+    actions[special["ioctl"]] = _deny_if_in(_ARG1, (_TIOCSTI, _TIOCLINUX, *_RESERVE_SPACE), errno.EPERM)
+    # libc writes instead. What only gives space back is no harm.
+    actions[special["fallocate"]] = _deny_unless_any_bit(_ARG1, _PUNCH_HOLE, errno.EOPNOTSUPP)
     actions[special["socket"]] = _deny_unless_in(_ARG0, _SOCKET_FAMILIES, errno.EAFNOSUPPORT)
     if kind == ZYGOTE:
         del actions[special["mount"]]
@@ -120,6 +128,10 @@ def _deny(number: int) -> list[bytes]:
 
 def _deny_if_any_bit(arg: int, mask: int) -> list[bytes]:
     return [_op(_LOAD, arg), _op(_ANY_BIT, mask, 0, 1), *_deny(errno.EPERM), _op(_RETURN, _ALLOW)]
+
+
+def _deny_unless_any_bit(arg: int, mask: int, number: int) -> list[bytes]:
+    return [_op(_LOAD, arg), _op(_ANY_BIT, mask, 1, 0), *_deny(number), _op(_RETURN, _ALLOW)]
 
 
 def _deny_if_in(arg: int, values: tuple[int, ...], number: int) -> list[bytes]:

@@ -41,8 +41,8 @@ FORBIDDEN = {
     },
 }
 SPECIAL = {
-    "x86_64": {"clone": 56, "clone3": 435, "ioctl": 16, "socket": 41, "personality": 135},
-    "aarch64": {"clone": 220, "clone3": 435, "ioctl": 29, "socket": 198, "personality": 92},
+    "x86_64": {"clone": 56, "clone3": 435, "ioctl": 16, "fallocate": 285, "socket": 41, "personality": 135},
+    "aarch64": {"clone": 220, "clone3": 435, "ioctl": 29, "fallocate": 47, "socket": 198, "personality": 92},
 }
 
 
@@ -80,7 +80,11 @@ class Program(unittest.TestCase):
             self.assertLess(len(program) // 8, 4096)
             answers = {number: decide(program, arch, number) for number in range(600)}
             self.assertLessEqual(
-                set(answers.values()), {ALLOW, ERRNO | errno.EPERM, ERRNO | errno.ENOSYS, ERRNO | errno.EAFNOSUPPORT}
+                set(answers.values()),
+                {
+                    ALLOW,
+                    *(ERRNO | number for number in (errno.EPERM, errno.ENOSYS, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)),
+                },
             )
             denied = [number for number, answer in answers.items() if answer != ALLOW]
             self.assertGreater(len(denied), 45)
@@ -102,6 +106,8 @@ class Program(unittest.TestCase):
             ("ioctl", (0, 0x541C), eperm), ("socket", (1,), ALLOW), ("socket", (10,), ALLOW), ("socket", (40,), family),
             ("socket", (17,), family), ("personality", (0,), ALLOW), ("personality", (0xFFFFFFFF,), ALLOW),
             ("personality", (0x40000,), eperm),
+            *(("fallocate", (3, mode, 0, 1), ERRNO | errno.EOPNOTSUPP) for mode in (0, 0x01, 0x10, 0x11, 0x40)),
+            ("fallocate", (3, 0x03, 0, 1), ALLOW), ("ioctl", (3, 0x40305828), eperm), ("ioctl", (3, 0x4030582A), eperm),
         )  # fmt: skip
         for machine, arch, program in self.each():
             for name, arguments, answer in cases:

@@ -24,6 +24,10 @@ const LIMITS = {
   tmp_bytes: 1024 * MIB,
   processes: 1024,
 };
+/** Of `ulimit`, in POSIX. */
+const FILE_BLOCK_BYTES = 512;
+/** What it is given first is the most that a file of it may have. */
+const LIMITED = 'ulimit -f "$1" && shift && exec "$@"';
 /** Of the end of its output, what is told as the reason of a failure. */
 const REASON_BYTES = 4_000;
 
@@ -61,7 +65,7 @@ export async function runBuild(
   const end = await runs.run(
     {
       tenant,
-      argv,
+      argv: ['sh', '-c', LIMITED, 'sh', String(Math.floor(directories.maxFileBytes / FILE_BLOCK_BYTES)), ...argv],
       input: Buffer.from(input),
       variables: {
         PATH: `${TOOLS_PATH}:/usr/local/bin:/usr/bin:/bin`,

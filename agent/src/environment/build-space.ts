@@ -1,18 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { HarrierError } from '@harrier/shared';
+import { HarrierError, type Logger, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { directorySize } from './directory-size.ts';
-import { mib, spaceOf } from './disk.ts';
+import { discard, mib, spaceOf } from './disk.ts';
 import { EnvironmentError } from './environment.ts';
 
 /** What a directory that is being built begins with; a key never does. */
 const BUILD_PREFIX = '.build-';
 export const TREE = 'tree';
 export const CACHE = '.cache';
-/** How often a build is looked at for what it takes on the disk. */
-const WATCH_MS = 2_000;
+/** How often the disk is asked for what is left while something is built: what is written meanwhile goes below the floor. */
+const WATCH_MS = 100;
+/** How often a build is looked at for what it takes on the disk: each of its files is. */
+const MEASURE_MS = 2_000;
 /** Files that builds leave room for on the disk: empty ones take no bytes. */
 const MIN_FREE_FILES = 10_000;
 /** A tenant is a part of paths. */
@@ -24,6 +26,8 @@ export interface BuildDirectories {
   tree: string;
   /** Packages that this tenant's builds keep; never seen by running code. */
   cache: string;
+  /** A step can write no file that is longer. */
+  maxFileBytes: number;
 }
 
 export interface BuildSpaceOptions {
@@ -35,6 +39,7 @@ export interface BuildSpaceOptions {
   minFreeBytes: number;
   /** Who writes into directories that are being built; undefined: this process's own user. */
   builder: { uid: number; gid: number } | undefined;
+  logger: Logger;
 }
 
 /** Whether a tenant's name can be that of a directory; what begins with a dot belongs to whoever owns the store. */
@@ -45,15 +50,66 @@ export function isTenant(name: string): boolean {
 /** Directories for builds, and the disk that they must not fill. */
 export class BuildSpace {
   readonly #options: BuildSpaceOptions;
-  #building = 0;
+  /** How many builds of a tenant go on. */
+  readonly #building = new Map<string, number>();
+  /** Tenants whose downloads must not be kept. */
+  readonly #spoiled = new Set<string>();
+  /** Bytes of what the builds of a tenant keep, as they were measured last. */
+  readonly #cacheBytes = new Map<string, number>();
 
   constructor(options: BuildSpaceOptions) {
     this.#options = options;
   }
 
-  /** Something is being built: what builds keep of downloads is in use. */
-  get busy(): boolean {
-    return this.#building > 0;
+  /** Something of a tenant is being built: what its builds keep of downloads is in use. */
+  isBusy(tenant: string): boolean {
+    return this.#building.has(tenant);
+  }
+
+  /** What all builds keep of downloads takes. */
+  get cacheBytes(): number {
+    let bytes = 0;
+    for (const one of this.#cacheBytes.values()) bytes += one;
+    return bytes;
+  }
+
+  /** Counts what the builds of a tenant keep; what cannot be measured is not kept. */
+  async countCache(tenant: string): Promise<void> {
+    const cache = join(this.#options.directory, tenant, CACHE);
+    try {
+      this.#cacheBytes.set(tenant, await this.measure(cache));
+    } catch {
+      this.#spoiled.add(tenant);
+      if (!this.isBusy(tenant)) await this.#dropSpoiled(tenant);
+    }
+  }
+
+  /** Drops what the builds of a tenant keep, unless one goes on that may be using it. */
+  async dropCache(tenant: string): Promise<void> {
+    if (this.isBusy(tenant)) return;
+    this.#cacheBytes.delete(tenant);
+    await discard(join(this.#options.directory, tenant, CACHE), this.#options.logger);
+  }
+
+  /** Where a build writes that is, or becomes, this tree. */
+  directoriesOf(tenant: string, tree: string): BuildDirectories {
+    const { directory, maxBytes, minFreeBytes } = this.#options;
+    const maxFileBytes = Math.max(0, Math.min(maxBytes, spaceOf(directory).freeBytes - minFreeBytes));
+    return { tree, cache: join(directory, tenant, CACHE), maxFileBytes };
+  }
+
+  /**
+   * Bytes that a build has written. The message of what cannot be measured is for its caller.
+   * @throws EnvironmentError for what a build can make to hide its size: paths that are too long, directories closed to everybody
+   */
+  async measure(directory: string): Promise<number> {
+    try {
+      return await directorySize(directory);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const message = `what the build has written cannot be measured (${code ?? 'no reason is known'})`;
+      throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message, { cause: error });
+    }
   }
 
   /** Why nothing can be built now; undefined when it can. */
@@ -77,51 +133,81 @@ export class BuildSpace {
   ): Promise<Result> {
     const full = this.whyFull();
     if (full !== undefined) throw new EnvironmentError(Code.ENVIRONMENT_FAILED, full);
-    // From here on caches are left alone.
-    this.#building++;
+    // From here on its cache is left alone.
+    this.#building.set(tenant, (this.#building.get(tenant) ?? 0) + 1);
     try {
       const { directory, directories } = await this.#make(tenant);
-      return await this.watch(directories, signal, async (watched) => await work(directory, directories, watched));
+      return await this.watch(tenant, directories, signal, async (watched) => {
+        return await work(directory, directories, watched);
+      });
     } finally {
-      this.#building--;
+      await this.#ended(tenant);
     }
+  }
+
+  /** What has become too large, or cannot be measured, would stop every later build of its tenant. */
+  async #ended(tenant: string): Promise<void> {
+    const others = (this.#building.get(tenant) ?? 0) - 1;
+    if (others > 0) this.#building.set(tenant, others);
+    else this.#building.delete(tenant);
+    if (others <= 0) await this.#dropSpoiled(tenant);
+  }
+
+  async #dropSpoiled(tenant: string): Promise<void> {
+    if (this.#spoiled.delete(tenant)) await this.dropCache(tenant);
   }
 
   /** Work in directories that are there: stopped when it fills the disk or takes too much. @throws as `run` */
   async watch<Result>(
+    tenant: string,
     directories: BuildDirectories,
     signal: AbortSignal,
     work: (signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     const stop = new AbortController();
+    const stopFor = (why: string) => {
+      clearInterval(space);
+      stop.abort(new EnvironmentError(Code.ENVIRONMENT_FAILED, `the build was stopped: ${why}`));
+    };
+    const space = setInterval(() => {
+      try {
+        const full = this.whyFull();
+        if (full !== undefined) stopFor(full);
+      } catch (error) {
+        stopFor(`the disk cannot be asked for its space (${(error as NodeJS.ErrnoException).code})`);
+      }
+    }, WATCH_MS).unref();
     let timer: NodeJS.Timeout | undefined;
     const look = async () => {
-      const fault = await this.#whyStop(directories).catch(() => undefined);
-      if (fault !== undefined) stop.abort(new EnvironmentError(Code.ENVIRONMENT_FAILED, fault));
+      const fault = await this.#whyTooLarge(tenant, directories).catch(messageOf);
+      if (fault !== undefined) stopFor(fault);
       else timer?.refresh();
     };
-    timer = setTimeout(() => void look(), WATCH_MS).unref();
+    timer = setTimeout(() => void look(), MEASURE_MS).unref();
     try {
       return await work(AbortSignal.any([signal, stop.signal]));
     } catch (error) {
       throw stop.signal.aborted ? stop.signal.reason : error;
     } finally {
+      clearInterval(space);
       clearTimeout(timer);
       timer = undefined;
     }
   }
 
-  /** Why a build must not go on; undefined when it may. */
-  async #whyStop({ tree, cache }: BuildDirectories): Promise<string | undefined> {
+  /** Why a build must not go on; undefined when it may. @throws EnvironmentError for what cannot be measured */
+  async #whyTooLarge(tenant: string, { tree, cache }: BuildDirectories): Promise<string | undefined> {
     const { maxBytes } = this.#options;
-    const full = this.whyFull();
-    if (full !== undefined) return `the build was stopped: ${full}`;
-    for (const directory of [tree, cache]) {
-      if ((await directorySize(directory)) > maxBytes) {
-        return `the build was stopped: it takes more than the ${mib(maxBytes)} MiB of all environments`;
-      }
+    const tooLarge = `it takes more than the ${mib(maxBytes)} MiB of all environments`;
+    const cacheBytes = await this.measure(cache).catch((error) => {
+      this.#spoiled.add(tenant);
+      throw error;
+    });
+    if (cacheBytes > maxBytes) {
+      this.#spoiled.add(tenant);
+      return tooLarge;
     }
-    return undefined;
+    return (await this.measure(tree)) > maxBytes ? tooLarge : undefined;
   }
 
   async #make(tenant: string): Promise<{ directory: string; directories: BuildDirectories }> {
@@ -130,7 +216,7 @@ export class BuildSpace {
     }
     const parent = join(this.#options.directory, tenant);
     const directory = join(parent, `${BUILD_PREFIX}${randomUUID()}`);
-    const directories = { tree: join(directory, TREE), cache: join(parent, CACHE) };
+    const directories = this.directoriesOf(tenant, join(directory, TREE));
     await mkdir(parent, { recursive: true, mode: 0o711 });
     await mkdir(directory, { mode: 0o711 });
     const { builder } = this.#options;

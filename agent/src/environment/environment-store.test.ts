@@ -189,9 +189,16 @@ describe('eviction', () => {
   });
 
   test('that could make no room is told before a build', async () => {
-    const store = await open(tempDir(), 1.5 * MIB);
-    const held = await build(store, 'k1', 2 * MIB);
+    const directory = tempDir();
+    (await build(await open(directory), 'k1', 2 * MIB)).release();
+    const store = await open(directory, 1.5 * MIB);
+    const held = store.holdAll();
     expect(store.whyNoRoom()).toBe('no room for environments: those in use take 2 MiB of 1 MiB');
+    await expect(build(store, 'k2', MIB)).rejects.toMatchObject({
+      code: Code.ENVIRONMENT_FAILED,
+      message: 'the environment takes 1 MiB of the 1 MiB of all environments, and those in use take 2 MiB',
+    });
+    expect(stored(directory)).toEqual(['k1']);
     held.release();
     expect(store.whyNoRoom()).toBeUndefined();
   });
@@ -220,8 +227,8 @@ describe('eviction', () => {
     for (const key of ['k1', 'k2']) await build(await open(directory), key, MIB);
     const store = await open(directory, 0.5 * MIB);
     const held = store.holdAll();
-    (await build(store, 'k3', 1)).release();
-    expect(stored(directory).toSorted()).toEqual(['k1', 'k2', 'k3']);
+    await expect(build(store, 'k3', 1)).rejects.toThrow('those in use take 2 MiB');
+    expect(stored(directory).toSorted()).toEqual(['k1', 'k2']);
     held.release();
     (await build(store, 'k4', 1)).release();
     // What they held was used last, just now; it still does not fit.
@@ -260,7 +267,14 @@ describe('eviction', () => {
         const store = await open(directory, 2 * MIB);
         const held: HeldEnvironment[] = [];
         const all = steps.map(async ({ key, tenant, what, kib }) => {
-          if (what === 'build') held.push(await build(store, key, kib * 1024, tenant));
+          if (what === 'build') {
+            // What is in use is never evicted for it: then it may have no room.
+            const built = await build(store, key, kib * 1024, tenant).catch((error) => error);
+            if (built instanceof Error)
+              expect(built.message).toMatch(/^the environment takes .* and those in use take /);
+            else held.push(built);
+            expect(store.sizeBytes).toBeLessThanOrEqual(2 * MIB);
+          }
           const one = what === 'hold' ? store.hold(tenant, key) : undefined;
           if (one !== undefined) held.push(one);
           if (what === 'release') held.shift()?.release();
@@ -342,7 +356,7 @@ test('what may not have been on the disk when the system went down is built agai
 
 test('an environment is in use before it is finished, and is not evicted meanwhile', async () => {
   const directory = tempDir();
-  const store = await open(directory, 1.5 * MIB);
+  const store = await open(directory, 2.5 * MIB);
   const go = Promise.withResolvers<void>();
   const finished = Promise.withResolvers<void>();
   const finish = async ({ tree }: BuildDirectories) => {
@@ -352,13 +366,104 @@ test('an environment is in use before it is finished, and is not evicted meanwhi
   };
   const first = await store.build('acme', { ...about('k1'), finish }, undefined, NOBODY, never, filled(MIB));
   first.release();
-  (await build(store, 'k2', MIB)).release();
-  expect(stored(directory).toSorted()).toEqual(['k1', 'k2']);
+  for (const key of ['k2', 'k3']) (await build(store, key, MIB)).release();
+  expect(stored(directory).toSorted()).toEqual(['k1', 'k3']);
   go.resolve();
   await finished.promise;
   await store.close();
   const next = await open(directory);
   expect(readdirSync(next.hold('acme', 'k1')?.tree ?? '').toSorted()).toEqual(['data', 'more']);
+});
+
+test('what makes an environment too large while it is finished makes others go', async () => {
+  const directory = tempDir();
+  const store = await open(directory, 3 * MIB);
+  (await build(store, 'k1', MIB)).release();
+  const finish = async ({ tree }: BuildDirectories) => await writeFile(join(tree, 'more'), Buffer.alloc(1.5 * MIB, 1));
+  const grown = await store.build('acme', { ...about('k2'), finish }, undefined, NOBODY, never, filled(MIB));
+  grown.release();
+  await store.settled();
+  expect(stored(directory)).toEqual(['k2']);
+  expect(store.sizeBytes).toBeLessThanOrEqual(3 * MIB);
+});
+
+test('an environment that is larger than all may be together is not kept', async () => {
+  const directory = tempDir();
+  const store = await open(directory, 1.5 * MIB);
+  await expect(build(store, 'k1', 2 * MIB)).rejects.toMatchObject({
+    code: Code.ENVIRONMENT_FAILED,
+    message: 'the environment takes 2 MiB of the 1 MiB of all environments',
+  });
+  expect(stored(directory)).toEqual([]);
+});
+
+test('downloads count with the environments, and go first', async () => {
+  const directory = tempDir();
+  const fill = async (directories: BuildDirectories) => {
+    await filled(MIB)(directories);
+    await writeFile(join(directories.cache, 'package'), Buffer.alloc(MIB, 1));
+  };
+  const roomy = await open(directory, 3 * MIB);
+  (await roomy.build('acme', about('k1'), undefined, NOBODY, never, fill)).release();
+  await roomy.settled();
+  expect(readdirSync(join(directory, 'acme', '.cache'))).toEqual(['package']);
+  const store = await open(directory, 1.5 * MIB);
+  await store.settled();
+  (await build(store, 'k2', MIB / 4)).release();
+  expect(readdirSync(join(directory, 'acme', '.cache'))).toEqual([]);
+  expect(stored(directory).toSorted()).toEqual(['k1', 'k2']);
+});
+
+test('an agent that ends while it finishes an environment leaves that to the next', async () => {
+  const directory = tempDir();
+  let begun = 0;
+  const endless = async (_: BuildDirectories, signal: AbortSignal) => {
+    begun++;
+    await once(signal, 'abort');
+  };
+  const built = { ...about('k1'), finish: endless };
+  const store = await open(directory);
+  const first = await store.build('acme', built, undefined, NOBODY, never, filled(1));
+  store.finishLater(first, endless);
+  expect(begun).toBe(1);
+  await store.close();
+  const next = await open(directory);
+  const held = next.hold('acme', 'k1');
+  const compiled = async ({ tree }: BuildDirectories) => {
+    begun++;
+    await writeFile(join(tree, 'data.pyc'), 'x');
+  };
+  if (held === undefined) throw new Error('it is not there');
+  next.finishLater(held, compiled);
+  next.finishLater(held, compiled);
+  await next.settled();
+  expect([begun, readdirSync(held.tree).toSorted()]).toEqual([2, ['data', 'data.pyc']]);
+  await next.close();
+  const last = (await open(directory)).hold('acme', 'k1');
+  expect(last?.manifest.unfinished).toBeUndefined();
+});
+
+test('a tree that cannot be measured is refused without the paths of the host, and removed', async () => {
+  const directory = tempDir();
+  const store = await open(directory);
+  const deep = async ({ tree }: BuildDirectories) => {
+    const program =
+      'import os, sys\nos.chdir(sys.argv[1])\nfor _ in range(30): os.mkdir("d" * 250); os.chdir("d" * 250)';
+    await promisify(execFile)('python3', ['-c', program, tree]);
+  };
+  const refused = await store.build('acme', about('k1'), undefined, NOBODY, never, deep).catch((error) => error);
+  expect(refused).toMatchObject({ code: Code.ENVIRONMENT_FAILED });
+  expect(refused.message).toBe('what the build has written cannot be measured (ENAMETOOLONG)');
+  expect(stored(directory)).toEqual([]);
+  // What builds keep would stop every later one.
+  await store.scratch(
+    'acme',
+    never,
+    async ({ cache, maxFileBytes }) => await deep({ tree: cache, cache, maxFileBytes }),
+  );
+  await store.settled();
+  expect(existsSync(join(directory, 'acme', '.cache'))).toBe(false);
+  (await build(store, 'k2')).release();
 });
 
 test('what builds keep of downloads makes room before any environment does', async () => {
@@ -368,6 +473,7 @@ test('what builds keep of downloads makes room before any environment does', asy
       writeFileSync(cache + '/package', Buffer.alloc(8 << 20));
     });
     await store.build('acme', about('two'), undefined, events, never, async ({ tree }) => writeFileSync(tree + '/data', Buffer.alloc(2 << 20)));
+    await store.settled();
     console.log(JSON.stringify(readdirSync(directory + '/acme').sort()));`;
   expect(await onSmallDisk(tempDir(), body)).toEqual(['one', 'two']);
 });

@@ -2,12 +2,13 @@ import { createHash, randomUUID } from 'node:crypto';
 import { renameSync } from 'node:fs';
 import { lstat, mkdir, readdir, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Logger, messageOf } from '@harrier/shared';
+import { messageOf } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
 import { untilAborted } from '../tasks/until-aborted.ts';
 import { type BuildDirectories, BuildSpace, type BuildSpaceOptions, CACHE, isTenant, TREE } from './build-space.ts';
-import { directorySize } from './directory-size.ts';
 import { discard, mib, removeTree, spaceOf, syncFileSystem } from './disk.ts';
+import { EnvironmentError } from './environment.ts';
 import { BOOT, MANIFEST, type Manifest, readManifest, writeManifest } from './manifest.ts';
 
 /** What is used often need not be written down each time: it only orders the evictions after a restart. */
@@ -43,7 +44,6 @@ interface Entry {
 export interface EnvironmentStoreOptions extends BuildSpaceOptions {
   /** Ends the warm interpreter of an evicted environment, which would keep its files on the disk. */
   retire: (tenant: string, startKey: string) => void;
-  logger: Logger;
 }
 
 /** What a build has made. */
@@ -54,8 +54,10 @@ export interface Built extends Pick<Manifest, 'kind' | 'lock' | 'facts'> {
    * What is done to the tree while it is in use already, and may be left undone: it adds what is found by name, and changes
    * nothing. Absent: nothing.
    */
-  finish?: (directories: BuildDirectories, signal: AbortSignal) => Promise<void>;
+  finish?: Finish;
 }
+
+export type Finish = (directories: BuildDirectories, signal: AbortSignal) => Promise<void>;
 
 type Fill<Result> = (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<Result>;
 
@@ -71,6 +73,8 @@ export class EnvironmentStore {
   readonly #space: BuildSpace;
   /** What goes on for environments that are in use already. */
   readonly #settling = new Set<Promise<void>>();
+  /** Environments that this process has begun to finish: what fails once is not tried for each call. */
+  readonly #begun = new WeakSet<Manifest>();
   readonly #closing = new AbortController();
 
   private constructor(options: EnvironmentStoreOptions) {
@@ -89,14 +93,20 @@ export class EnvironmentStore {
       const directory = join(options.directory, tenant);
       if (!isTenant(tenant) || !(await lstat(directory)).isDirectory()) continue;
       for (const name of await readdir(directory)) if (name !== CACHE) await store.#recover(tenant, name);
+      store.#inBackground('downloads could not be counted', store.#space.countCache(tenant));
     }
     return store;
+  }
+
+  /** What goes on for environments that are in use already has come to its end. */
+  async settled(): Promise<void> {
+    while (this.#settling.size > 0) await Promise.all(this.#settling);
   }
 
   /** Leaves the directory to another store: nothing is written any more. Nothing can be built from now on. */
   async close(): Promise<void> {
     this.#closing.abort(new Error('the store is closed'));
-    await Promise.all(this.#settling);
+    await this.settled();
   }
 
   /** Key of an environment: SHA-256 of everything that shapes it. */
@@ -142,11 +152,17 @@ export class EnvironmentStore {
   whyNoRoom(): string | undefined {
     const { directory, maxBytes, minFreeBytes } = this.#options;
     const { freeBytes } = spaceOf(directory);
-    let heldBytes = 0;
-    for (const { manifest, holders } of this.#entries.values()) if (holders > 0) heldBytes += manifest.sizeBytes;
+    const heldBytes = this.#heldBytes();
+    const dropCaches = () => this.#inBackground('downloads could not be dropped', this.#dropCaches());
     if (freeBytes + this.sizeBytes - heldBytes < minFreeBytes) {
-      this.#dropCaches().catch((error) => this.#options.logger.warn({ err: error }, 'downloads could not be dropped'));
+      dropCaches();
       return `no room for environments: ${mib(freeBytes)} MiB free of ${mib(minFreeBytes)} MiB needed`;
+    }
+    const full = this.#space.whyFull();
+    const canEvict = [...this.#entries.values()].some(({ holders }) => holders === 0);
+    if (full !== undefined && !canEvict) {
+      dropCaches();
+      return `no room for environments: ${full}`;
     }
     if (heldBytes < maxBytes) return undefined;
     return `no room for environments: those in use take ${mib(heldBytes)} MiB of ${mib(maxBytes)} MiB`;
@@ -212,6 +228,14 @@ export class EnvironmentStore {
     }
   }
 
+  /** Does what is left undone of an environment's `Built.finish`, in the background; nothing where that was begun already. */
+  finishLater(held: HeldEnvironment, finish: Finish): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.manifest !== held.manifest || !entry.manifest.unfinished || this.#begun.has(entry.manifest)) continue;
+      this.#settle(entry, finish);
+    }
+  }
+
   /**
    * Directories for work that does not become an environment: resolving. Removed when the work is over.
    * @throws EnvironmentError when the disk has no room; what `work` throws
@@ -222,13 +246,17 @@ export class EnvironmentStore {
     work: (directories: BuildDirectories, signal: AbortSignal) => Promise<Result>,
   ): Promise<Result> {
     await this.#makeRoom();
-    return await this.#space.run(tenant, signal, async (directory, directories, watched) => {
-      try {
-        return await work(directories, watched);
-      } finally {
-        await discard(directory, this.#options.logger);
-      }
-    });
+    try {
+      return await this.#space.run(tenant, signal, async (directory, directories, watched) => {
+        try {
+          return await work(directories, watched);
+        } finally {
+          await discard(directory, this.#options.logger);
+        }
+      });
+    } finally {
+      this.#inBackground('downloads could not be counted', this.#countCache(tenant));
+    }
   }
 
   async #build(
@@ -239,63 +267,100 @@ export class EnvironmentStore {
     fill: Fill<Built>,
   ): Promise<Entry> {
     await this.#makeRoom();
-    const entry = await this.#space.run(tenant, signal, async (directory, directories, watched) => {
+    const building = this.#space.run(tenant, signal, async (directory, directories, watched) => {
       try {
         const { key, finish, ...shape } = await fill(directories, events, watched);
         watched.throwIfAborted();
-        const sizeBytes = await directorySize(directories.tree);
+        const sizeBytes = await this.#space.measure(directories.tree);
         const requests = request === undefined ? [] : [request];
-        const manifest = { build: randomUUID().slice(0, 8), ...shape, requests, sizeBytes, boot: BOOT };
+        const manifest: Manifest = {
+          ...{ build: randomUUID().slice(0, 8), ...shape, requests, sizeBytes, boot: BOOT },
+          ...(finish === undefined ? {} : { unfinished: true }),
+        };
         await writeManifest(directory, manifest);
+        await this.#makeRoom(sizeBytes);
         // From here on at once: of two builds that come to the same, the first stays.
         const there = this.#entries.get(idOf(tenant, key));
         if (there !== undefined) {
           await discard(directory, this.#options.logger);
           return there;
         }
+        this.#checkBudget(sizeBytes);
         renameSync(directory, join(this.#options.directory, tenant, key));
         const added = this.#add(tenant, key, manifest, Date.now());
-        this.#settle(added, finish && ((signal) => finish(this.#directoriesOf(added), signal)));
+        this.#settle(added, finish);
         return added;
       } catch (error) {
         await discard(directory, this.#options.logger);
         throw error;
       }
     });
-    await this.#makeRoom(entry);
-    return entry;
+    return await building.finally(() => {
+      this.#inBackground('downloads could not be counted', this.#countCache(tenant));
+    });
+  }
+
+  /** @throws EnvironmentError when an environment does not fit beside those in use, as all others were evicted */
+  #checkBudget(sizeBytes: number): void {
+    const { maxBytes } = this.#options;
+    if (this.sizeBytes + sizeBytes <= maxBytes) return;
+    const others = this.sizeBytes === 0 ? '' : `, and those in use take ${mib(this.sizeBytes)} MiB`;
+    const message = `the environment takes ${mib(sizeBytes)} MiB of the ${mib(maxBytes)} MiB of all environments${others}`;
+    throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message);
+  }
+
+  async #countCache(tenant: string): Promise<void> {
+    await this.#space.countCache(tenant);
+    await this.#makeRoom();
+  }
+
+  /** What nobody waits for but `close`. */
+  #inBackground(failure: string, work: Promise<void>): void {
+    const settled = work.catch((error) => {
+      if (!this.#closing.signal.aborted) this.#options.logger.warn({ reason: messageOf(error) }, failure);
+    });
+    this.#settling.add(settled);
+    void settled.then(() => this.#settling.delete(settled));
+  }
+
+  #heldBytes(): number {
+    let bytes = 0;
+    for (const { manifest, holders } of this.#entries.values()) if (holders > 0) bytes += manifest.sizeBytes;
+    return bytes;
   }
 
   /**
    * Finishes an environment and brings it to the disk, while it is in use: nobody waits for that. Until then its manifest
    * holds for this start of the system only.
    */
-  #settle(entry: Entry, finish?: (signal: AbortSignal) => Promise<void>): void {
+  #settle(entry: Entry, finish?: Finish): void {
+    if (finish !== undefined) this.#begun.add(entry.manifest);
     const settled = this.#settled(entry, finish).catch((error) => {
-      const { tenant, key } = entry;
-      if (!this.#isPresent(entry) || this.#closing.signal.aborted) return;
-      this.#options.logger.warn({ tenant, key, reason: messageOf(error) }, 'an environment could not be finished');
+      if (this.#isPresent(entry)) throw error;
     });
-    this.#settling.add(settled);
-    void settled.then(() => this.#settling.delete(settled));
+    this.#inBackground(`environment ${entry.key} of ${entry.tenant} could not be finished`, settled);
   }
 
-  async #settled(entry: Entry, finish: ((signal: AbortSignal) => Promise<void>) | undefined): Promise<void> {
-    const directories = this.#directoriesOf(entry);
+  async #settled(entry: Entry, finish: Finish | undefined): Promise<void> {
+    const { tenant, manifest } = entry;
+    const directories = this.#space.directoriesOf(tenant, this.#treeOf(entry));
     const { signal } = this.#closing;
     if (finish !== undefined) {
       const held = this.#held(entry);
       try {
-        await untilAborted(this.#space.watch(directories, signal, finish), signal);
+        const finishing = this.#space.watch(tenant, directories, signal, (stop) => finish(directories, stop));
+        await untilAborted(finishing, signal);
+        delete manifest.unfinished;
       } finally {
-        entry.manifest.sizeBytes = await directorySize(directories.tree);
+        manifest.sizeBytes = await this.#space.measure(directories.tree);
         held.release();
+        await this.#makeRoom();
       }
     }
     // The manifest says that all of it is there, so it must not reach the disk before the rest.
     await syncFileSystem(directories.tree);
     signal.throwIfAborted();
-    delete entry.manifest.boot;
+    delete manifest.boot;
     await this.#write(entry);
   }
 
@@ -328,7 +393,7 @@ export class EnvironmentStore {
     let released = false;
     return {
       key: `${entry.key}.${entry.manifest.build}`,
-      tree: this.#directoriesOf(entry).tree,
+      tree: this.#treeOf(entry),
       manifest: entry.manifest,
       runsAs: (startKey) => entry.startKeys.add(startKey),
       release: () => {
@@ -370,20 +435,19 @@ export class EnvironmentStore {
     return this.#entries.get(idOf(entry.tenant, entry.key)) === entry;
   }
 
-  #directoriesOf({ tenant, key }: Entry): BuildDirectories {
-    const parent = join(this.#options.directory, tenant);
-    return { tree: join(parent, key, TREE), cache: join(parent, CACHE) };
+  #treeOf({ tenant, key }: Entry): string {
+    return join(this.#options.directory, tenant, key, TREE);
   }
 
-  /** Evicts what was not used for longest, until the rest fits. What only saves downloads goes first. */
-  async #makeRoom(keep?: Entry): Promise<void> {
-    const { maxBytes, minFreeBytes, directory } = this.#options;
-    const hasSpace = () => spaceOf(directory).freeBytes >= minFreeBytes;
-    if (!hasSpace()) await this.#dropCaches();
+  /** Evicts what was not used for longest, until the rest and so many bytes fit. What only saves downloads goes first. */
+  async #makeRoom(bytes = 0): Promise<void> {
+    const { maxBytes, directory } = this.#options;
+    const fits = () => this.sizeBytes + bytes <= maxBytes && this.#space.whyFull() === undefined;
+    if (!fits() || this.sizeBytes + bytes + this.#space.cacheBytes > maxBytes) await this.#dropCaches();
     const oldest = [...this.#entries.values()].toSorted((a, b) => a.usedMs - b.usedMs);
     for (const entry of oldest) {
-      if (this.sizeBytes <= maxBytes && hasSpace()) return;
-      if (!this.#isPresent(entry) || entry.holders > 0 || entry === keep) continue;
+      if (fits()) return;
+      if (!this.#isPresent(entry) || entry.holders > 0) continue;
       this.#entries.delete(idOf(entry.tenant, entry.key));
       this.#options.logger.info({ key: entry.key, tenant: entry.tenant }, 'an environment makes room');
       for (const startKey of entry.startKeys) this.#options.retire(entry.tenant, startKey);
@@ -392,11 +456,8 @@ export class EnvironmentStore {
   }
 
   async #dropCaches(): Promise<void> {
-    const { directory, logger } = this.#options;
-    for (const tenant of await readdir(directory)) {
-      // A build that begins meanwhile may be using the rest.
-      if (this.#space.busy) return;
-      if (isTenant(tenant)) await discard(join(directory, tenant, CACHE), logger);
+    for (const tenant of await readdir(this.#options.directory)) {
+      if (isTenant(tenant)) await this.#space.dropCache(tenant);
     }
   }
 }

@@ -19,6 +19,8 @@ export interface Manifest {
   sizeBytes: number;
   /** What the provider needs to run it. */
   facts: Record<string, string>;
+  /** `Built.finish` was not done to its end; the next agent that uses it does so. */
+  unfinished?: true;
   /**
    * The start of the system in which it was built, as long as its files may not be on the disk yet: what they hold is certain
    * until the system goes down. Absent once they are.

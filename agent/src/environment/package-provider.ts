@@ -9,7 +9,7 @@ import {
   type PreparedEnvironment,
   type ResolvedEnvironment,
 } from './environment.ts';
-import { type Built, EnvironmentStore, type HeldEnvironment } from './environment-store.ts';
+import { type Built, EnvironmentStore, type Finish, type HeldEnvironment } from './environment-store.ts';
 
 const SILENT: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
 /** What is forgotten only makes an answer less exact. */
@@ -105,6 +105,7 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     const lock = this.#lockOf(plan, request);
     const held = this.#store.holdByRequest(request.tenant, this.#requestKey(plan, lock));
     if (held === undefined) return undefined;
+    this.#finishLater(held, request.tenant, plan);
     const prepared = this.#own.start(held, request.preload);
     if (lock !== undefined) return prepared;
     return { ...prepared, lock: held.manifest.lock, platform: this.#own.platformOf(plan) };
@@ -126,6 +127,7 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
       lock === undefined
         ? await this.#decided(tenant, plan, events, signal)
         : await this.#install(tenant, plan, lock, this.#requestKey(plan, lock), events, signal);
+    this.#finishLater(held, tenant, plan);
     return this.#own.start(held, preload);
   }
 
@@ -218,10 +220,20 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
   #built(tenant: string, plan: Plan, text: string): Built {
     const lock = this.#own.checkedLock(plan, text);
     const built = { key: this.#keyOf(plan, lock), kind: this.kind, lock, facts: this.#own.factsOf(plan) };
-    if (this.#own.finish === undefined) return built;
-    const finish: Built['finish'] = async (directories, signal) =>
+    const finish = this.#finishOf(tenant, plan);
+    return finish === undefined ? built : { ...built, finish };
+  }
+
+  #finishOf(tenant: string, plan: Plan): Finish | undefined {
+    if (this.#own.finish === undefined) return undefined;
+    return async (directories, signal) =>
       await this.#own.finish?.(plan, { tenant, directories, events: SILENT, signal });
-    return { ...built, finish };
+  }
+
+  /** A former agent may have ended before it was finished. */
+  #finishLater(held: HeldEnvironment, tenant: string, plan: Plan): void {
+    const finish = held.manifest.unfinished ? this.#finishOf(tenant, plan) : undefined;
+    if (finish !== undefined) this.#store.finishLater(held, finish);
   }
 
   #keyOf(plan: Plan, lock: string): string {

@@ -5,7 +5,8 @@ import type { FinishedMessage, StartEnvironment, StartLimits, StartMessage, Star
 
 /** Names of private runs start with it; executions of callers are UUIDs. */
 const PREFIX = 'private:';
-const CANCEL_GRACE_MS = 1_000;
+/** What such a run leaves is thrown away; what ignores the first signal would go on filling the disk meanwhile. */
+const CANCEL_GRACE_MS = 0;
 
 /** A command that the agent runs for itself, in a sandbox. */
 export interface PrivateCommand {

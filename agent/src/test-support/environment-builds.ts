@@ -1,8 +1,9 @@
-import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { removeTree } from '../environment/disk.ts';
 import type { PreparationEvents, PreparedEnvironment } from '../environment/environment.ts';
-import { EnvironmentStore } from '../environment/environment-store.ts';
+import { EnvironmentStore, type EnvironmentStoreOptions } from '../environment/environment-store.ts';
 import { Launcher } from '../launcher/launcher.ts';
 import { PrivateRuns } from '../launcher/private-runs.ts';
 import { resolvePython } from '../launcher/python.ts';
@@ -14,10 +15,14 @@ export const isRoot = process.getuid?.() === 0;
 /** Where the tests' own uv is, and the host's tools. */
 export const TOOLS_PATH = `/usr/local/bin:/usr/bin:/bin:${join(import.meta.dirname, '../../../.venv/bin')}`;
 
+type StoreBounds = Pick<EnvironmentStoreOptions, 'maxBytes' | 'minFreeBytes'>;
+
 /** A real launcher and a store: what providers of environments stand on. */
 export class EnvironmentBuilds {
   readonly runs: PrivateRuns;
   readonly store: EnvironmentStore;
+  readonly #open: (name: string, bounds: StoreBounds) => Promise<EnvironmentStore>;
+  readonly #others: EnvironmentStore[] = [];
   readonly #launcher: Launcher;
   readonly #record: LauncherRecord;
   readonly #directories: string[];
@@ -26,12 +31,14 @@ export class EnvironmentBuilds {
   private constructor(
     runs: PrivateRuns,
     store: EnvironmentStore,
+    open: (name: string, bounds: StoreBounds) => Promise<EnvironmentStore>,
     launcher: Launcher,
     record: LauncherRecord,
     directories: string[],
   ) {
     this.runs = runs;
     this.store = store;
+    this.#open = open;
     this.#launcher = launcher;
     this.#record = record;
     this.#directories = directories;
@@ -55,22 +62,30 @@ export class EnvironmentBuilds {
       logger: silentLogger(),
     });
     await launcher.open();
-    const store = await EnvironmentStore.open({
-      directory: join(stored, 'environments'),
-      maxBytes: 4 * 1024 ** 3,
-      minFreeBytes: 64 * 1024 ** 2,
-      builder: isRoot ? { uid: 70621, gid: 70621 } : undefined,
-      retire: (tenant, startKey) => launcher.retire(tenant, startKey),
-      logger: silentLogger(),
-    });
-    return new EnvironmentBuilds(runs, store, launcher, record, [dataDir, stored]);
+    const open = async (name: string, bounds: StoreBounds) =>
+      await EnvironmentStore.open({
+        directory: join(stored, name),
+        ...bounds,
+        builder: isRoot ? { uid: 70621, gid: 70621 } : undefined,
+        retire: (tenant, startKey) => launcher.retire(tenant, startKey),
+        logger: silentLogger(),
+      });
+    const store = await open('environments', { maxBytes: 4 * 1024 ** 3, minFreeBytes: 64 * 1024 ** 2 });
+    return new EnvironmentBuilds(runs, store, open, launcher, record, [dataDir, stored]);
+  }
+
+  /** Another store, closed and removed with the rest. */
+  async openStore(bounds: StoreBounds): Promise<EnvironmentStore> {
+    const store = await this.#open(`other-${this.#others.length}`, bounds);
+    this.#others.push(store);
+    return store;
   }
 
   async stop(): Promise<void> {
-    await this.store.close();
+    for (const store of [this.store, ...this.#others]) await store.close();
     await this.#launcher.stop(0);
     this.#launcher.close();
-    for (const directory of this.#directories) await rm(directory, { recursive: true });
+    for (const directory of this.#directories) await removeTree(directory);
   }
 
   /** How a call of `handler` in the environment ended: `succeeded {"x":1}`, `failed HANDLER_ERROR`. */
