@@ -48,6 +48,7 @@ import { ModuleValidation } from './service/module-validation.ts';
 import { followModulesFile } from './service/modules-file.ts';
 import { MovedExecutions } from './service/moved-executions.ts';
 import { PythonSource } from './service/python-source/python-source.ts';
+import { QuestionsElsewhere } from './service/questions-elsewhere.ts';
 import { RemoteWatchers } from './service/remote-watchers.ts';
 import { ReplicaMessages } from './service/replica-messages.ts';
 import type { TrackedExecution } from './service/tracked-execution.ts';
@@ -265,10 +266,19 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
   });
   const questions = new AgentQuestions(registry);
+  const questionsElsewhere = new QuestionsElsewhere({
+    sql: cold,
+    replicaId,
+    questions,
+    send: tell,
+    alone: () => registration.alone,
+    logger,
+  });
   const validation = new ModuleValidation({
     modules,
     registry,
-    questions,
+    here: questions,
+    there: questionsElsewhere,
     elsewhere: (tenant) => agentsElsewhere.candidates(tenant),
   });
   const links: LinkServer = createLinkServer({
@@ -309,6 +319,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     elsewhere,
     remoteWatchers,
     agentRequests,
+    questions: questionsElsewhere,
     modules,
     closeOlder,
     lookAtReplicas: () => registration.look(),
@@ -406,6 +417,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       await movedExecutions.stop();
       await agentRequests.stop();
       remoteWatchers.stop();
+      questionsElsewhere.stop();
       await followed?.stop();
       await pythonSource.stop();
       tracker.stop();

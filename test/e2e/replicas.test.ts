@@ -1,10 +1,15 @@
+import { create as message } from '@bufbuild/protobuf';
+import { Code } from '@connectrpc/connect';
 import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
-import { afterAll, expect, test } from 'vitest';
+import { EnvironmentSupportSchema } from '@harrier/shared/gen/link';
+import { EnvironmentSchema } from '@harrier/shared/gen/module';
+import { afterAll, expect, onTestFinished, test } from 'vitest';
 import { ControlPlane } from '../support/control-plane.ts';
 import { create, execute, finished, get, storedLog, untilPrinted, untilState } from '../support/executions.ts';
 import { LogCollector } from '../support/log-collector.ts';
 import { ExternalPostgres } from '../support/postgres.ts';
+import { RawIdentity, RawLink } from '../support/raw-link.ts';
 import { code, fixture, moduleCall } from '../support/requests.ts';
 import { Stack } from '../support/stack.ts';
 import { ticker, tickerText } from '../support/ticker.ts';
@@ -186,6 +191,60 @@ test('a new version of a module is the one that runs at every replica, at once',
   await until('the old version to run again', async () => (await version(watcher)) === '{"version":1}', {
     deadlineMs: 1_000,
   });
+});
+
+test('a module is validated by agents of every replica, also with a lock that is larger than what replicas tell', async () => {
+  const links = await Promise.all(
+    [atAgent, atCaller].map(async (replica, place) => {
+      const identity = new RawIdentity();
+      const joinToken = await atCaller.joinToken();
+      const environments = message(EnvironmentSupportSchema, { available: ['venv'] });
+      const facts = { name: `raw-${place}`, labels: { place: 'raw' }, joinToken, environments };
+      return await RawLink.join(replica.url, identity, facts);
+    }),
+  );
+  onTestFinished(() => {
+    for (const link of links) link.close();
+  });
+  const [there, here] = links as [RawLink, RawLink];
+  const requirements = Array.from({ length: 1_000 }, (_, n) => `package-${n}`);
+  const lock = requirements.map((name) => `${name}==1.0.0\n`).join('');
+  const environment = message(EnvironmentSchema, { kind: { case: 'venv', value: { requirements } } });
+  const module = {
+    name: 'asked',
+    version: '1.0.0',
+    code: fixture('writer.py'),
+    environment,
+    agentSelector: 'place=raw',
+  };
+  // Of three replicas the third has neither of the agents.
+  const asked = watcher.modules.validateModule({ module });
+  const first = await there.next('resolve');
+  expect(first.environment?.kind.value).toMatchObject({ requirements });
+  there.send({ case: 'resolved', value: { id: first.id, lock, sizeBytes: 5n, platform: 'linux' } });
+  const second = await here.next('resolve');
+  expect(second.decidedLocks).toEqual({ linux: lock });
+  here.send({ case: 'resolved', value: { id: second.id, lock, held: true } });
+  expect(await asked).toMatchObject({
+    lock,
+    sizeBytes: 5n,
+    agents: [
+      { name: 'raw-0', held: false, reason: '' },
+      { name: 'raw-1', held: true, reason: '' },
+    ],
+  });
+  // One that leaves before it answers is passed over; a caller's deadline ends the wait.
+  const again = watcher.modules.validateModule({ module });
+  await there.next('resolve');
+  there.close();
+  const { id } = await here.next('resolve');
+  here.send({ case: 'resolved', value: { id, lock } });
+  expect(await again).toMatchObject({
+    lock,
+    agents: [{ reason: expect.stringContaining('try again') }, { reason: '' }],
+  });
+  const late = watcher.modules.validateModule({ module }, { timeoutMs: 1_000 });
+  await expect(late).rejects.toMatchObject({ code: Code.DeadlineExceeded });
 });
 
 test('an agent moves to another replica: its executions go on there, with their whole logs', async () => {

@@ -5,6 +5,14 @@ import { type Resolved, ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { Environment } from '@harrier/shared/gen/module';
 import type { AgentRegistry } from './agent-registry.ts';
 
+/** What is to be resolved. */
+export interface AskedEnvironment {
+  tenant: string;
+  environment: Environment;
+  language: string;
+  decidedLocks?: Record<string, string>;
+}
+
 interface Question {
   agentId: string;
   resolve: (answer: Resolved) => void;
@@ -24,11 +32,7 @@ export class AgentQuestions {
    * Lets an agent resolve an environment without installing it.
    * @throws HarrierError unavailable when its link is gone; the signal's reason when it is aborted
    */
-  async resolve(
-    agentId: string,
-    asked: { tenant: string; environment: Environment; language: string; decidedLocks?: Record<string, string> },
-    signal: AbortSignal,
-  ): Promise<Resolved> {
+  async resolve(agentId: string, asked: AskedEnvironment, signal: AbortSignal): Promise<Resolved> {
     signal.throwIfAborted();
     const id = randomUUID();
     const { promise, resolve, reject } = Promise.withResolvers<Resolved>();

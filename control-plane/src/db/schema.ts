@@ -90,6 +90,8 @@ export const agents = pgTable(
     /** It said on its newest link that its process is stopping. */
     stopping: boolean('stopping').notNull().default(false),
     instanceId: text('instance_id').notNull().default(''),
+    /** The process with whose attempts the database was compared the last time: what was given since was given to it. */
+    comparedInstanceId: text('compared_instance_id').notNull().default(''),
     /** Of its host, as when it was last linked. */
     bootId: text('boot_id').notNull().default(''),
     /** Number of its newest link among the tries of its process. */
@@ -126,6 +128,24 @@ export const replicas = pgTable('replicas', {
   startTime: time('start_time').notNull().defaultNow(),
   /** Renewed every few seconds. One that stops renewing it renews no leases of agents. */
   beatTime: time('beat_time').notNull().defaultNow(),
+});
+
+/** Questions to agents that are linked to another replica than the one that asks; the asker deletes them. */
+export const agentQuestions = pgTable('agent_questions', {
+  id: uuid('id').primaryKey(),
+  tenantId: tenantId(),
+  agentId: uuid('agent_id').notNull(),
+  /** Which is to answer. */
+  replicaId: uuid('replica_id').notNull(),
+  /** The replica that asks. */
+  askerId: uuid('asker_id').notNull(),
+  /** harrier.v1.Resolve, encoded. */
+  question: bytea('question').notNull(),
+  /** harrier.v1.Resolved, encoded. */
+  answer: bytea('answer'),
+  /** Why there will be no answer. */
+  error: text('error'),
+  expireTime: time('expire_time').notNull(),
 });
 
 export const modules = pgTable(

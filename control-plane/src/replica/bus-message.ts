@@ -33,4 +33,8 @@ export type BusMessage =
   | { type: 'agentLinked'; id: string; session: number }
   /** It was asked to drain or to resume, or was deleted: its row tells. */
   | { type: 'agentChanged'; id: string }
+  /** There is a question to an agent of yours, in its table; its answer is there; nobody waits for it any more. */
+  | { type: 'asked'; id: string }
+  | { type: 'answered'; id: string }
+  | { type: 'withdrawn'; id: string }
   | { type: 'modulesChanged'; tenantId: string; name: string; versionId: string };

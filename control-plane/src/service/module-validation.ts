@@ -1,29 +1,31 @@
 import { create } from '@bufbuild/protobuf';
 import { type LabelSelector, messageOf, parseLabelSelector } from '@harrier/shared';
+import type { Resolved } from '@harrier/shared/gen/link';
 import {
   type ValidateModuleResponse_AgentAnswer as AgentAnswer,
   ValidateModuleResponse_AgentAnswerSchema as AgentAnswerSchema,
-  type Environment,
   EnvironmentSchema,
   type Module,
   type ValidateModuleResponse,
   ValidateModuleResponseSchema,
 } from '@harrier/shared/gen/module';
-import type { AgentQuestions } from '../agent-link/agent-questions.ts';
-import type { AgentRegistry, LinkedAgent } from '../agent-link/agent-registry.ts';
+import type { AgentQuestions, AskedEnvironment } from '../agent-link/agent-questions.ts';
+import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import type { Candidate } from '../agent-link/candidate.ts';
 import { lackOf, selects } from '../scheduler/place.ts';
 import type { ModuleService } from './module-service.ts';
 import { supportNeeded } from './resolved-execution.ts';
 
 const MAX_AGENTS = 100;
-const NOT_ASKED = 'not asked: it is linked to another control plane of this database; ask that one too';
 
 export interface ModuleValidationOptions {
   modules: Pick<ModuleService, 'check'>;
   registry: AgentRegistry;
-  questions: AgentQuestions;
-  /** Agents that are linked to other replicas: they are not asked. */
+  /** Asks an agent that is linked to this replica. */
+  here: Pick<AgentQuestions, 'resolve'>;
+  /** Asks one that is linked to another replica. */
+  there: Pick<AgentQuestions, 'resolve'>;
+  /** Agents that are linked to other replicas. */
   elsewhere: (tenantId: string) => Promise<Candidate[]>;
 }
 
@@ -42,16 +44,14 @@ export class ModuleValidation {
     const environment = module.environment ?? create(EnvironmentSchema, { kind: { case: 'inline', value: {} } });
     const needed = supportNeeded(environment, module.language);
     const selector: LabelSelector = parseLabelSelector(module.agentSelector, 'module.agent_selector');
-    const agents = [...registry.candidates()]
+    const elsewhere = (await this.#options.elsewhere(tenantId)).filter(({ id }) => registry.get(id) === undefined);
+    const agents = [...registry.candidates(), ...elsewhere]
       .filter((agent) => agent.tenantId === tenantId && selects([selector], agent))
       .toSorted((a, b) => (a.name < b.name ? -1 : 1))
       .slice(0, MAX_AGENTS);
     const response = create(ValidateModuleResponseSchema);
     const answers = agents.map((agent) => ({ agent, answer: answerOf(agent, lackOf(needed, agent)) }));
-    const notAsked = (await this.#options.elsewhere(tenantId))
-      .filter((agent) => selects([selector], agent))
-      .map((agent) => answerOf(agent, lackOf(needed, agent) ?? NOT_ASKED));
-    response.agents = [...answers.map(({ answer }) => answer), ...notAsked].slice(0, MAX_AGENTS);
+    response.agents = answers.map(({ answer }) => answer);
     const able = answers.filter(({ answer }) => answer.reason === '');
     if (environment.kind.case === 'inline') {
       for (const { answer } of able) answer.held = true;
@@ -62,38 +62,64 @@ export class ModuleValidation {
     return response;
   }
 
-  /** The first agent resolves; the others say whether they have what it has found, or what they find for another platform. */
+  /**
+   * The first agent that answers resolves, if there is one that is linked here; the others say whether they have what it has
+   * found, or what they find for another platform.
+   */
   async #ask(
-    asked: { tenant: string; environment: Environment; language: string },
-    able: { agent: LinkedAgent; answer: AgentAnswer }[],
+    asked: AskedEnvironment,
+    able: readonly AskedAgent[],
     response: ValidateModuleResponse,
     signal: AbortSignal,
   ): Promise<void> {
-    const { questions } = this.#options;
-    const [first, ...others] = able;
-    if (first === undefined) return;
-    const found = await questions.resolve(first.agent.id, asked, signal);
-    if (found.error !== undefined) {
-      response.error = found.error;
-      return;
-    }
-    response.lock = found.lock;
-    response.sizeBytes = found.sizeBytes;
-    first.answer.held = found.held;
-    const locked = { ...asked, decidedLocks: { [found.platform]: found.lock } };
-    await Promise.all(
-      others.map(async ({ agent, answer }) => {
-        try {
-          const { held, error } = await questions.resolve(agent.id, locked, signal);
-          answer.held = held;
-          answer.reason = error?.message ?? '';
-        } catch (error) {
-          signal.throwIfAborted();
-          answer.reason = messageOf(error);
+    const others = able.toSorted((a, b) => Number(this.#isElsewhere(a)) - Number(this.#isElsewhere(b)));
+    let failure: unknown;
+    for (let first = others.shift(); first !== undefined; first = others.shift()) {
+      try {
+        const found = await this.#resolve(first, asked, signal);
+        if (found.error !== undefined) {
+          response.error = found.error;
+          return;
         }
-      }),
-    );
+        response.lock = found.lock;
+        response.sizeBytes = found.sizeBytes;
+        first.answer.held = found.held;
+        const locked = { ...asked, decidedLocks: { [found.platform]: found.lock } };
+        await Promise.all(others.map((other) => this.#compare(other, locked, signal)));
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        first.answer.reason = messageOf(error);
+        failure = error;
+      }
+    }
+    if (failure !== undefined) throw failure;
   }
+
+  async #compare({ agent, answer }: AskedAgent, locked: AskedEnvironment, signal: AbortSignal): Promise<void> {
+    try {
+      const { held, error } = await this.#resolve({ agent }, locked, signal);
+      answer.held = held;
+      answer.reason = error?.message ?? '';
+    } catch (error) {
+      signal.throwIfAborted();
+      answer.reason = messageOf(error);
+    }
+  }
+
+  #resolve(to: Pick<AskedAgent, 'agent'>, asked: AskedEnvironment, signal: AbortSignal): Promise<Resolved> {
+    const { here, there } = this.#options;
+    return (this.#isElsewhere(to) ? there : here).resolve(to.agent.id, asked, signal);
+  }
+
+  #isElsewhere({ agent }: Pick<AskedAgent, 'agent'>): boolean {
+    return this.#options.registry.get(agent.id) === undefined;
+  }
+}
+
+interface AskedAgent {
+  agent: Candidate;
+  answer: AgentAnswer;
 }
 
 function answerOf(agent: Pick<Candidate, 'id' | 'name'>, reason: string | undefined): AgentAnswer {

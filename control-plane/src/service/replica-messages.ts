@@ -6,6 +6,7 @@ import type { ExecutionTracker } from './execution-tracker.ts';
 import type { FollowedElsewhere } from './followed-elsewhere.ts';
 import type { ModuleService } from './module-service.ts';
 import type { MovedExecutions } from './moved-executions.ts';
+import type { QuestionsElsewhere } from './questions-elsewhere.ts';
 import type { RemoteWatchers } from './remote-watchers.ts';
 
 /** An accepted execution may be claimed elsewhere before its commit is known here; by then it surely is. */
@@ -19,6 +20,7 @@ export interface ReplicaMessagesOptions {
   elsewhere: FollowedElsewhere;
   remoteWatchers: RemoteWatchers;
   agentRequests: AgentRequests;
+  questions: QuestionsElsewhere;
   modules: ModuleService;
   /** The agent has a newer link. */
   closeOlder: (agentId: string, session: number) => void;
@@ -41,7 +43,7 @@ export class ReplicaMessages {
   }
 
   handle(message: BusMessage, from: string): void {
-    const { scheduler, tracker, registry, elsewhere, remoteWatchers, agentRequests } = this.#options;
+    const { scheduler, tracker, registry, elsewhere, remoteWatchers, agentRequests, questions } = this.#options;
     switch (message.type) {
       case 'here':
         this.#options.lookAtReplicas();
@@ -72,6 +74,15 @@ export class ReplicaMessages {
       case 'agentChanged':
         if (registry.get(message.id) !== undefined) agentRequests.look();
         break;
+      case 'asked':
+        questions.look();
+        break;
+      case 'answered':
+        questions.answered(message.id);
+        break;
+      case 'withdrawn':
+        questions.withdrawn(message.id);
+        break;
       case 'modulesChanged':
         this.#options.modules.changedElsewhere(message.tenantId, message.name, message.versionId);
         break;
@@ -88,6 +99,7 @@ export class ReplicaMessages {
     this.#options.movedExecutions.look();
     this.#options.elsewhere.lookAgain();
     this.#options.agentRequests.look();
+    this.#options.questions.look();
   }
 
   #claimedElsewhere(id: string, attempt: number): void {
