@@ -100,7 +100,11 @@ test('a replica that stands still is left by its agents, whose work goes on else
   standing.program.signal('SIGSTOP');
   front.to([other.port]);
   await until('the standing replica to be taken for dead', () =>
-    other.program.logs.some(({ msg }) => /^a replica has died/.test(String(msg))),
+    other.program.logs.some(
+      // Others have died in tests before.
+      ({ msg, replica }) =>
+        /^a replica has died/.test(String(msg)) && String(replica).endsWith(`:${standing.program.pid}`),
+    ),
   );
   await stack.untilOnline('agent-1');
   await stack.untilOnline('agent-2');
