@@ -4,6 +4,7 @@ import { type Isolation, IsolationSchema, Isolation_Level as Level } from '@harr
 import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
 import { type AgentConfig, ConfigError } from './config.ts';
 import { createDockerParts } from './docker-parts.ts';
+import { buildBounds } from './environment/build-runs.ts';
 import { EnvironmentRegistry } from './environment/environment-registry.ts';
 import { chooseIndexes } from './environment/index-policy.ts';
 import { InlineEnvironment } from './environment/inline-environment.ts';
@@ -96,6 +97,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     logger,
   });
   const runs = new PrivateRuns(() => launcher);
+  const bounds = buildBounds(config.maxMemoryBytes);
   const python = await resolvePython(config.python ?? 'python3');
   const launcherOptions = {
     python: python.path,
@@ -104,6 +106,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     socketPath: config.launcherSocketPath,
     allowUnsandboxed: config.allowUnsandboxed,
     spoolBytes: config.spoolBytes,
+    zygoteMemoryBytes: bounds.memoryBytes,
   };
   const launcher = new Launcher({
     socketPath: config.launcherSocketPath,
@@ -180,6 +183,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     dataDir: config.dataDir,
     searchPath: config.searchPath,
     runs,
+    bounds,
     retire: (tenant, startKey) => launcher.retire(tenant, startKey),
     python: () => told.python,
     unavailable: needsSandbox,

@@ -12,7 +12,7 @@ async function build(script: string, options: { tenant?: string; hosts?: string[
   const { tenant = 'acme', hosts = [] } = options;
   return await builds.store.scratch(tenant, never, async (directories) => {
     const command = { tenant, argv: ['sh', '-c', script], input: '', directories, binds: [], hosts };
-    return await runBuild(builds.runs, command, recordedEvents(), never);
+    return await runBuild(builds.builds, command, recordedEvents(), never);
   });
 }
 
@@ -81,7 +81,7 @@ test('a build that fills the disk is stopped at once, whatever it does with sign
   const script = 'trap "" TERM; n=0; while true; do head -c 4194304 /dev/urandom > /environment/$n; n=$((n + 1)); done';
   const filling = store.scratch('acme', never, async (directories, signal) => {
     const command = { tenant: 'acme', argv: ['sh', '-c', script], input: '', directories, binds: [], hosts: [] };
-    return await runBuild(builds.runs, command, recordedEvents(), signal);
+    return await runBuild(builds.builds, command, recordedEvents(), signal);
   });
   await expect(filling).rejects.toThrow(/^the build was stopped: the disk of .* MiB stay free$/);
 });
@@ -97,14 +97,14 @@ for _ in range(30):
 time.sleep(60)`;
   const hiding = store.scratch('acme', never, async (directories, signal) => {
     const command = { tenant: 'acme', argv: ['python3', '-c', script], input: '', directories, binds: [], hosts: [] };
-    return await runBuild(builds.runs, command, recordedEvents(), signal);
+    return await runBuild(builds.builds, command, recordedEvents(), signal);
   });
   await expect(hiding).rejects.toThrow(
     'the build was stopped: what the build has written cannot be measured (ENAMETOOLONG)',
   );
   const command = { tenant: 'acme', argv: ['ls', '/cache'], input: '', binds: [], hosts: [] };
   const kept = await store.scratch('acme', never, async (directories) => {
-    return await runBuild(builds.runs, { ...command, directories }, recordedEvents(), never);
+    return await runBuild(builds.builds, { ...command, directories }, recordedEvents(), never);
   });
   expect(kept).toBe('');
 });

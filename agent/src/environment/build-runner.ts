@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { stripVTControlCharacters } from 'node:util';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Bind, StartNetwork } from '../launcher/messages.ts';
-import type { PrivateRuns } from '../launcher/private-runs.ts';
 import type { TaskEvents } from '../tasks/shared-tasks.ts';
+import type { BuildRuns } from './build-runs.ts';
 import type { BuildDirectories } from './build-space.ts';
 import { EnvironmentError } from './environment.ts';
 
@@ -14,10 +14,8 @@ const CACHE_PATH = '/cache';
 /** Builds of large packages are slow; one that does not end must not hold its slot for ever. */
 const BUILD_TIMEOUT_MS = 30 * 60_000;
 const MIB = 1024 * 1024;
-/** Compilers need room; the caller's own limits are for the code that runs later. */
+/** With those of the host; the caller's own limits are for the code that runs later. */
 const LIMITS = {
-  memory_bytes: 8192 * MIB,
-  cpu: 0,
   stdout_bytes: 16 * MIB,
   stderr_bytes: 16 * MIB,
   result_bytes: MIB,
@@ -49,7 +47,7 @@ export interface BuildCommand {
  * @throws EnvironmentError with the end of its standard error
  */
 export async function runBuild(
-  runs: PrivateRuns,
+  runs: BuildRuns,
   { tenant, argv, input, variables, directories, binds, hosts }: BuildCommand,
   events: TaskEvents,
   signal: AbortSignal,
@@ -76,7 +74,7 @@ export async function runBuild(
       },
       environment: { key: buildKey(mounts), binds: mounts },
       network,
-      limits: LIMITS,
+      limits: { ...LIMITS, memory_bytes: runs.bounds.memoryBytes, cpu: runs.bounds.cpu },
       timeoutMs: BUILD_TIMEOUT_MS,
       onOutput: (stream, data) => {
         // The bytes are a part of the launcher's frame, which is used again.
@@ -89,6 +87,7 @@ export async function runBuild(
         events.onOutput(copy);
       },
     },
+    events,
     signal,
   );
   if (end.outcome === 'succeeded') return Buffer.concat(stdout).toString('utf8');

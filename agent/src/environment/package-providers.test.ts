@@ -4,6 +4,7 @@ import { PrivateRuns } from '../launcher/private-runs.ts';
 import { connectLauncher } from '../test-support/real-launcher.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { openTempDir, tempDir } from '../test-support/temp-dir.ts';
+import { buildBounds } from './build-runs.ts';
 import { createPackageProviders } from './package-providers.ts';
 
 async function create(dataDir: string, directory?: string) {
@@ -15,7 +16,12 @@ async function create(dataDir: string, directory?: string) {
       ...{ allowedIndexes: [], allowExtraIndex: false, indexHosts: [], channels: [], allowedChannels: [] },
     },
     ...{ indexUrl: 'https://index.example/simple', dataDir, searchPath: '/usr/bin' },
-    ...{ runs: new PrivateRuns(() => launcher), retire: () => undefined, python: () => undefined },
+    ...{
+      runs: new PrivateRuns(() => launcher),
+      bounds: buildBounds(Number.POSITIVE_INFINITY),
+      retire: () => undefined,
+      python: () => undefined,
+    },
     ...{ unavailable: () => undefined, logger: silentLogger() },
   });
 }

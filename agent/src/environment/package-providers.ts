@@ -3,6 +3,7 @@ import { mkdir, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
+import { type BuildBounds, BuildRuns } from './build-runs.ts';
 import { createCondaProvider } from './conda/conda-provider.ts';
 import type { EnvironmentProvider } from './environment.ts';
 import { EnvironmentStore } from './environment-store.ts';
@@ -44,6 +45,7 @@ export interface PackageProvidersOptions {
   dataDir: string;
   searchPath: string;
   runs: PrivateRuns;
+  bounds: BuildBounds;
   /** Ends the warm interpreter of an environment that is evicted. */
   retire: (tenant: string, startKey: string) => void;
   /** Interpreter of `inline`, once the launcher has told it. */
@@ -65,7 +67,7 @@ export interface PackageProviders {
  * builds that go on for torn ones
  */
 export async function createPackageProviders(options: PackageProvidersOptions): Promise<PackageProviders> {
-  const { settings, runs, searchPath, dataDir, indexUrl, logger } = options;
+  const { settings, searchPath, dataDir, indexUrl, logger } = options;
   const isRoot = process.getuid?.() === 0;
   const directory = settings.directory ?? (await defaultDirectory(dataDir, isRoot));
   await mkdir(directory, { recursive: true, mode: 0o711 });
@@ -90,6 +92,7 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
     allowExtra: settings.allowExtraIndex,
     fileHosts: settings.indexHosts,
   };
+  const runs = new BuildRuns(options.runs, options.bounds);
   const common = { store, runs, indexes, unavailable: options.unavailable };
   const venv = createVenvProvider({
     ...common,

@@ -20,6 +20,8 @@ export interface StartLauncherOptions {
   allowUnsandboxed: boolean;
   /** Most bytes of the spool; undefined leaves the launcher's default. */
   spoolBytes: number | undefined;
+  /** What packages may use before a call runs; absent: the launcher's default. */
+  zygoteMemoryBytes?: number;
 }
 
 /** The build that `startLauncher` would start now. */
@@ -53,11 +55,12 @@ export function startLauncher(options: StartLauncherOptions): Promise<void> {
 }
 
 function launcherArguments(options: StartLauncherOptions): string[] {
-  const { dataDir, socketPath, allowUnsandboxed, spoolBytes, jobPython } = options;
+  const { dataDir, socketPath, allowUnsandboxed, spoolBytes, zygoteMemoryBytes, jobPython } = options;
   return [
     ...['--socket', socketPath, '--spool', join(dataDir, 'spool'), '--log', join(dataDir, 'launcher.log')],
     ...(allowUnsandboxed ? ['--allow-unsandboxed'] : []),
     ...(spoolBytes === undefined ? [] : ['--spool-bytes', String(spoolBytes)]),
+    ...(zygoteMemoryBytes === undefined ? [] : ['--zygote-memory-bytes', String(zygoteMemoryBytes)]),
     ...(jobPython === undefined ? [] : ['--python', jobPython]),
   ];
 }

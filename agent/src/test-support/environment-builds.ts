@@ -1,6 +1,7 @@
 import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { BuildRuns, buildBounds } from '../environment/build-runs.ts';
 import { removeTree } from '../environment/disk.ts';
 import type { PreparationEvents, PreparedEnvironment } from '../environment/environment.ts';
 import { EnvironmentStore, type EnvironmentStoreOptions } from '../environment/environment-store.ts';
@@ -20,6 +21,7 @@ type StoreBounds = Pick<EnvironmentStoreOptions, 'maxBytes' | 'minFreeBytes'>;
 /** A real launcher and a store: what providers of environments stand on. */
 export class EnvironmentBuilds {
   readonly runs: PrivateRuns;
+  readonly builds: BuildRuns;
   readonly store: EnvironmentStore;
   readonly #open: (name: string, bounds: StoreBounds) => Promise<EnvironmentStore>;
   readonly #others: EnvironmentStore[] = [];
@@ -37,6 +39,7 @@ export class EnvironmentBuilds {
     directories: string[],
   ) {
     this.runs = runs;
+    this.builds = new BuildRuns(runs, buildBounds(Number.POSITIVE_INFINITY));
     this.store = store;
     this.#open = open;
     this.#launcher = launcher;

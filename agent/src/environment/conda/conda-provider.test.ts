@@ -27,7 +27,7 @@ afterAll(async () => {
 
 const uv = (await findTool('uv', TOOLS_PATH)) ?? '';
 const indexes = { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] };
-const common = { store: builds.store, runs: builds.runs, indexes, unavailable: () => undefined };
+const common = { store: builds.store, runs: builds.builds, indexes, unavailable: () => undefined };
 const interpreters = new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot);
 const conda = createCondaProvider({
   ...common,

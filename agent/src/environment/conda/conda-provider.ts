@@ -1,8 +1,8 @@
 import { ENVIRONMENT_BOUNDS } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Conda as Conda, Environment } from '@harrier/shared/gen/module';
-import type { PrivateRuns } from '../../launcher/private-runs.ts';
 import { checkLength } from '../bounded-text.ts';
+import type { BuildRuns } from '../build-runs.ts';
 import { EnvironmentError, type EnvironmentProvider, type PreparedEnvironment } from '../environment.ts';
 import { EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
 import type { IndexPolicy } from '../index-policy.ts';
@@ -18,7 +18,7 @@ import { Rattler } from './rattler.ts';
 
 export interface CondaProviderOptions {
   store: EnvironmentStore;
-  runs: PrivateRuns;
+  runs: BuildRuns;
   /** Builds the environment of the solver. */
   venv: EnvironmentProvider;
   channels: ChannelPolicy;

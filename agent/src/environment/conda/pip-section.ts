@@ -1,7 +1,7 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Bind } from '../../launcher/messages.ts';
-import type { PrivateRuns } from '../../launcher/private-runs.ts';
 import { ENVIRONMENT_PATH, runBuild, TOOLS_PATH } from '../build-runner.ts';
+import type { BuildRuns } from '../build-runs.ts';
 import { EnvironmentError } from '../environment.ts';
 import { chooseIndexes, type IndexPolicy } from '../index-policy.ts';
 import type { BuildStep } from '../package-provider.ts';
@@ -13,12 +13,12 @@ const CHECK =
 
 /** What pip installs on top of conda's packages, by uv. */
 export class PipSection {
-  readonly #runs: PrivateRuns;
+  readonly #runs: BuildRuns;
   readonly #indexes: IndexPolicy;
   readonly #uv: string | undefined;
 
   /** @param uv absent: pip sections are refused */
-  constructor(runs: PrivateRuns, indexes: IndexPolicy, uv: string | undefined) {
+  constructor(runs: BuildRuns, indexes: IndexPolicy, uv: string | undefined) {
     this.#runs = runs;
     this.#indexes = indexes;
     this.#uv = uv;

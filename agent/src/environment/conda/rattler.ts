@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { Environment_VenvSchema, EnvironmentSchema } from '@harrier/shared/gen/module';
-import type { PrivateRuns } from '../../launcher/private-runs.ts';
 import { ENVIRONMENT_PATH, runBuild, TOOLS_PATH } from '../build-runner.ts';
+import type { BuildRuns } from '../build-runs.ts';
 import type { EnvironmentProvider, PreparedEnvironment } from '../environment.ts';
 import type { BuildStep } from '../package-provider.ts';
 import { type ChosenChannels, toInside, toOutside } from './channel-policy.ts';
@@ -24,11 +24,11 @@ interface Solved {
 
 /** Solves and installs conda packages in the build's sandbox, by `rattler_driver.py`. */
 export class Rattler {
-  readonly #runs: PrivateRuns;
+  readonly #runs: BuildRuns;
   readonly #venv: EnvironmentProvider;
 
   /** @param venv builds the environment of the solver */
-  constructor(runs: PrivateRuns, venv: EnvironmentProvider) {
+  constructor(runs: BuildRuns, venv: EnvironmentProvider) {
     this.#runs = runs;
     this.#venv = venv;
   }

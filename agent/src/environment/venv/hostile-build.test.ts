@@ -86,7 +86,7 @@ test('what a build script plants is in its own environment alone, and it finds n
   const uv = await findTool('uv', TOOLS_PATH);
   const venv = createVenvProvider({
     store: builds.store,
-    runs: builds.runs,
+    runs: builds.builds,
     interpreters: new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot),
     installer: offline(uvInstaller(uv ?? 'uv is missing: run npm test, or pip install uv'), sdists(secret)),
     indexes: { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] },

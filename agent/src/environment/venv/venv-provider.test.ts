@@ -26,7 +26,7 @@ async function provider(kind: 'uv' | 'pip', indexes: IndexPolicy = PUBLIC): Prom
   const uv = await findTool('uv', TOOLS_PATH);
   return createVenvProvider({
     store: builds.store,
-    runs: builds.runs,
+    runs: builds.builds,
     interpreters: new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot),
     installer: kind === 'uv' ? uvInstaller(uv ?? 'uv is missing: run npm test, or pip install uv') : pipInstaller(),
     indexes,

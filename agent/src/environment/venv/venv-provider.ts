@@ -1,7 +1,7 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment, Environment_Venv as Venv } from '@harrier/shared/gen/module';
-import type { PrivateRuns } from '../../launcher/private-runs.ts';
 import { runBuild } from '../build-runner.ts';
+import type { BuildRuns } from '../build-runs.ts';
 import { EnvironmentError, type PreparedEnvironment } from '../environment.ts';
 import { EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
 import { type ChosenIndexes, chooseIndexes, type IndexPolicy } from '../index-policy.ts';
@@ -13,7 +13,7 @@ import { hasHashes, plainLock, requirementsOf } from './requirements.ts';
 
 export interface VenvProviderOptions {
   store: EnvironmentStore;
-  runs: PrivateRuns;
+  runs: BuildRuns;
   interpreters: Interpreters;
   installer: Installer;
   indexes: IndexPolicy;
