@@ -207,7 +207,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
         endTime: undefined,
       };
       const tracked = tracker.get(claimed.id) ?? tracker.track(resolved, times, claimed.failures);
-      tracker.assign(tracked, claimed.agentId, claimed.attempt, claimed.assign_time);
+      tracker.assign(tracked, claimed.agentId, claimed.attempt, claimed.assign_time, claimed.failures);
     },
   });
   const explain: Explain = async (requirement) =>
@@ -292,7 +292,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
         links.closeOlder(id, session);
         tell('all', { type: 'agentLinked', id, session });
       },
-      onLinked: (agent, hello, previousInstanceId) => tracker.reconcile(agent, hello, previousInstanceId),
+      onLinked: (agent, hello, sameProcess) => tracker.reconcile(agent, hello, sameProcess),
       onUnlinked: (agent) => questions.unlinked(agent.id),
       onMessage: (agent, message) => {
         if (message.case === 'resolved') questions.answered(agent.id, message.value);
@@ -322,6 +322,7 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     questions: questionsElsewhere,
     modules,
     closeOlder,
+    newestSession: (agentId) => links.newestSession(agentId),
     lookAtReplicas: () => registration.look(),
   });
   await bus.start();

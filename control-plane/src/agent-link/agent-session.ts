@@ -24,6 +24,7 @@ import type { WebSocket } from 'ws';
 import {
   type AgentRow,
   readAgent,
+  recordCompared,
   recordEnvironments,
   recordHardware,
   recordStopping,
@@ -52,8 +53,12 @@ const REPLACED = 'a newer link of the same agent took over';
 export interface AgentLinkEvents {
   /** The database has the link: older ones of the agent, at other replicas too, are to be closed. */
   onRecorded(agentId: string, session: number): void;
-  /** The agent is admitted: answer what it is to keep of what it holds. No message of it is handled before that. */
-  onLinked(agent: LinkedAgent, hello: Hello, previousInstanceId: string): Promise<LinkedAnswer>;
+  /**
+   * The agent is admitted: answer what it is to keep of what it holds, when the database knows what becomes of the rest. No
+   * message of it is handled before that.
+   * @param sameProcess the last answer was for the same process of the agent
+   */
+  onLinked(agent: LinkedAgent, hello: Hello, sameProcess: boolean): Promise<LinkedAnswer>;
   /** The link is gone. When a newer link of the same agent takes over this is told first, then `onLinked`. */
   onUnlinked(agent: LinkedAgent): void;
   /** Anything but hello and heartbeat. May throw LinkProtocolError. */
@@ -117,6 +122,11 @@ export class AgentSession {
 
   send(message: MessageInitShape<typeof ServerMessageSchema>): void {
     if (this.#state !== 'closed') this.#sender.send(create(ServerMessageSchema, message));
+  }
+
+  /** Number of this link, if it is one of that agent. */
+  sessionOf(agentId: string): number | undefined {
+    return this.#recorded?.agentId === agentId ? this.#recorded.session : undefined;
   }
 
   /** Closes the link when the agent has a newer one. */
@@ -204,7 +214,11 @@ export class AgentSession {
       if (this.#hasNewer(before.id, session)) return;
       events.onRecorded(before.id, session);
       const agent = this.#linkedAgent(before, session, hello);
-      const answer = await events.onLinked(agent, hello, before.instance_id);
+      const instanceId = hello.instanceId.replaceAll('\0', '');
+      const sameProcess = instanceId !== '' && before.compared_instance_id === instanceId;
+      const answer = await events.onLinked(agent, hello, sameProcess);
+      // Until this is written a link that breaks changes nothing: the next one is answered like this one.
+      if (!sameProcess) await recordCompared(sql, agent.id, session, instanceId);
       if (this.#closed()) return events.onUnlinked(agent);
       if (!leases.valid()) throw new HarrierError('unavailable', 'this control plane cannot renew leases now');
       clearTimeout(this.#deadline);

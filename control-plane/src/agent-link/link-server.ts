@@ -22,6 +22,8 @@ export interface LinkServer {
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
   /** The agent has a newer link, here or elsewhere: closes its older ones. */
   closeOlder(agentId: string, session: number): void;
+  /** Number of the newest link of the agent that was recorded here and is still open, also while it is being admitted. */
+  newestSession(agentId: string): number | undefined;
   /** Tells every agent to come back, to any replica. */
   sendAway(reason: string): void;
   /** Sends every agent away and takes no more links. What is left of leases is for the owner to tell the database. */
@@ -57,6 +59,14 @@ export function createLinkServer(options: LinkServerOptions): LinkServer {
     },
     closeOlder(agentId, number) {
       for (const session of sessions) session.closeIfOlder(agentId, number);
+    },
+    newestSession(agentId) {
+      let newest: number | undefined;
+      for (const session of sessions) {
+        const number = session.sessionOf(agentId);
+        if (number !== undefined && number > (newest ?? 0)) newest = number;
+      }
+      return newest;
     },
     sendAway,
     close() {

@@ -6,6 +6,7 @@ import { ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import type { FinishedExecution, FinishTimes } from '../db/queries/finish-executions.ts';
+import { readCancelReason } from '../db/queries/read-executions.ts';
 import { refuseExecution } from '../db/queries/refuse-execution.ts';
 import { requeueExecution } from '../db/queries/requeue-execution.ts';
 import type { Sql } from '../db/sql.ts';
@@ -108,6 +109,8 @@ export class AttemptEndings {
     this.#options.release(agentId, tracked.id);
     try {
       await tracked.log?.allStored(this.#stopping.signal);
+      // Its start is told before its end.
+      await tracked.storing;
       const again = await this.#tryAgain(tracked, outcome, requeue);
       if (!again) await this.#finish(tracked, outcome);
       const message = { case: 'resultStored', value: { ref: { executionId: tracked.id, attempt } } } as const;
@@ -149,7 +152,12 @@ export class AttemptEndings {
       }),
     );
     failpoint('retry-committed');
-    if (due === undefined) return false;
+    if (due === undefined) {
+      // Perhaps because a caller wants it to stop, and this replica has not been told yet.
+      const { tenantId } = resolved;
+      tracked.cancelReason ??= await this.#store(() => readCancelReason(this.#options.sql, tenantId, tracked.id));
+      return false;
+    }
     if (!requeue) tracked.failures++;
     tracked.times.queueTime = due;
     tracked.times.assignTime = undefined;

@@ -147,7 +147,7 @@ export class ExecutionService {
     }
     // A claim of the queue may have come first.
     const tracked = tracker.get(resolved.id) ?? tracker.track(resolved, times, 0);
-    if (agentId !== undefined) tracker.assign(tracked, agentId, 1, createTime);
+    if (agentId !== undefined) tracker.assign(tracked, agentId, 1, createTime, 0);
     else {
       if (tracked.history.length === 0) tracked.move({ state: State.PENDING, attempt: 0, agentId: '' });
       scheduler.queued();
@@ -277,7 +277,7 @@ export class ExecutionService {
     if (tracked !== undefined) {
       if (outcome === 'ended') this.#options.tracker.cancelledWhileWaiting(tracked, message);
       if (outcome === 'requested') this.#options.tracker.requestCancel(tracked, message);
-    }
+    } else if (outcome === 'requested') this.#options.tracker.rememberCancel(id, message);
     if (outcome !== 'finished') this.#options.cancelElsewhere(id, outcome);
     return await this.get(tenantId, id, { includeInput: false });
   }

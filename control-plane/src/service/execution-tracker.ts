@@ -11,12 +11,17 @@ import type {
   Hello,
   LockFound,
 } from '@harrier/shared/gen/link';
-import { ServerMessageSchema } from '@harrier/shared/gen/link';
+import { Goodbye_Code as GoodbyeCode, ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { LinkedAgent } from '../agent-link/agent-registry.ts';
 import type { LinkedAnswer } from '../agent-link/agent-session.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { type NewLogChunk, storedLogBytes } from '../db/queries/log-chunks.ts';
-import { type ActiveRow, listActiveOfAgent, listActiveOfReplica } from '../db/queries/read-executions.ts';
+import {
+  type ActiveRow,
+  isActiveAttempt,
+  listActiveOfAgent,
+  listActiveOfReplica,
+} from '../db/queries/read-executions.ts';
 import type { Requirement } from '../scheduler/place.ts';
 import { AttemptEndings, type AttemptEndingsOptions } from './attempt-endings.ts';
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
@@ -33,6 +38,12 @@ const CANCEL_GRACE_MS = 5_000;
 const MAX_UNSTORED_BYTES = 4 * 1024 * 1024;
 /** An agent without room for an environment is asked again after this: it may have come by some. */
 const ASK_FOR_ROOM_AGAIN_MS = 30_000;
+/** Between the commit of a claim and its answer. */
+const CANCEL_KEPT_MS = 60_000;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+type ServerMessageBody = NonNullable<MessageInitShape<typeof ServerMessageSchema>['message']>;
+
 /** A claim that was committed but never sent, because the control plane failed in between, is older than this. */
 const UNFOLLOWED_AFTER_MS = 15_000;
 
@@ -60,6 +71,10 @@ export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'fo
 export class ExecutionTracker {
   readonly #options: ExecutionTrackerOptions;
   readonly #tracked = new Map<string, TrackedExecution>();
+  /** Cancels of what was not followed when they came. */
+  readonly #cancels = new Map<string, string>();
+  /** Attempts of which the database is being asked whether their agents may be told that they are not theirs. */
+  readonly #disowning = new Set<string>();
   readonly #states: StateWriter;
   readonly #endings: AttemptEndings;
 
@@ -110,10 +125,15 @@ export class ExecutionTracker {
     this.#endings.stop();
   }
 
-  /** The database says that the attempt is the agent's: tells the agent. */
-  assign(tracked: TrackedExecution, agentId: string, attempt: number, assignTime: Date): void {
+  /**
+   * The database says that the attempt is the agent's: tells the agent.
+   * @param failures attempts that failed before it
+   */
+  assign(known: TrackedExecution, agentId: string, attempt: number, assignTime: Date, failures: number): void {
     // The agent may have been linked anew since the claim: then its attempts were looked at already.
-    if (tracked.ending || attempt <= tracked.current.attempt) return;
+    if (attempt <= known.current.attempt) return;
+    const tracked = known.ending ? this.#supersede(known, failures) : known;
+    tracked.cancelReason ??= this.#cancels.get(tracked.id);
     tracked.times.assignTime = assignTime;
     tracked.nextAttemptTime = undefined;
     tracked.progress = undefined;
@@ -125,6 +145,28 @@ export class ExecutionTracker {
     if (!registry.send(agentId, assignmentMessage(tracked.resolved, attempt))) {
       this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told'));
     } else if (tracked.cancelReason !== undefined) this.#sendCancel(tracked);
+  }
+
+  /**
+   * The attempt before is over, since the database has given out another one; only the answer that says so has not come. It is
+   * followed anew, and whoever waits for the answer ends what nobody looks at any more.
+   */
+  #supersede(ended: TrackedExecution, failures: number): TrackedExecution {
+    const next = this.track(ended.resolved, { ...ended.times }, failures);
+    next.requeues = ended.requeues;
+    next.cancelReason = ended.cancelReason;
+    ended.log?.close();
+    ended.changed.notify();
+    return next;
+  }
+
+  /**
+   * A caller wants something to stop that is not followed here; the database knows. It may be about to be: a claim that was
+   * committed before the cancel is told after it.
+   */
+  rememberCancel(id: string, reason: string): void {
+    this.#cancels.set(id, reason);
+    setTimeout(() => this.#cancels.delete(id), CANCEL_KEPT_MS).unref();
   }
 
   /** A caller wants it to stop; the database knows. */
@@ -180,7 +222,7 @@ export class ExecutionTracker {
    * An agent is linked (again): what it holds and the database still wants goes on; what it does not hold any more is lost,
    * or, when its process is the same that was told, never reached it and waits again.
    */
-  async reconcile(agent: LinkedAgent, hello: Hello, previousInstanceId: string): Promise<LinkedAnswer> {
+  async reconcile(agent: LinkedAgent, hello: Hello, sameProcess: boolean): Promise<LinkedAnswer> {
     const cancelled: TrackedExecution[] = [];
     const afterWelcome = () => {
       for (const tracked of cancelled) this.#sendCancel(tracked);
@@ -190,7 +232,6 @@ export class ExecutionTracker {
       if (ref === undefined) throw new LinkProtocolError('a held attempt has no name');
       return ref;
     });
-    const sameProcess = previousInstanceId !== '' && previousInstanceId === hello.instanceId;
     this.#options.registry.forgetHeldSlots(agent.id);
     const active = await listActiveOfAgent(this.#options.sql, agent.id);
     const { resume, again, lost, drop } = reconcileAttempts(active, refs, sameProcess);
@@ -207,14 +248,16 @@ export class ExecutionTracker {
       });
       if (tracked.cancelReason !== undefined) cancelled.push(tracked);
     }
+    const endings: Promise<void>[] = [];
     for (const row of again) {
       const tracked = await this.#adopt(row, agent.id);
-      this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
+      endings.push(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
     }
     for (const row of lost) {
       const tracked = await this.#adopt(row, agent.id);
-      this.#watch(this.#endings.lose(tracked, `agent ${agent.name} was started anew without this attempt`));
+      endings.push(this.#endings.lose(tracked, `agent ${agent.name} was started anew without this attempt`));
     }
+    await Promise.all(endings);
     return answer;
   }
 
@@ -222,19 +265,27 @@ export class ExecutionTracker {
   async sweepUnfollowed(): Promise<void> {
     const { sql, registry, replicaId, logger } = this.#options;
     const unfollowed = new Map<string, Set<string>>();
-    for (const { id, agent_id: agentId } of await listActiveOfReplica(sql, replicaId, UNFOLLOWED_AFTER_MS)) {
-      if (this.#tracked.has(id)) continue;
+    for (const { id, attempt, agent_id: agentId } of await listActiveOfReplica(sql, replicaId, UNFOLLOWED_AFTER_MS)) {
+      if (this.#follows(id, agentId, attempt)) continue;
       unfollowed.set(agentId, (unfollowed.get(agentId) ?? new Set()).add(id));
     }
     for (const [agentId, ids] of unfollowed) {
       for (const row of await listActiveOfAgent(sql, agentId)) {
         // It may have been linked, moved or ended since.
-        if (!ids.has(row.id) || this.#tracked.has(row.id) || registry.get(agentId) === undefined) continue;
+        if (!ids.has(row.id) || this.#follows(row.id, agentId, row.attempt)) continue;
+        if (registry.get(agentId) === undefined) continue;
+        const stale = this.#tracked.get(row.id);
+        if (stale !== undefined) this.release(stale);
         logger.warn({ executionId: row.id, agentId }, 'an attempt was not followed; putting it back');
         const tracked = await this.#adopt(row, agentId);
         await this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment was not sent');
       }
     }
+  }
+
+  #follows(id: string, agentId: string, attempt: number): boolean {
+    const tracked = this.#tracked.get(id);
+    return tracked !== undefined && (tracked.ending || tracked.isHeldBy(agentId, attempt));
   }
 
   /**
@@ -312,7 +363,7 @@ export class ExecutionTracker {
     });
   }
 
-  #send(agentId: string, message: NonNullable<MessageInitShape<typeof ServerMessageSchema>['message']>): void {
+  #send(agentId: string, message: ServerMessageBody): void {
     this.#options.registry.send(agentId, create(ServerMessageSchema, { message }));
   }
 
@@ -333,8 +384,28 @@ export class ExecutionTracker {
     if (ref === undefined) throw new LinkProtocolError('a message names no attempt');
     const tracked = this.#held(agent, ref);
     if (tracked !== undefined) return tracked;
-    this.#send(agent.id, { case: 'drop', value: { ref, reason: 'the attempt is not this agent’s any more' } });
+    this.#disown(agent, ref, { case: 'drop', value: { ref, reason: 'the attempt is not this agent’s any more' } });
     return undefined;
+  }
+
+  /**
+   * Memory does not know the attempt as this agent's. It is told so only if the database says the same: otherwise its link is
+   * ended, and the next one finds what became of its attempts.
+   */
+  #disown(agent: LinkedAgent, ref: AttemptRef, message: ServerMessageBody): void {
+    const key = `${agent.id} ${ref.executionId} ${ref.attempt}`;
+    if (this.#disowning.has(key)) return;
+    if (!UUID.test(ref.executionId)) throw new LinkProtocolError(`${JSON.stringify(ref.executionId)} is no execution`);
+    this.#disowning.add(key);
+    const decided = isActiveAttempt(this.#options.sql, ref.executionId, ref.attempt, agent.id)
+      // Without the database nobody knows.
+      .catch(() => true)
+      .then((isActive) => {
+        if (isActive) agent.channel.close(GoodbyeCode.SHUTDOWN, 'the attempts of this agent are to be told anew');
+        else this.#send(agent.id, message);
+      })
+      .finally(() => this.#disowning.delete(key));
+    this.#watch(decided);
   }
 
   async #decideLock(agent: LinkedAgent, { ref, lock: found, platform }: LockFound): Promise<void> {
@@ -385,7 +456,7 @@ export class ExecutionTracker {
     const tracked = this.#held(agent, ref);
     if (tracked === undefined) {
       // Accepted before, or not wanted: the agent can forget it.
-      this.#send(agent.id, { case: 'resultStored', value: { ref } });
+      this.#disown(agent, ref, { case: 'resultStored', value: { ref } });
       return;
     }
     if (tracked.ending) return;

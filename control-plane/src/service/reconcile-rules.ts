@@ -1,3 +1,5 @@
+import { Execution_State as State } from '@harrier/shared/gen/execution';
+
 /** An attempt by the names of both sides. */
 export interface NamedAttempt {
   executionId: string;
@@ -8,7 +10,8 @@ export interface NamedAttempt {
 export interface Reconciled<Row> {
   /** The agent has them and they are wanted: it goes on, and sends again what is not stored. */
   resume: Row[];
-  /** The agent's process is the one that they were given to, and it has not heard of them: they wait again, as they were. */
+  /** The agent's process is the one that they were given to, and it has not heard of them: they wait again, as they were.
+   * None of them has started. */
   again: Row[];
   /** They went with a former process of the agent, or with its launcher or host. */
   lost: Row[];
@@ -20,9 +23,9 @@ export interface Reconciled<Row> {
  * Compares what the database gives to an agent with what the agent has.
  * @param active what the database gives to it
  * @param held what it says to have; a name that comes twice counts once
- * @param sameProcess it is the process that was linked the last time
+ * @param sameProcess it is the process with which this was done the last time
  */
-export function reconcileAttempts<Row extends { id: string; attempt: number }>(
+export function reconcileAttempts<Row extends { id: string; attempt: number; state: number }>(
   active: readonly Row[],
   held: readonly NamedAttempt[],
   sameProcess: boolean,
@@ -36,7 +39,7 @@ export function reconcileAttempts<Row extends { id: string; attempt: number }>(
     else result.resume.push(row);
   }
   for (const [key, row] of wanted) {
-    if (!told.has(key)) (sameProcess ? result.again : result.lost).push(row);
+    if (!told.has(key)) (sameProcess && row.state < State.RUNNING ? result.again : result.lost).push(row);
   }
   return result;
 }

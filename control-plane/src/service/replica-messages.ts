@@ -24,6 +24,8 @@ export interface ReplicaMessagesOptions {
   modules: ModuleService;
   /** The agent has a newer link. */
   closeOlder: (agentId: string, session: number) => void;
+  /** Number of the newest link of the agent to this replica, also while it is being admitted. */
+  newestSession: (agentId: string) => number | undefined;
   /** Others have come. */
   lookAtReplicas: () => void;
 }
@@ -44,6 +46,7 @@ export class ReplicaMessages {
 
   handle(message: BusMessage, from: string): void {
     const { scheduler, tracker, registry, elsewhere, remoteWatchers, agentRequests, questions } = this.#options;
+    const { newestSession } = this.#options;
     switch (message.type) {
       case 'here':
         this.#options.lookAtReplicas();
@@ -69,7 +72,10 @@ export class ReplicaMessages {
         break;
       case 'agentLinked':
         this.#options.closeOlder(message.id, message.session);
-        if (registry.get(message.id) === undefined) tracker.agentMoved(message.id);
+        // It may be on its way back here: then its attempts are being taken over by this replica.
+        if (registry.get(message.id) === undefined && (newestSession(message.id) ?? 0) < message.session) {
+          tracker.agentMoved(message.id);
+        }
         break;
       case 'agentChanged':
         if (registry.get(message.id) !== undefined) agentRequests.look();

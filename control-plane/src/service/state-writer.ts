@@ -34,22 +34,25 @@ export class StateWriter {
 
   async #flush(): Promise<void> {
     this.#timer = undefined;
-    const rows = [...this.#waiting]
-      .filter(
-        ({ current, ending }) => !ending && (current.state === State.RUNNING || current.state === State.PREPARING),
-      )
-      .map(({ id, resolved, current }) => ({
-        id,
-        tenant_id: resolved.tenantId,
-        attempt: current.attempt,
-        state: current.state,
-      }));
+    const moved = [...this.#waiting].filter(
+      ({ current, ending }) => !ending && (current.state === State.RUNNING || current.state === State.PREPARING),
+    );
     this.#waiting.clear();
-    if (rows.length === 0) return;
+    if (moved.length === 0) return;
+    const rows = moved.map(({ id, resolved, current }) => ({
+      id,
+      tenant_id: resolved.tenantId,
+      attempt: current.attempt,
+      state: current.state,
+    }));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    for (const tracked of moved) tracked.storing = promise;
     try {
       await startExecutions(this.#sql, rows, State.RUNNING);
     } catch (error) {
       this.#logger.warn({ reason: messageOf(error) }, 'running states could not be stored; the results will tell');
+    } finally {
+      resolve();
     }
   }
 }

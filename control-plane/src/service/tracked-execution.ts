@@ -44,6 +44,8 @@ export class TrackedExecution {
   /** A result of the current attempt is being stored: another one is not looked at. */
   ending = false;
   nextAttemptTime: Date | undefined;
+  /** A state of the current attempt is being stored; settled when that is over, however it went. */
+  storing: Promise<void> = Promise.resolve();
   /** How often it was put back without having started. */
   requeues = 0;
 

@@ -16,6 +16,7 @@ export interface AgentRow {
   /** It takes no new work, because its process is stopping. */
   stopping: boolean;
   instance_id: string;
+  compared_instance_id: string;
   boot_id: string;
   /** Number of its newest link. */
   session: number;
@@ -115,6 +116,11 @@ export async function recordLink(
     )
     SELECT * FROM before`;
   return row;
+}
+
+/** Records that what the process holds was compared with what the database gives to it, unless a newer link was opened. */
+export async function recordCompared(sql: Sql, id: string, session: number, instanceId: string): Promise<void> {
+  await sql`UPDATE agents SET compared_instance_id = ${instanceId} WHERE id = ${id} AND session = ${session}`;
 }
 
 /** Records the end of a link, unless a newer one was opened, and what is left of the lease. */

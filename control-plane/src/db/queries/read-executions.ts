@@ -137,9 +137,23 @@ export async function listActiveOfReplica(
   sql: Sql,
   replicaId: string,
   minAgeMs: number,
-): Promise<{ id: string; agent_id: string }[]> {
-  return await sql<{ id: string; agent_id: string }[]>`
-    SELECT e.id, e.agent_id FROM executions AS e JOIN agents ON agents.id = e.agent_id
+): Promise<{ id: string; attempt: number; agent_id: string }[]> {
+  return await sql<{ id: string; attempt: number; agent_id: string }[]>`
+    SELECT e.id, e.attempt, e.agent_id FROM executions AS e JOIN agents ON agents.id = e.agent_id
     WHERE agents.replica_id = ${replicaId} AND e.agent_id IS NOT NULL AND e.end_time IS NULL
       AND e.assign_time < now() - ${minAgeMs}::float8 * interval '1 millisecond'`;
+}
+
+/** Whether an attempt is the current one of its execution, is with that agent, and has not ended. */
+export async function isActiveAttempt(sql: Sql, id: string, attempt: number, agentId: string): Promise<boolean> {
+  const rows = await sql`
+    SELECT id FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL AND id = ${id} AND attempt = ${attempt}`;
+  return rows.length > 0;
+}
+
+/** Why a caller wants it to stop; undefined when nobody does. */
+export async function readCancelReason(sql: Sql, tenantId: string, id: string): Promise<string | undefined> {
+  const [row] = await sql<{ cancel_reason: string | null }[]>`
+    SELECT cancel_reason FROM executions WHERE tenant_id = ${tenantId} AND id = ${id}`;
+  return row?.cancel_reason ?? undefined;
 }
