@@ -5,9 +5,11 @@ import type { BuildRuns } from '../build-runs.ts';
 import { EnvironmentError } from '../environment.ts';
 import { chooseIndexes, type IndexPolicy } from '../index-policy.ts';
 import type { BuildStep } from '../package-provider.ts';
-import { uvVariables } from '../venv/installer.ts';
+import { BUILD_FLAG, uvVariables, uvWheelsFirst } from '../venv/installer.ts';
 import { type CondaPackage, pythonVersionOf } from './conda-lock.ts';
 
+const REQUIREMENTS = '/tmp/requirements.txt';
+const LOCK = '/tmp/lock.txt';
 const CHECK =
   '/environment/bin/python -I -S -c "import sys; sys.exit(sys.version_info < (3, 9))" || { echo "the environment has no Python 3.9 or newer: add python to its dependencies" >&2; exit 1; }';
 
@@ -35,7 +37,12 @@ export class PipSection {
     const version = pythonVersionOf(packages);
     if (version === undefined) throw failed('the pip section of environment.yml needs python among the dependencies');
     const indexes = chooseIndexes(this.#indexes, '', []);
-    const script = `mkdir -p "$HOME" "$TMPDIR"; exec uv pip compile --python-version ${version} --generate-hashes --no-header --no-annotate --quiet -`;
+    const compile = `uv pip compile --python-version ${version} --generate-hashes --no-header --no-annotate --quiet ${REQUIREMENTS}`;
+    const script = [
+      `set -e; mkdir -p "$HOME" "$TMPDIR"; cat > ${REQUIREMENTS}`,
+      uvWheelsFirst(compile, LOCK),
+      `cat ${LOCK}`,
+    ].join('\n');
     const command = {
       ...{ ...where, hosts: indexes.hosts, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n` },
       ...{ binds: this.#binds(), variables: uvVariables(indexes) },
@@ -45,7 +52,7 @@ export class PipSection {
 
   /** Looks whether the environment has a Python that calls can run in, and installs the pins. @throws EnvironmentError */
   async install(pins: string, binds: readonly Bind[], { events, signal, ...where }: BuildStep): Promise<void> {
-    const pip = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --break-system-packages --no-deps --require-hashes --compile-bytecode -r /dev/stdin`;
+    const pip = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --break-system-packages --no-deps --require-hashes --compile-bytecode ${BUILD_FLAG} -r /dev/stdin`;
     const indexes = chooseIndexes(this.#indexes, '', []);
     const command = {
       ...{ ...where, input: pins, variables: uvVariables(indexes) },

@@ -76,7 +76,9 @@ function offline(installer: Installer, directory: string): Installer {
   return {
     ...installer,
     binds: [...installer.binds, { source: directory, target: SDISTS, writable: false }],
+    resolve: (...given) => step(installer.resolve(...given)),
     install: (...given) => step(installer.install(...given)),
+    resolveAndInstallWheels: (...given) => step(installer.resolveAndInstallWheels(...given)),
   };
 }
 

@@ -15,17 +15,16 @@ export interface Installer {
   readonly binds: readonly Bind[];
   /**
    * Standard input: the requirements. Standard output: the lock; a comment `# bytes: N` in it tells what there is to download,
-   * if that is known.
+   * if that is known. Versions that have wheels are taken where that is possible: then nobody's code runs.
    */
   resolve(python: string, indexes: ChosenIndexes): InstallerStep;
   /** Makes the environment. Standard input: the lock; empty: no packages. */
   install(python: string, indexes: ChosenIndexes, lock: { empty: boolean; hashes: boolean }): InstallerStep;
   /**
-   * Both in one sandbox: standard input and output as of `resolve`. The lock is written out before anything of it is
-   * installed, and installed with its hashes: so it is of the very files that are in the environment, and what their build
-   * scripts do comes too late to change it.
+   * Both in one sandbox, from wheels alone: standard input and output as of `resolve`. No code of a package runs, so none can
+   * change the lock. Where wheels do not do, it prints nothing and leaves no package in the environment.
    */
-  resolveAndInstall(python: string, indexes: ChosenIndexes): InstallerStep;
+  resolveAndInstallWheels(python: string, indexes: ChosenIndexes): InstallerStep;
   /** Compiles what was installed, while it is in use. Absent where `install` has done so. */
   compile?(python: string): InstallerStep;
 }
@@ -44,8 +43,19 @@ export function uvVariables(indexes: ChosenIndexes): Record<string, string> {
     UV_NO_PROGRESS: '1',
     // A package in the cache must never be the same file as one in an environment.
     UV_LINK_MODE: 'copy',
-    ...(hasCredentials(indexes) ? { UV_NO_BUILD: '1' } : {}),
+    // `uv pip` has no variable for it.
+    BUILD_FLAG: hasCredentials(indexes) ? NO_BUILD : '',
   };
+}
+
+/** Of `uv pip`: nobody's code runs. */
+const NO_BUILD = '--no-build';
+/** Shell: what installs and compiles with `uv pip` must be given. */
+export const BUILD_FLAG = '$BUILD_FLAG';
+
+/** Shell: a command of uv that takes wheels where that is possible, and else builds what it must to know what there is. */
+export function uvWheelsFirst(command: string, output: string): string {
+  return `${command} ${NO_BUILD} > ${output} 2>/dev/null || ${command} ${BUILD_FLAG} > ${output}`;
 }
 
 const REQUIREMENTS = '/tmp/requirements.txt';
@@ -68,7 +78,7 @@ export function uvInstaller(source: string): Installer {
   const common = (python: string, indexes: ChosenIndexes) => ({ PYTHON: python, ...uvVariables(indexes) });
   const lock = 'uv pip compile --python "$PYTHON" --generate-hashes --no-header --no-annotate --quiet';
   const venv = `uv venv --quiet --allow-existing --python "$PYTHON" ${ENVIRONMENT_PATH}`;
-  const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps`;
+  const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps ${BUILD_FLAG}`;
   return {
     name: 'uv',
     binds: [
@@ -79,7 +89,7 @@ export function uvInstaller(source: string): Installer {
       script: [
         PREPARE,
         `cat > ${REQUIREMENTS}`,
-        `${lock} ${REQUIREMENTS} > ${LOCK}`,
+        uvWheelsFirst(`${lock} ${REQUIREMENTS}`, LOCK),
         `cat ${LOCK}`,
         // Not known where the index does not tell: no reason to have no lock.
         `uv pip compile --python "$PYTHON" --offline --no-deps --format pylock.toml --quiet ${LOCK} > ${PYLOCK} || exit 0`,
@@ -95,19 +105,19 @@ export function uvInstaller(source: string): Installer {
     }),
     // What is resolved and downloaded by one process needs half of the round trips of two. It goes to the cache only: the lock
     // is made of that, and what it names installed with its hashes. Where the cache does not do, the index is asked again.
-    resolveAndInstall: (python, indexes) => ({
+    resolveAndInstallWheels: (python, indexes) => ({
       script: [
         PREPARE,
         `cat > ${REQUIREMENTS}`,
         `${venv} & venv=$!`,
-        `uv pip install --python "$PYTHON" --target ${DOWNLOADED} --link-mode symlink --quiet -r ${REQUIREMENTS}`,
-        `${lock} --offline ${REQUIREMENTS} > ${LOCK} 2>/dev/null || ${lock} ${REQUIREMENTS} > ${LOCK}`,
+        `uv pip install --python "$PYTHON" --target ${DOWNLOADED} --link-mode symlink --quiet ${NO_BUILD} -r ${REQUIREMENTS} 2>/dev/null || { wait $venv; exit 0; }`,
+        `${lock} ${NO_BUILD} --offline ${REQUIREMENTS} > ${LOCK} 2>/dev/null || ${lock} ${NO_BUILD} ${REQUIREMENTS} > ${LOCK}`,
         `cat ${LOCK}`,
         'wait $venv',
         `hashes=${FOUND_HASHES}`,
         `if ${install} --offline $hashes -r ${LOCK} 2> ${LOG}; then cat ${LOG} >&2; else ${install} $hashes -r ${LOCK} >&2; fi`,
       ].join('\n'),
-      variables: common(python, indexes),
+      variables: { ...common(python, indexes), BUILD_FLAG: NO_BUILD },
     }),
     // By the standard library, without anything of the environment.
     compile: (python) => ({
@@ -143,15 +153,20 @@ export function pipInstaller(): Installer {
     "    print(f\"{meta['name']}=={meta['version']}{pins}\")",
   ].join('\n');
   const install = `${ENVIRONMENT_PATH}/bin/python -m pip install --no-deps`;
-  const report = (venv: string, requirements: string) => [
-    `${venv}/bin/python -m pip install --quiet --dry-run --ignore-installed --report ${REPORT} -r ${requirements} >&2`,
-    `${venv}/bin/python -c "$TO_LOCK" ${REPORT}`,
-  ];
+  const report = (venv: string) =>
+    `${venv}/bin/python -m pip install --quiet --dry-run --ignore-installed --report ${REPORT} -r ${REQUIREMENTS} >/dev/null`;
+  const toLockOf = (venv: string) => `${venv}/bin/python -c "$TO_LOCK" ${REPORT}`;
   return {
     name: 'pip',
     binds: [],
     resolve: (python, indexes) => ({
-      script: [PREPARE, `"$PYTHON" -m venv ${RESOLVER}`, ...report(RESOLVER, '/dev/stdin')].join('; '),
+      script: [
+        PREPARE,
+        `cat > ${REQUIREMENTS}`,
+        `"$PYTHON" -m venv ${RESOLVER}`,
+        `PIP_ONLY_BINARY=:all: ${report(RESOLVER)} 2>/dev/null || ${report(RESOLVER)}`,
+        toLockOf(RESOLVER),
+      ].join('\n'),
       variables: { ...common(python, indexes), TO_LOCK: toLock },
     }),
     install: (python, indexes, { empty, hashes }) => ({
@@ -162,15 +177,17 @@ export function pipInstaller(): Installer {
       ].join('; '),
       variables: common(python, indexes),
     }),
-    resolveAndInstall: (python, indexes) => ({
+    resolveAndInstallWheels: (python, indexes) => ({
       script: [
         PREPARE,
+        `cat > ${REQUIREMENTS}`,
         `"$PYTHON" -m venv ${ENVIRONMENT_PATH}`,
-        `{ ${report(ENVIRONMENT_PATH, '/dev/stdin').join('; ')}; } > ${LOCK}`,
+        `${report(ENVIRONMENT_PATH)} 2>/dev/null || exit 0`,
+        `${toLockOf(ENVIRONMENT_PATH)} > ${LOCK}`,
         `cat ${LOCK}`,
         `${install} ${FOUND_HASHES} -r ${LOCK} >&2`,
       ].join('\n'),
-      variables: { ...common(python, indexes), TO_LOCK: toLock },
+      variables: { ...common(python, indexes), TO_LOCK: toLock, PIP_ONLY_BINARY: ':all:' },
     }),
   };
 }

@@ -95,12 +95,13 @@ class VenvPackages implements PackageKind<Plan> {
 
   async resolveAndInstall(plan: Plan, step: BuildStep): Promise<string> {
     const { installer } = this.#options;
-    return await this.#run(
-      installer.resolveAndInstall(plan.python.path, plan.indexes),
-      requirementsText(plan),
-      plan,
-      step,
-    );
+    const wheels = installer.resolveAndInstallWheels(plan.python.path, plan.indexes);
+    const lock = await this.#run(wheels, requirementsText(plan), plan, step);
+    if (lock !== '') return lock;
+    // Build scripts run: what they do in the sandbox in which they are installed comes too late to change the lock.
+    const found = await this.resolve(plan, step);
+    await this.install(plan, this.checkedLock(plan, found.lock), step);
+    return found.lock;
   }
 
   async finish(plan: Plan, step: BuildStep): Promise<void> {
