@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -50,5 +50,23 @@ export function temporaryLeftovers(): string[] {
 }
 
 export function removeWorkspace(): void {
+  removeStores();
   rmSync(WORKSPACE, { recursive: true, force: true });
+}
+
+/** Of agents that run as root with a data directory of their own user. */
+function removeStores(): void {
+  const system = '/var/lib/harrier';
+  for (const name of existsSync(system) ? readdirSync(system) : []) {
+    if (ownerOf(join(system, name))?.startsWith(`${WORKSPACE}/`)) rmSync(join(system, name), { recursive: true });
+  }
+}
+
+/** The data directory that a store is for; undefined where it does not say so, or another file has removed it meanwhile. */
+function ownerOf(store: string): string | undefined {
+  try {
+    return (JSON.parse(readFileSync(join(store, 'owner.json'), 'utf8')) as { dataDir: string }).dataDir;
+  } catch {
+    return undefined;
+  }
 }

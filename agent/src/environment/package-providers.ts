@@ -1,13 +1,13 @@
-import { createHash } from 'node:crypto';
 import { mkdir, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
+import { HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
 import { type BuildBounds, BuildRuns } from './build-runs.ts';
 import { createCondaProvider } from './conda/conda-provider.ts';
 import type { EnvironmentProvider } from './environment.ts';
 import { EnvironmentStore } from './environment-store.ts';
 import { Interpreters } from './interpreters.ts';
+import { claimStore, removeOrphanedStores, storeOf } from './orphaned-stores.ts';
 import { findTool, isOpenToAll, reachableTool } from './tools.ts';
 import { pipInstaller, uvInstaller } from './venv/installer.ts';
 import { createVenvProvider } from './venv/venv-provider.ts';
@@ -76,6 +76,12 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
     throw new HarrierError('failed_precondition', message);
   }
   const lock = lockDirectory(directory, { holder: 'agent', mode: 0o711 });
+  if (directory === storeOf(dataDir, SYSTEM_DIRECTORY)) {
+    await claimStore(directory, dataDir);
+    removeOrphanedStores(SYSTEM_DIRECTORY, logger).catch((error) =>
+      logger.warn({ reason: messageOf(error) }, 'environments of agents that are gone could not be removed'),
+    );
+  }
   const store = await EnvironmentStore.open({
     directory,
     maxBytes: settings.maxBytes ?? (await shareOf(directory)),
@@ -114,8 +120,7 @@ async function defaultDirectory(dataDir: string, isRoot: boolean): Promise<strin
   if (!isRoot) return own;
   await mkdir(own, { recursive: true, mode: 0o711 });
   if (await isOpenToAll(own)) return own;
-  const name = createHash('sha256').update(dataDir).digest('hex').slice(0, 16);
-  return join(SYSTEM_DIRECTORY, `environments-${name}`);
+  return storeOf(dataDir, SYSTEM_DIRECTORY);
 }
 
 async function shareOf(directory: string): Promise<number> {
