@@ -20,6 +20,8 @@ async function readFrom(range: ReturnType<typeof newRange>, from: number, until:
   while (at < until) {
     const before = at;
     for (const { offset, data } of await readLogChunks(sql, range, at, 4)) {
+      // What stands behind a gap is none of the bytes that are wanted.
+      if (at >= until) break;
       if (offset > at) return undefined;
       const rest = data.subarray(at - offset);
       parts.push(rest);
