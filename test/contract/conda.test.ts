@@ -6,6 +6,7 @@ import { condaChannel } from '../support/conda-channel.ts';
 import { execute } from '../support/executions.ts';
 import { startStack } from '../support/stack.ts';
 import { testContract } from './contract.ts';
+import { pythonCode } from './subjects.ts';
 
 const channel = condaChannel();
 const stack = await startStack({ agents: [{ env: { HARRIER_AGENT_ALLOWED_CHANNELS: channel } }] });
@@ -20,4 +21,4 @@ test('its packages are solved and installed when it is first used', async () => 
   expect(execution.output).toEqual({ says: 'hello you', prefix: '/environment' });
 });
 
-testContract({ stack, environment });
+testContract(stack, pythonCode(environment));

@@ -1,6 +1,7 @@
 import { DOCKER_SOCKET, PYTHON_IMAGE, startDockerEngine } from '../support/docker-engine.ts';
 import { startStack } from '../support/stack.ts';
 import { testContract } from './contract.ts';
+import { pythonCode } from './subjects.ts';
 
 await startDockerEngine();
 
@@ -11,4 +12,4 @@ const stack = await startStack({
 });
 const environment = { kind: { case: 'docker' as const, value: { image: PYTHON_IMAGE } } };
 
-testContract({ stack, environment });
+testContract(stack, pythonCode(environment));

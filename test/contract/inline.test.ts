@@ -1,6 +1,7 @@
 import { startStack } from '../support/stack.ts';
 import { testContract } from './contract.ts';
+import { pythonCode } from './subjects.ts';
 
 const stack = await startStack();
 
-testContract({ stack, environment: { kind: { case: 'inline', value: {} } } });
+testContract(stack, pythonCode({ kind: { case: 'inline', value: {} } }));

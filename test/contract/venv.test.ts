@@ -5,6 +5,7 @@ import { expect, test } from 'vitest';
 import { execute } from '../support/executions.ts';
 import { startStack } from '../support/stack.ts';
 import { testContract } from './contract.ts';
+import { pythonCode } from './subjects.ts';
 
 const stack = await startStack();
 const environment = create(EnvironmentSchema, { kind: { case: 'venv', value: { requirements: ['six==1.17.0'] } } });
@@ -17,4 +18,4 @@ test('its packages are installed when it is first used', async () => {
   expect(execution.stderrTail).toContain('six==1.17.0');
 });
 
-testContract({ stack, environment });
+testContract(stack, pythonCode(environment));
