@@ -341,7 +341,12 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   cleanup.defer(() => launcher.close());
   cleanup.defer(() => hardware.stop());
   cleanup.defer(() => docker.close());
-  await Promise.all([launcher.open().then(() => nodejs.look()), hardware.start(HARDWARE_DEADLINE_MS), docker.open()]);
+  await Promise.all([launcher.open(), docker.open()]);
+  const looks = Promise.all([nodejs.look(), hardware.start(HARDWARE_DEADLINE_MS)]);
+  // What a former agent has left running does so on a lease that nobody renews until there is a link: what the host has is
+  // told with a heartbeat then.
+  if (table.size === 0) await looks;
+  else looks.catch((error: unknown) => logger.error({ err: error }, 'the host could not be looked at'));
   if (told.isolation.level === Level.NONE) {
     if (!config.allowUnsandboxed) {
       const message = `the launcher on ${config.launcherSocketPath} runs code without a sandbox; stop it, or allow it with --allow-unsandboxed`;

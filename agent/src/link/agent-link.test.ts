@@ -90,6 +90,15 @@ describe('the handshake', () => {
     await vi.waitFor(() => expect(link.linked).toBe(true));
   });
 
+  test('takes no longer than there is patience, whatever the timings allow', async () => {
+    const server = await LinkServer.start();
+    // Beyond the time that a test may take.
+    const { link } = openLink(server.url, { handshakeMs: 3_600_000 }, 500);
+    await (await server.connection()).closed;
+    await (await server.connection()).welcome();
+    await vi.waitFor(() => expect(link.linked).toBe(true));
+  });
+
   test('with a message before the welcome ends the session', async () => {
     const server = await LinkServer.start();
     openLink(server.url);

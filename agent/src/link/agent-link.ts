@@ -4,6 +4,9 @@ import { type LinkEnd, LinkSession } from './link-session.ts';
 import type { LinkTimings } from './link-timings.ts';
 import { afterLink } from './reconnect-policy.ts';
 
+/** For a control plane that is busy. */
+const MIN_HANDSHAKE_MS = 1_000;
+
 export interface AgentLinkEvents {
   /** A hello is about to be sent. */
   onHello(): void;
@@ -21,7 +24,10 @@ export interface AgentLinkOptions {
   /** `ws://host:port/agent/v1/link` of each control plane, in the order in which they are dialled. */
   urls: readonly [string, ...string[]];
   timings: LinkTimings;
-  /** How long to wait between two tries, at most; infinite: as long as the timings say. */
+  /**
+   * How long to wait between two tries, at most, and half of how long a try may take until its welcome; infinite: as long as
+   * the timings say.
+   */
   patienceMs: () => number;
   /** @param dial number of the try, from 1 */
   createHello: (challenge: Challenge, dial: number) => Hello;
@@ -49,7 +55,10 @@ export class AgentLink {
   }
 
   open(): void {
-    const { urls, timings, createHello, events } = this.#options;
+    const { urls, createHello, events, patienceMs } = this.#options;
+    // A control plane that takes the connection and says nothing must not cost the lease while others may answer.
+    const handshakeMs = Math.min(this.#options.timings.handshakeMs, Math.max(MIN_HANDSHAKE_MS, 2 * patienceMs()));
+    const timings = { ...this.#options.timings, handshakeMs };
     const url = urls[this.#dials++ % urls.length] ?? urls[0];
     const dial = this.#dials;
     this.#linkedAtMs = undefined;
