@@ -1,8 +1,8 @@
 import net, { type AddressInfo } from 'node:net';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
-import postgres from 'postgres';
 import { afterAll, expect, test } from 'vitest';
+import { connect } from '../../control-plane/src/db/connection.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { create, finished } from '../support/executions.ts';
 import { ExternalPostgres } from '../support/postgres.ts';
@@ -16,7 +16,7 @@ const controlPlane = await ControlPlane.start({
   databaseUrl: `postgres://harrier@127.0.0.1:${held.port}/postgres`,
 });
 const { executions } = controlPlane.clients;
-const sql = postgres(database.url, { max: 3 });
+const sql = connect({ url: database.url }, 3);
 afterAll(async () => {
   held.release();
   await controlPlane.stop();
