@@ -17,6 +17,9 @@ const CONNECTION_WINDOW_BYTES = 4 * 1024 * 1024;
 /** Megabytes of frames that one session may hold; Node's default of 10 refuses streams once a single large body waits. */
 const SESSION_MEMORY_MB = 64;
 
+/** For a connection that was accepted while this process was about to stop. */
+const LATE_SESSION_MS = 500;
+
 export function createHttp2Server(handler: HttpHandler, limits: ListenerLimits, logger: Logger): Http2Server {
   const sessions = new Set<ServerHttp2Session>();
   let draining = false;
@@ -37,7 +40,8 @@ export function createHttp2Server(handler: HttpHandler, limits: ListenerLimits, 
     sessions.add(session);
     session.once('close', () => sessions.delete(session));
     session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
-    if (draining) session.close();
+    // Its first calls are on their way: they are answered, that this process stops, rather than refused without a reason.
+    if (draining) setTimeout(() => session.close(), LATE_SESSION_MS).unref();
   });
   server.on('sessionError', (error) => logger.debug({ err: error }, 'HTTP/2 session failed'));
 
