@@ -30,7 +30,8 @@ export class ContainerMeter {
   begin(): void {
     if (this.#running) return;
     this.#running = true;
-    this.#next(performance.now(), SHORTEST_PAUSE_MS);
+    // At once: one that ran before this agent came may end in the next moment.
+    void this.#look(performance.now());
   }
 
   /** Safe to call twice. */
