@@ -24,6 +24,7 @@ import {
   listAttempts,
   listExecutions,
   readExecution,
+  readExecutionState,
 } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
@@ -195,8 +196,12 @@ export class ExecutionService {
     try {
       while (true) {
         const moves = told.moves;
-        const row = await untilDatabaseAnswers(() => this.#row(tenantId, id), signal);
-        if (row.end_time !== null) return executionMessage(row);
+        const { sql } = this.#options;
+        const state = await untilDatabaseAnswers(() => readExecutionState(sql, tenantId, id), signal);
+        if (state === undefined) throw notFound(id);
+        if (state.end_time !== null) {
+          return executionMessage(await untilDatabaseAnswers(() => this.#row(tenantId, id), signal));
+        }
         const followed = this.#options.tracker.get(id);
         if (followed !== undefined && followed !== tracked) return await this.#finished(tenantId, id, followed, signal);
         const lookMs = performance.now() + LOOK_MS;

@@ -1,7 +1,7 @@
 import { HarrierError, isFinal } from '@harrier/shared';
 import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import { readLogChunks } from '../db/queries/log-chunks.ts';
-import { type ExecutionRow, readExecution } from '../db/queries/read-executions.ts';
+import { type ExecutionRow, readExecution, readExecutionState } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
 import type { AttemptLog, LogStreamName } from './attempt-log.ts';
 import type { BrakedAgents } from './braked-agents.ts';
@@ -118,10 +118,11 @@ export class ExecutionWatcher {
         }
         // It ended, here or elsewhere: the database has the rest.
       }
-      const row = await this.#row(tenantId, id);
+      const row = await this.#state(tenantId, id);
       if (row.end_time !== null) {
         yield* this.#stored(options, cursor, row);
-        yield { kind: 'result', execution: executionMessage(row) };
+        const whole = (await readExecution(this.#sql, tenantId, id)) ?? notFound(id);
+        yield { kind: 'result', execution: executionMessage(whole) };
         return;
       }
       if (this.#tracker.get(id) === undefined) {
@@ -150,7 +151,7 @@ export class ExecutionWatcher {
         const wake = told.changed.wait(signal, LOOK_MS);
         // The reader may leave at any yield: then nobody awaits it.
         wake.catch(() => undefined);
-        const row = await this.#row(tenantId, id);
+        const row = await this.#state(tenantId, id);
         if (row.end_time !== null) return;
         const now = { state: row.state as State, attempt: row.attempt, agentId: row.agent_id ?? '' };
         // The database is told of running states a little later.
@@ -205,7 +206,7 @@ export class ExecutionWatcher {
   ): AsyncGenerator<LogEvent> {
     const { tenantId, id, signal } = options;
     const cursor = { ...options.from };
-    const row = await this.#row(tenantId, id);
+    const row = await this.#state(tenantId, id);
     if (row.log_delete_time !== null) {
       const message = `the log of ${id} was deleted at ${row.log_delete_time.toISOString()}, as old as logs are kept here`;
       throw new HarrierError('not_found', message, { field: 'id' });
@@ -236,7 +237,7 @@ export class ExecutionWatcher {
       wake?.catch(() => undefined);
       yield* this.#fromDatabase(options, cursor, undefined, true);
       if (!options.follow) return;
-      const now = await this.#row(tenantId, id);
+      const now = await this.#state(tenantId, id);
       if (cursor.attempt === 0) cursor.attempt = now.attempt;
       if (now.end_time !== null || now.attempt > cursor.attempt) {
         yield* this.#fromDatabase(options, cursor, undefined);
@@ -346,11 +347,13 @@ export class ExecutionWatcher {
     yield* this.#fromDatabase(options, cursor, undefined);
   }
 
-  async #row(tenantId: string, id: string): Promise<ExecutionRow> {
-    const row = await readExecution(this.#sql, tenantId, id);
-    if (row === undefined) throw new HarrierError('not_found', `there is no execution ${id}`, { field: 'id' });
-    return row;
+  async #state(tenantId: string, id: string): Promise<ExecutionRow> {
+    return (await readExecutionState(this.#sql, tenantId, id)) ?? notFound(id);
   }
+}
+
+function notFound(id: string): never {
+  throw new HarrierError('not_found', `there is no execution ${id}`, { field: 'id' });
 }
 
 type LogEvent = ExecutionEvent & { kind: 'log' };

@@ -53,6 +53,18 @@ export async function readExecution(sql: Sql, tenantId: string, id: string): Pro
   return row;
 }
 
+/**
+ * The same without what may be large, for whoever looks again and again: no input and no output, and the request only of what
+ * waits, since it tells why.
+ */
+export async function readExecutionState(sql: Sql, tenantId: string, id: string): Promise<ExecutionRow | undefined> {
+  const [row] = await sql<ExecutionRow[]>`
+    SELECT ${sql.unsafe(COLUMNS)}, NULL AS output_json,
+      CASE WHEN agent_id IS NULL AND end_time IS NULL THEN request END AS request
+    FROM executions WHERE tenant_id = ${tenantId} AND id = ${id}`;
+  return row;
+}
+
 export async function findExecutionByKey(sql: Sql, tenantId: string, key: string): Promise<string | undefined> {
   const [row] = await sql<{ id: string }[]>`
     SELECT id FROM executions WHERE tenant_id = ${tenantId} AND idempotency_key = ${key}`;
