@@ -13,6 +13,7 @@ export const OFFENCES = [
   'orphan processes',
   'orphan containers',
   'two at once',
+  'started again',
 ] as const;
 export type Offence = (typeof OFFENCES)[number];
 
@@ -91,6 +92,8 @@ function auditExecution(evidence: ExecutionEvidence, round: RoundEvidence): Find
       told('followed log', compareLog(plan, record, answer.followed, dropped));
   }
   add('two at once', 'two starts of its code ran at the same time', overlaps(marks));
+  const again = plan.retries ? 0 : startsOf(marks).length - 1;
+  add('started again', 'its code was started again, though it may not be', again);
   const late = new Set(marks.filter(({ timeMs }) => timeMs > round.quietAtMs).map(({ nonce }) => nonce));
   add('orphan processes', `code of it still ran when all was over (${[...late].join(', ')})`, late.size);
   return findings;

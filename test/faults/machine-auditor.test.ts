@@ -165,6 +165,8 @@ test('two starts of one execution at the same time are found; one after the othe
   const evidence = sound();
   again(200, evidence);
   expect(audit(round(evidence))).toMatchObject({ findings: [], duplicateStarts: 1 });
+  const once = { ...evidence, plan: { ...PLAN, retries: false } };
+  expect(counts(round(once))).toEqual({ 'started again': 1 });
 });
 
 test('the report adds the rounds of a fault up, and is clean only without a single offence', () => {
