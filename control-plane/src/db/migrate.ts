@@ -4,23 +4,22 @@ import { readFileSync } from 'node:fs';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { HarrierError } from '@harrier/shared';
+import { ADVISORY_LOCKS } from './advisory-locks.ts';
 import type { ConnectionTarget } from './connection.ts';
 import type { Sql } from './sql.ts';
 
 const JOURNAL = new URL('./migrations/meta/_journal.json', import.meta.url);
 const PROGRAM = fileURLToPath(new URL('./apply-migrations.ts', import.meta.url));
-/** Any number that no other user of the database takes: "harrier" on a telephone's keys. */
-const MIGRATION_LOCK = 4_277_437;
 
 /** Applies the migrations that are missing. Replicas that start together take turns. */
 export async function migrateDatabase(sql: Sql, target: ConnectionTarget): Promise<void> {
   const connection = await sql.reserve();
   try {
-    await connection`SELECT pg_advisory_lock(${MIGRATION_LOCK})`;
+    await connection`SELECT pg_advisory_lock(${ADVISORY_LOCKS.migration})`;
     try {
       if ((await appliedMigration(sql)) < newestMigration()) await applyMigrations(target);
     } finally {
-      await connection`SELECT pg_advisory_unlock(${MIGRATION_LOCK})`;
+      await connection`SELECT pg_advisory_unlock(${ADVISORY_LOCKS.migration})`;
     }
   } finally {
     connection.release();

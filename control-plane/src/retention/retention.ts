@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { type Logger, messageOf } from '@harrier/shared';
+import { ADVISORY_LOCKS } from '../db/advisory-locks.ts';
 import { BEFORE_ALL_EVENTS, readerPosition } from '../db/queries/events.ts';
 import {
   countStoredBytes,
@@ -26,8 +27,6 @@ const READER_SILENCE_MS = 7 * DAY_MS;
 const PASSES_FROM_THE_START = 60;
 const READER = 'retention';
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
-/** Any number that no other job of one replica takes. */
-const LOCK = 4_277_439;
 
 export interface RetentionSettings {
   /** Days that executions are kept after their end; 0: for ever. */
@@ -83,7 +82,7 @@ export class Retention {
 
   async #run(): Promise<void> {
     try {
-      await this.#options.runAlone(LOCK, () => this.runOnce());
+      await this.#options.runAlone(ADVISORY_LOCKS.retention, () => this.runOnce());
     } catch (error) {
       if (!this.#stopping.signal.aborted) {
         this.#options.logger.warn({ reason: messageOf(error) }, 'what is too old could not be deleted; trying again');

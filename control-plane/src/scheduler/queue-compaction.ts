@@ -1,4 +1,5 @@
 import { type Logger, messageOf } from '@harrier/shared';
+import { ADVISORY_LOCKS } from '../db/advisory-locks.ts';
 import { compactQueue, queueRows } from '../db/queries/compact-queue.ts';
 import type { Sql } from '../db/sql.ts';
 
@@ -7,8 +8,6 @@ const LOOK_MS = 5_000;
 const MAX_DEAD_ROWS = 20_000;
 /** More could not be written anew in a moment; claims then cost little beside what waits. */
 const MAX_LIVE_ROWS = 100_000;
-/** Any number that no other job of one replica takes. */
-const LOCK = 4_277_440;
 
 export interface QueueCompactionOptions {
   sql: Sql;
@@ -48,7 +47,7 @@ export class QueueCompaction {
     try {
       const { live, dead } = await queueRows(sql);
       if (dead >= MAX_DEAD_ROWS && live <= MAX_LIVE_ROWS) {
-        await runAlone(LOCK, async () => {
+        await runAlone(ADVISORY_LOCKS.queueCompaction, async () => {
           if (await compactQueue(sql)) logger.debug({ live, dead }, 'the queue was written anew');
         });
       }

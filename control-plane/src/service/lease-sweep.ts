@@ -1,4 +1,5 @@
 import { type Logger, messageOf } from '@harrier/shared';
+import { ADVISORY_LOCKS } from '../db/advisory-locks.ts';
 import {
   type LeaselessAgent,
   listAbandonedAgents,
@@ -15,7 +16,6 @@ import { runAlone } from '../replica/singleton.ts';
 import { maxDisconnectMs } from './disconnect-policy.ts';
 import { moduleOf, type ResolvedExecution } from './resolved-execution.ts';
 
-const SWEEP_LOCK = 4_277_438;
 const SWEEP_MS = 1_000;
 /** What seldom happens is looked for seldom. */
 const SLOW_SWEEP_MS = 15_000;
@@ -88,7 +88,7 @@ export class LeaseSweep {
     let waitMs = SWEEP_MS;
     try {
       await this.#observer.look(this.#options.sql);
-      const ran = await runAlone(this.#options.sql, SWEEP_LOCK, async () => {
+      const ran = await runAlone(this.#options.sql, ADVISORY_LOCKS.leaseSweep, async () => {
         waitMs = await this.#sweep();
       });
       if (!ran) {
