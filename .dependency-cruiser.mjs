@@ -2,29 +2,37 @@
 
 const CONTROL_PLANE = {
   api: ['service'],
-  service: ['scheduler', 'agent-link', 'replica', 'admission', 'auth', 'db'],
+  service: ['workflow', 'schedule', 'scheduler', 'agent-link', 'replica', 'admission', 'auth', 'db'],
   scheduler: ['agent-link', 'db'],
   'agent-link': ['replica', 'auth', 'db'],
   replica: ['db'],
   admission: ['db'],
   events: ['db'],
   retention: ['db'],
+  workflow: ['db'],
+  schedule: ['db'],
   auth: ['db'],
+  metrics: [],
   db: [],
 };
 
 const AGENT = {
-  job: ['executor', 'environment', 'launcher'],
-  executor: ['environment', 'docker', 'launcher'],
+  job: ['executor', 'environment', 'gpu', 'launcher'],
+  executor: ['environment', 'docker', 'slurm', 'launcher'],
   environment: ['docker', 'launcher', 'tasks'],
   docker: ['tasks'],
+  services: ['docker'],
+  slurm: ['launcher', 'hardware'],
+  gpu: ['executor', 'hardware'],
   tasks: [],
   launcher: [],
   lease: [],
   link: [],
   hardware: [],
   identity: [],
+  log: [],
   metrics: ['job'],
+  systemd: [],
 };
 
 /** Tests may build whatever they test. */

@@ -1,7 +1,7 @@
 import { parseLabelSelector } from '@harrier/shared';
 import { AgentRegistry, type LinkedAgent } from '../control-plane/src/agent-link/agent-registry.ts';
 import { AgentIndex } from '../control-plane/src/scheduler/agent-index.ts';
-import type { Requirement } from '../control-plane/src/scheduler/place.ts';
+import type { Requirement } from '../control-plane/src/scheduler/requirement.ts';
 import { median } from './statistics.ts';
 
 const AGENTS = 5_000;
@@ -64,6 +64,8 @@ function linkedAgent(n: number, labels: Record<string, string>): LinkedAgent {
     unavailableEnvironments: {},
     slots: SLOTS,
     active: 0,
+    executions: 0,
+    taken: undefined,
     draining: false,
     stopping: false,
     drainRequested: false,
@@ -73,6 +75,7 @@ function linkedAgent(n: number, labels: Record<string, string>): LinkedAgent {
     version: '',
     hardware: new Uint8Array(),
     load: undefined,
+    services: new Uint8Array(),
     lastSeenMs: 0,
     channel: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
   };

@@ -1,31 +1,7 @@
+import type { ExecutionPlan, Kind } from './execution-plan.ts';
 import { Random } from './random.ts';
-
-/** What an execution runs in: `container` is a command in a container of its own, `docker` a handler in a warm one. */
-export type Kind = 'inline' | 'command' | 'venv' | 'docker' | 'container';
-
-/** How its caller waits: for the answer of the call, for its events, or by looking again later. */
-export type Way = 'execute' | 'follow' | 'create';
-
-/** One execution, with everything that is decided about it beforehand. */
-export interface ExecutionPlan {
-  /** Its idempotency key, the name of its file of evidence, and what it prints. Unique in a run. */
-  key: string;
-  kind: Kind;
-  way: Way;
-  /** When its caller asks for it, from the beginning of the round. */
-  arrivalMs: number;
-  /** How long its code takes. */
-  runMs: number;
-  /** Lines that it prints, and the bytes of each. */
-  lines: number;
-  lineBytes: number;
-  /** Its first attempts fail by themselves. Only where code knows the number of its attempt. */
-  failures: number;
-  /** Whether what is lost may be tried again. */
-  retries: boolean;
-  /** Leaves a process behind that ignores every signal. */
-  daemon: boolean;
-}
+import { planSchedules, type SchedulePlan } from './schedule-plan.ts';
+import { jobsOf, LARGEST_RUN, planWorkflow, type WorkflowPlan } from './workflow-plan.ts';
 
 /** A part of a run: executions, and one fault in the middle of them. */
 export interface Round {
@@ -36,10 +12,15 @@ export interface Round {
   /** When the fault begins, from the beginning of the round. */
   injectionMs: number;
   executions: ExecutionPlan[];
+  /** Their executions come on top of those. */
+  workflows: WorkflowPlan[];
+  /** What they start comes on top of both. */
+  schedules: SchedulePlan[];
 }
 
 export interface PlanOptions {
   seed: number;
+  /** Those that are asked for, and those that the nodes of workflows need. */
   executions: number;
   faults: readonly string[];
   /** Kinds that can be run here. */
@@ -48,6 +29,8 @@ export interface PlanOptions {
 
 /** Enough that every kind meets the fault, few enough for a machine with two cores. */
 const EXECUTIONS_IN_A_ROUND = 25;
+/** One run of a workflow, which takes about four, for so many executions. */
+const EXECUTIONS_FOR_A_RUN = 12;
 /** Executions arrive for so long; faults begin in the first half. */
 const ARRIVALS_MS = 5_000;
 const FIRST_INJECTION_MS = 1_000;
@@ -66,14 +49,28 @@ export function makePlan({ seed, executions, faults, kinds }: PlanOptions): Roun
     if (order.length === 0) order = random.shuffled(faults);
     const number = i + 1;
     const size = Math.floor((executions * number) / count) - Math.floor((executions * i) / count);
-    return {
+    const round = {
       number,
       fault: order.shift() ?? '',
       seed: random.integer(0, 2 ** 31 - 1),
       injectionMs: random.integer(FIRST_INJECTION_MS, ARRIVALS_MS / 2),
-      executions: Array.from({ length: size }, (_, n) => planExecution(random, `${seed}-${number}-${n + 1}`, kinds)),
     };
+    const name = `${seed}-${number}`;
+    const workflows = planWorkflows(random, name, size, kinds);
+    const alone = size - workflows.flatMap(jobsOf).length;
+    const plans = Array.from({ length: alone }, (_, n) => planExecution(random, `${name}-${n + 1}`, kinds));
+    // By numbers of their own: the executions of a seed stay what they are.
+    const schedules = planSchedules(new Random(round.seed), name, kinds);
+    return { ...round, executions: plans, workflows, schedules };
   });
+}
+
+/** @param size executions of the round */
+function planWorkflows(random: Random, round: string, size: number, kinds: readonly Kind[]): WorkflowPlan[] {
+  const count = size < LARGEST_RUN ? 0 : Math.max(1, Math.floor(size / EXECUTIONS_FOR_A_RUN));
+  return Array.from({ length: count }, (_, n) =>
+    planWorkflow(random, { key: `${round}-w${n + 1}`, kinds, lastArrivalMs: ARRIVALS_MS }),
+  ).filter((plan) => plan !== undefined);
 }
 
 function planExecution(random: Random, key: string, kinds: readonly Kind[]): ExecutionPlan {
@@ -92,6 +89,7 @@ function planExecution(random: Random, key: string, kinds: readonly Kind[]): Exe
     lineBytes: random.integer(20, 120),
     failures: retries && KNOWS_ITS_ATTEMPT.includes(kind) && random.chance(0.15) ? random.integer(1, 2) : 0,
     retries,
+    isFlaky: false,
     daemon: kind !== 'container' && random.chance(0.2),
   };
 }

@@ -1,14 +1,18 @@
-import { OFFENCES, type Offence, type Verdict } from './auditor.ts';
+import type { Verdict } from './auditor.ts';
+import { OFFENCES, type Offence } from './offences.ts';
 
 /** All rounds of one fault together. */
 export interface FaultSummary {
   fault: string;
   injections: number;
   executions: number;
+  runs: number;
+  firings: number;
   offences: Record<Offence, number>;
   duplicateStarts: number;
   readopted: number;
   rerun: number;
+  overlapBytes: number;
   /** Nearest-rank percentiles over the injections; undefined: it never recovered. */
   recoveryP50Ms: number | undefined;
   recoveryP99Ms: number | undefined;
@@ -34,10 +38,13 @@ function summary(fault: string, rounds: readonly Verdict[]): FaultSummary {
     fault,
     injections: rounds.length,
     executions: sum(({ executions }) => executions),
+    runs: sum(({ runs }) => runs),
+    firings: sum(({ firings }) => firings),
     offences,
     duplicateStarts: sum(({ duplicateStarts }) => duplicateStarts),
     readopted: sum(({ readopted }) => readopted),
     rerun: sum(({ rerun }) => rerun),
+    overlapBytes: sum(({ overlapBytes }) => overlapBytes),
     recoveryP50Ms: percentile(recoveries, 0.5),
     recoveryP99Ms: percentile(recoveries, 0.99),
   };
@@ -52,6 +59,8 @@ const COLUMNS: readonly [string, (summary: FaultSummary) => string | number][] =
   ['fault', ({ fault }) => fault],
   ['injections', ({ injections }) => injections],
   ['executions', ({ executions }) => executions],
+  ['runs', ({ runs }) => runs],
+  ['firings', ({ firings }) => firings],
   ...OFFENCES.map((offence): [string, (summary: FaultSummary) => number] => [
     offence,
     ({ offences }) => offences[offence],
@@ -59,6 +68,7 @@ const COLUMNS: readonly [string, (summary: FaultSummary) => string | number][] =
   ['duplicate starts', ({ duplicateStarts }) => duplicateStarts],
   ['re-adopted', ({ readopted }) => readopted],
   ['re-run', ({ rerun }) => rerun],
+  ['log bytes stored twice', ({ overlapBytes }) => overlapBytes],
   ['recovery p50', ({ recoveryP50Ms }) => seconds(recoveryP50Ms)],
   ['recovery p99', ({ recoveryP99Ms }) => seconds(recoveryP99Ms)],
 ];

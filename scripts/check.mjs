@@ -3,10 +3,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT, runCommand, SetupError } from './lib/run-command.mjs';
-import { ensureNodeModules, ensurePythonTools, ensureSystemPackages } from './lib/setup.mjs';
+import { ensureNodeModules, ensurePythonTools, ensureShellcheck, ensureSystemPackages } from './lib/setup.mjs';
 
 const RUFF = join(ROOT, '.venv', 'bin', 'ruff');
 const PYTHON_SOURCES = ['agent/runtime', 'bench', 'deploy', 'examples', 'faults', 'test'];
+const SHELLCHECK = join(ROOT, '.venv', 'bin', 'shellcheck');
+const SHELL_SCRIPTS = ['deploy/agent/install.sh'];
 const IMPORTING = ['shared/src', 'control-plane/src', 'agent/src', 'cli/src', 'faults'];
 
 const CHECKS = {
@@ -20,6 +22,7 @@ const CHECKS = {
   'generated code': checkGenerated,
   'Python lint': () => runCommand(RUFF, ['check', '--no-cache', ...PYTHON_SOURCES], { capture: true }),
   'Python format': () => runCommand(RUFF, ['format', '--no-cache', '--check', ...PYTHON_SOURCES], { capture: true }),
+  'shell scripts': () => runCommand(SHELLCHECK, ['--shell=sh', ...SHELL_SCRIPTS], { capture: true }),
 };
 
 process.exitCode = await main();
@@ -29,6 +32,7 @@ async function main() {
     await ensureNodeModules();
     await ensureSystemPackages(['python3', 'python3-venv']);
     await ensurePythonTools();
+    await ensureShellcheck();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     process.stderr.write(`npm run check: ${error.message}\n`);

@@ -2,18 +2,23 @@
 // `npm test -- unit`, `python` or `e2e` runs one part.
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { runCommand, SetupError } from './lib/run-command.mjs';
 import {
   ensureGoTools,
+  ensureKubernetesSchemas,
   ensureNodeModules,
   ensurePythonTools,
   ensureSystemPackages,
   SYSTEM_PACKAGES,
 } from './lib/setup.mjs';
 
-const PARTS = { unit: () => vitest('unit'), python, e2e: () => vitest('e2e') };
 const scratch = mkdtempSync(join(tmpdir(), 'harrier-test-'));
+const PARTS = {
+  unit: () => vitest('unit', ['--coverage', `--coverage.reportsDirectory=${join(scratch, 'coverage')}`]),
+  python,
+  e2e: () => vitest('e2e'),
+};
 
 process.exitCode = await main().finally(() => rmSync(scratch, { recursive: true, force: true }));
 
@@ -26,40 +31,46 @@ async function main() {
     await ensureSystemPackages(Object.keys(SYSTEM_PACKAGES));
     await ensurePythonTools();
     await ensureGoTools();
+    await ensureKubernetesSchemas();
   } catch (error) {
     if (error instanceof SetupError) return fail(error.message);
     throw error;
   }
   let passed = 0;
   let failed = 0;
+  const names = [];
   for (const part of chosen) {
     const result = await PARTS[part]();
     passed += result.passed;
     failed += result.failed;
+    names.push(...result.names.map((name) => `failed: ${part} ${name}\n`));
   }
-  process.stdout.write(`\n${passed} passed, ${failed} failed\n`);
+  // Where only the end of the output is kept it says all the same what failed.
+  process.stdout.write(`\n${names.join('')}${passed} passed, ${failed} failed\n`);
   return failed === 0 && passed > 0 ? 0 : 1;
 }
 
 /** A test that was skipped counts as failed: whoever reads the last line must be able to rely on it. */
-async function vitest(project) {
+async function vitest(project, options = []) {
   const report = join(scratch, `${project}.json`);
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
-  const { code } = await runCommand('vitest', ['run', '--project', project, ...reporters]);
+  const { code } = await runCommand('vitest', ['run', '--project', project, ...reporters, ...options]);
   let passed = 0;
-  let failed = 0;
+  const names = [];
   try {
     for (const file of JSON.parse(readFileSync(report, 'utf8')).testResults) {
-      const ended = (status) => file.assertionResults.filter((test) => test.status === status).length;
-      passed += ended('passed');
-      const bad = file.assertionResults.length - ended('passed');
+      const path = relative('.', file.name);
+      const bad = file.assertionResults.filter(({ status }) => status !== 'passed');
+      passed += file.assertionResults.length - bad.length;
+      names.push(...bad.map(({ fullName, status }) => `${path} > ${fullName} (${status})`));
       // A file can fail although its tests pass: when it cannot be loaded, or leaves something behind.
-      failed += bad === 0 && file.status !== 'passed' ? 1 : bad;
+      if (bad.length === 0 && file.status !== 'passed') names.push(`${path} as a whole`);
     }
   } catch (error) {
     process.stderr.write(`the report of the ${project} tests cannot be read: ${error}\n`);
   }
-  return { passed, failed: code !== 0 ? Math.max(failed, 1) : failed };
+  if (code !== 0 && names.length === 0) names.push(`as a whole: vitest ended with exit code ${code}`);
+  return { passed, failed: names.length, names };
 }
 
 async function python() {
@@ -71,7 +82,8 @@ async function python() {
   const skipped = count(/skipped=(\d+)/);
   const bad = count(/failures=(\d+)/) + count(/errors=(\d+)/);
   const failed = code !== 0 ? Math.max(bad, 1) : bad;
-  return { passed: Math.max(0, count(/^Ran (\d+) tests?/m) - bad - skipped), failed };
+  const names = [...output.matchAll(/^(?:FAIL|ERROR): (.+)$/gm)].map(([, name]) => name);
+  return { passed: Math.max(0, count(/^Ran (\d+) tests?/m) - bad - skipped), failed, names };
 }
 
 function fail(message) {

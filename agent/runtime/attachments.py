@@ -19,8 +19,10 @@ Tell = Callable[[dict], None]
 class Attachments:
     """Listens for one zygote for each (tenant, key) that the agent expects, and makes a pool of each that is ready."""
 
-    def __init__(self, loop: event_loop.Loop, log: object, spec: Spec, tenants: Tenants) -> None:
+    def __init__(self, loop: event_loop.Loop, log: object, spec: Spec, tenants: Tenants, memory_bytes: int) -> None:
+        """``memory_bytes``: what a worker without a call may use, where it has control groups of its own."""
         self._loop, self._log, self._spec, self._tenants = loop, log, spec, tenants
+        self._memory_bytes = memory_bytes
         self._listeners: dict[tuple[str, str], tuple[socket.socket, str]] = {}
         self.tell: Tell | None = None
 
@@ -68,7 +70,8 @@ class Attachments:
             return
         self._forget(tenant, environment.key)
         control.setblocking(False)
-        ZygoteProcess(self._loop, self._log, self._spec, _Arrival(self, tenant, environment), environment, control)
+        arrival = _Arrival(self, tenant, environment)
+        ZygoteProcess(self._loop, self._log, self._spec, arrival, environment, control, self._memory_bytes)
 
     def on_ready(self, tenant: str, environment: Environment, zygote: ZygoteProcess) -> None:
         def on_detached(reason: str) -> None:

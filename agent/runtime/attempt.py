@@ -44,6 +44,7 @@ class Attempt:
         "final",
         "final_sent",
         "frame",
+        "gpus",
         "header",
         "ids",
         "in_spool",
@@ -80,6 +81,7 @@ class Attempt:
         self.streams = (self.stdout, self.stderr)
         self.state = PENDING
         self.tenant = ""
+        self.gpus: list[str] = []  # what the agent has reserved for it
         self.network = False  # it runs in a network namespace of its own
         self.pool = None  # what gives it its worker
         self.reuse_key: str | None = None
@@ -113,7 +115,9 @@ class Attempt:
 
     def summary(self) -> dict:
         """Its line in `welcome`."""
+        gpus = {"gpus": self.gpus} if self.gpus else {}
         return {
+            **gpus,
             "execution": self.execution,
             "attempt": self.attempt,
             "state": "finished" if self.state == FINISHED else "running",

@@ -55,6 +55,44 @@ def _find_unified(own: list, mounts: list, reasons: list[str]) -> dict[str, str]
     return {name: os.path.join(parent, _own_name()) for name in wanted}
 
 
+def why_out_of_reach(cgroups: Cgroups, pid: int) -> str | None:
+    """Why a process that this launcher has not started cannot join its groups; None when it can.
+
+    The kernel asks for the system's own root (version 1: or for the process's own user, who is another one in a
+    container), and in version 2 for the group that both have in common, which must be in sight.
+    """
+    if not cgroups.parents:
+        return "there are no control groups to join"
+    if os.geteuid() != 0 or not _is_system_root():
+        return "the agent is not root of the system"
+    directory = os.path.dirname(next(iter(cgroups.parents.values())))
+    if not os.path.exists(os.path.join(directory, "cgroup.controllers")):
+        return None
+    try:
+        path = _unified_path(pid)
+    except OSError as error:
+        return f"its groups are not to be seen: {error}"
+    if path.split("/")[1] == "..":
+        return "its groups are outside of the agent's own"
+    with open("/proc/self/mountinfo") as file:
+        mounts = [line.split(" ") for line in file]
+    common = _directory(mounts, "cgroup2", None, os.path.commonpath([path, _unified_path(os.getpid())]))
+    if common is None or not os.access(os.path.join(common, "cgroup.procs"), os.W_OK):
+        return f"{common or path} is not writable"
+    return None
+
+
+def _unified_path(pid: int) -> str:
+    """Raises OSError."""
+    lines = read_file(f"/proc/{pid}/cgroup").splitlines()
+    return next((line[3:] for line in lines if line.startswith("0::")), "/")
+
+
+def _is_system_root() -> bool:
+    """Not that of a user namespace."""
+    return read_file("/proc/self/uid_map").split()[:2] == ["0", "0"]
+
+
 def delegated(directory: str) -> str:
     """The group that was delegated to this service: the own one, or the one above when the service manager has put the
     service's processes into a group of their own (systemd's DelegateSubgroup=)."""

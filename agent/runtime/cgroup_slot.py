@@ -20,11 +20,12 @@ class Slot:
     each group that is joined costs a fresh call some hundredths of a millisecond.
     """
 
-    __slots__ = ("_events", "_late", "_limits", "_oom_kills", "_paths", "doubtful", "joins")
+    __slots__ = ("_events", "_late", "_limits", "_oom_kills", "_paths", "doubtful", "joins", "user")
 
-    def __init__(self, paths: dict[str, str]) -> None:
-        """``paths``: controller to directory, which exist. Raises OSError."""
+    def __init__(self, paths: dict[str, str], user: object = None) -> None:
+        """``paths``: controller to directory, which exist. ``user``: the only one that gets it. Raises OSError."""
         self._paths = paths
+        self.user = user
         self._limits: dict[str, float] = {}
         self._oom_kills = 0
         self.doubtful = False  # nobody trustworthy has said that its processes have ended

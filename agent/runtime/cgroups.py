@@ -32,6 +32,11 @@ class Cgroups:
         self._failing = False  # no slot could be made the last time
 
     @property
+    def parents(self) -> dict[str, str]:
+        """Controller to the directory that slots are made in."""
+        return self._parents
+
+    @property
     def limits(self) -> list[str]:
         """What slots enforce, in words of the protocol."""
         return [name for name in CONTROLLERS if name in self._parents]
@@ -41,10 +46,13 @@ class Cgroups:
         """What is enforced now: nothing while no slot can be made."""
         return [] if self._failing else self.limits
 
-    def take(self) -> Slot | None:
-        """A slot without processes and limits; None when there are none here, or none can be made."""
-        while self._free:
-            slot = self._free.pop()
+    def take(self, user: object = None) -> Slot | None:
+        """A slot without processes and limits; None when there are none here, or none can be made.
+
+        ``user``: gets slots that nobody else has had or will have. Whoever was given the descriptors of a slot can join
+        it later, too, and would be limited with whoever has it then.
+        """
+        while (slot := self._pop_free(user)) is not None:
             try:
                 if slot.make_ready():
                     self._busy.add(slot)
@@ -52,12 +60,18 @@ class Cgroups:
             except OSError:
                 pass
             self._ending.append(slot)
-        return self._make() if self._parents else None
+        return self._make(user) if self._parents else None
 
-    def take_bounded(self, memory_bytes: int, processes: int) -> Slot | None:
-        """A slot with at most these limits; None when there can be none."""
+    def _pop_free(self, user: object) -> Slot | None:
+        for index in reversed(range(len(self._free))):
+            if self._free[index].user is user:
+                return self._free.pop(index)
+        return None
+
+    def take_bounded(self, memory_bytes: int, processes: int, user: object = None) -> Slot | None:
+        """A slot with at most these limits, as ``take`` gives it; None when there can be none."""
         for _ in range(_TRIES):
-            slot = self.take()
+            slot = self.take(user)
             if slot is None:
                 return None
             try:
@@ -77,8 +91,16 @@ class Cgroups:
         self._free.insert(0, slot)  # the one that is used next has had the most time to become empty
         if len(self._free) > _KEPT_SLOTS:
             self._ending.append(self._free.pop())
-        if self._ending:
-            self._ending = [slot for slot in self._ending if not slot.remove()]
+        self._remove_ending()
+
+    def forget(self, user: object) -> None:
+        """It has given back all that it had, and its processes are ending."""
+        self._ending += [slot for slot in self._free if slot.user is user]
+        self._free = [slot for slot in self._free if slot.user is not user]
+        self._remove_ending()
+
+    def _remove_ending(self) -> None:
+        self._ending = [slot for slot in self._ending if not slot.remove()]
 
     def close(self) -> None:
         """Every process has been killed, and may be ending still."""
@@ -90,7 +112,7 @@ class Cgroups:
             remove_group(path)
         self._free, self._busy, self._ending, self._parents = [], set(), [], {}
 
-    def _make(self) -> Slot | None:
+    def _make(self, user: object) -> Slot | None:
         self._number += 1
         paths = {controller: os.path.join(path, str(self._number)) for controller, path in self._parents.items()}
         try:
@@ -101,7 +123,7 @@ class Cgroups:
                     make_parent(path, self._parents)
             for path in dict.fromkeys(paths.values()):
                 os.mkdir(path)
-            slot = Slot(paths)
+            slot = Slot(paths, user)
         except OSError as error:
             for path in dict.fromkeys(paths.values()):
                 remove_group(path)

@@ -27,6 +27,7 @@ _PROXY = f"http://127.0.0.1:{network_maker.PROXY_PORT}"
 _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _PROXY_VARIABLES = {name: _PROXY for upper in _PROXY_NAMES for name in (upper, upper.lower())}
 _PROXY_VARIABLES.update({"NO_PROXY": "", "no_proxy": ""})
+_TRACE = "TRACEPARENT"
 
 
 class StdStream(io.FileIO):
@@ -158,6 +159,7 @@ def _serve(shared: Shared, cgroup_limits: list[str]) -> None:
             first = False
         if header.get("network") and shared.isolation == SANDBOX:
             os.environ.update(_PROXY_VARIABLES)
+        os.environ.pop(_TRACE, None)  # a kept worker has served calls of other traces
         if header.get("env"):
             os.environ.update(header["env"])
         try:

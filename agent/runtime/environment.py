@@ -6,6 +6,7 @@ import posixpath
 
 _MAX_KEY_CHARS = 256
 _MAX_BINDS = 64
+_MAX_DEVICES = 256
 _MAX_PRELOAD = 64
 # The sandbox's own directories: what is mounted there later would hide a bind, or a bind would hide them.
 _OWN_TARGETS = ("/proc", "/dev", "/harrier", "/tmp")
@@ -21,9 +22,13 @@ class Bind:
 
 
 class Environment:
-    """Calls of one tenant with the same ``key`` share a zygote, which is started with the rest of this."""
+    """Calls of one tenant with the same ``key`` share a zygote, which is started with the rest of this.
 
-    __slots__ = ("attached", "binds", "key", "preload", "python", "variables")
+    With ``devices`` there is one call only: its zygote sees the cards too, and must be gone when others get them. With
+    ``single`` no worker is kept ready for another call.
+    """
+
+    __slots__ = ("attached", "binds", "devices", "key", "preload", "python", "single", "variables")
 
     def __init__(
         self,
@@ -33,7 +38,10 @@ class Environment:
         variables: dict[str, str] | None = None,
         preload: tuple[str, ...] = (),
         attached: bool = False,
+        devices: tuple[Bind, ...] = (),
+        single: bool = False,
     ) -> None:
+        self.devices, self.single = devices, single
         self.key, self.python, self.binds, self.preload, self.attached = key, python, binds, preload, attached
         self.variables = variables or {}
 
@@ -57,6 +65,8 @@ def parse(fields: object) -> Environment | None:
         check_variables(fields.get("variables", {}), "start: environment.variables"),
         check_preload(fields.get("preload", []), "start: environment.preload"),
         fields.get("attached") is True,
+        _devices(fields.get("devices", [])),
+        fields.get("single") is True,
     )
     _last = (fields, environment)
     return environment
@@ -122,6 +132,21 @@ def _bind(bind: object) -> Bind:
     if target.strip("/") == "" or any(target == own or target.startswith(own + "/") for own in _OWN_TARGETS):
         raise ValueError(f"start: environment.binds: target {target} is the sandbox's own")
     return Bind(bind["source"], target, bind.get("writable") is True)
+
+
+def _devices(devices: object) -> tuple[Bind, ...]:
+    if not isinstance(devices, list) or len(devices) > _MAX_DEVICES:
+        raise ValueError(f"start: environment.devices must be a list of at most {_MAX_DEVICES}")
+    return tuple(_device(device) for device in devices)
+
+
+def _device(device: object) -> Bind:
+    if not isinstance(device, dict) or not _is_absolute(device.get("source")) or not _is_absolute(device.get("target")):
+        raise ValueError("start: environment.devices: source and target must be absolute paths")
+    target = posixpath.normpath(device["target"])
+    if not target.startswith("/dev/nvidia"):
+        raise ValueError(f"start: environment.devices: target {target} is not a device node of a GPU")
+    return Bind(device["source"], target, True)
 
 
 def _is_absolute(path: object) -> bool:

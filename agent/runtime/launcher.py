@@ -16,19 +16,16 @@ import sys
 RUNTIME_DIR = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, RUNTIME_DIR)
 
-import cgroup_hierarchy
 import preflight
+import service_manager
 import spool_recovery
 from agent_link import AgentLink
-from attachments import Attachments
-from egress import Egress, upstream_of
+from ground import Ground
 from log import Logger
 from loop import READABLE, Loop
-from options import VERSION, parse
-from pool import PoolSettings
+from options import parse
 from spool import Spool, SpoolFull
-from supervisor import FEATURES, PROTOCOL, Supervisor
-from tenants import Tenants
+from supervisor import PROTOCOL, Supervisor
 
 _STOP_GRACE_MS = 5000
 
@@ -39,8 +36,9 @@ class StartError(Exception):
 
 def main() -> None:
     options = parse(sys.argv[1:])
+    manager = service_manager.take_socket()
     if options.foreground:
-        _run(options, lambda: None)
+        _run(options, lambda: service_manager.tell_ready(manager))
     else:
         _detach(options)
 
@@ -78,14 +76,14 @@ def _allow_many_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _run(options: object, on_ready: object, on_fault: object = sys.stderr.write) -> None:
-    """Runs until told to stop; never returns."""
+def _run(options: object, on_ready: object, on_fault: object = None) -> None:
+    """Runs until told to stop; never returns. ``on_fault``: where a detached launcher says why it cannot start."""
     _allow_many_descriptors()
     try:
-        log = Logger(_open_log(options, on_fault is not sys.stderr.write))
+        log = Logger(_open_log(options, detached=on_fault is not None))
         loop, stop = _build(options, log)
     except (StartError, preflight.Unusable, SpoolFull, OSError) as error:
-        on_fault(f"launcher: {error}\n")
+        (on_fault or sys.stderr.write)(f"launcher: {error}\n")
         sys.exit(1)
     _on_signals(loop, stop)
     on_ready()
@@ -109,43 +107,16 @@ def _open_log(options: object, detached: bool) -> int:
 def _build(options: object, log: Logger) -> tuple[Loop, object]:
     """Wires everything. Returns the loop and what stops the launcher (grace in ms)."""
     lock = _lock_spool(options.spool)
-    groups = cgroup_hierarchy.find(log)
-    spec, zygote, loop = preflight.choose(
-        log,
-        RUNTIME_DIR,
-        options.python,
-        options.sandbox_uid,
-        options.sandbox_gid,
-        options.allow_unsandboxed,
-        groups,
-        lambda: Loop(log),
-    )
+    ground = Ground(options, log)
+    loop = ground.loop
     spool = Spool(options.spool, options.spool_bytes, log)
     segments, attempts, next_attempt = spool_recovery.recover(options.spool, log)
     spool.open(segments, next_attempt)
-    settings = PoolSettings(options.fork_ahead, options.reuse_workers, options.kept_workers, options.tmp_bytes)
-    bounds = (options.max_zygotes, options.zygote_idle_s, options.zygote_memory_bytes)
-    tenants = Tenants(loop, log, spec, settings, *bounds)
-    tenants.keep_spare(zygote)
-    attachments = Attachments(loop, log, spec, tenants)
-    egress = Egress(loop, log, spec, upstream_of(dict(os.environ)))
-    about = {
-        "version": VERSION,
-        "features": FEATURES,
-        "build": options.build,
-        "pid": os.getpid(),
-        "isolation": spec.isolation,
-        "python": zygote.python,
-        "python_path": spec.python.executable,
-    }
 
     def exit_now() -> None:
         loop.stop()
         supervisor.on_turn_end()
-        attachments.close()
-        tenants.close()
-        egress.end()
-        groups.close()
+        ground.close()
         spool.close()
         link.close(options.socket)
         os.close(lock)
@@ -157,15 +128,14 @@ def _build(options: object, log: Logger) -> tuple[Loop, object]:
         lambda: supervisor.on_link_drained(),
         lambda: supervisor.on_link_gone(),
     )
-    supervisor = Supervisor(loop, log, spool, link, tenants, egress, attachments, groups, about, exit_now)
-    tenants.callbacks = (supervisor.on_assigned, supervisor.on_worker_ended, supervisor.on_assign_failed)
+    supervisor = ground.supervise(spool, link, os.path.join(options.spool, "lease"), exit_now)
     supervisor.adopt(attempts)
     spool.commit()
     loop.turn_end.append(supervisor.on_turn_end)
     link.listen(options.socket)
     if options.idle_exit_s:
         _exit_when_idle(loop, log, link, supervisor, options.idle_exit_s)
-    log.info("ready", protocol=PROTOCOL, cgroup_limits=groups.holding, **about)
+    log.info("ready", protocol=PROTOCOL, cgroup_limits=ground.groups.holding, **ground.about)
     return loop, supervisor.stop
 
 

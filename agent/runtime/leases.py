@@ -22,8 +22,9 @@ _MAX_DISCONNECT_MS = 7 * 24 * 3600 * 1000
 class Leases:
     """The one lease of the agent, and those that hold by it: attempts, and containers that the agent has started."""
 
-    def __init__(self, loop: Loop, log: object) -> None:
-        self._loop, self._log = loop, log
+    def __init__(self, loop: Loop, log: object, before_due: Callable[[], None] | None = None) -> None:
+        """``before_due``: called before anything is stopped; it may ``set`` another lease."""
+        self._loop, self._log, self._before_due = loop, log, before_due
         self._timer = boot_timer.BootTimer(loop, self._on_due)
         self._end: float | None = None  # by the clock of boot_timer; None: no lease, nothing is stopped
         self._grace = 0.0
@@ -34,17 +35,30 @@ class Leases:
         """Takes a `lease` message. Raises ValueError."""
         until_ms, grace_ms = header.get("until_ms"), header.get("grace_ms", 0)
         if until_ms is None:
-            self._end = None
-            self._timer.arm(None)
+            self.set(None, self._grace)
             return
         if isinstance(until_ms, bool) or not isinstance(until_ms, (int, float)) or not 0 <= until_ms < 1 << 53:
             raise ValueError("lease: until_ms must be null or a number from 0")
         if type(grace_ms) is not int or grace_ms < 0:
             raise ValueError("lease: grace_ms must be an integer from 0")
         # The message may have waited long: what counts is the time in it.
-        self._end = boot_timer.now() + until_ms / 1000 - time.monotonic()
-        self._grace = grace_ms / 1000
-        self._arm()
+        self.set(boot_timer.now() + until_ms / 1000 - time.monotonic(), grace_ms / 1000)
+
+    def set(self, end: float | None, grace_s: float) -> None:
+        """``end``: by the clock of ``boot_timer``; None: no lease, nothing is stopped."""
+        self._end, self._grace = end, grace_s
+        if end is None:
+            self._timer.arm(None)
+        else:
+            self._arm()
+
+    @property
+    def end(self) -> float | None:
+        return self._end
+
+    @property
+    def grace_s(self) -> float:
+        return self._grace
 
     def is_over(self, max_disconnect_ms: int) -> bool:
         """Whether what may go on for that long beyond the lease must not be started any more."""
@@ -71,6 +85,8 @@ class Leases:
             self._timer.arm(self._stop_at(min(self._holders)) if self._holders else None)
 
     def _on_due(self) -> None:
+        if self._before_due:
+            self._before_due()
         now = boot_timer.now()
         for max_ms in [ms for ms in self._holders if self._end is not None and self._stop_at(ms) <= now]:
             holders = self._holders.pop(max_ms)

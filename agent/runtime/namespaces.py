@@ -117,11 +117,15 @@ def drop_capabilities(memory: Memory) -> Call:
     return call("capset", memory.address(header), memory.address(bytes(24)))
 
 
-def keep_capabilities(memory: Memory, *kept: int) -> Call:
-    """Gives up every capability but these, whose numbers are below 32."""
+def keep_capabilities(memory: Memory, *kept: int, inherited: bool = False) -> Call:
+    """Gives up every capability but these, whose numbers are below 32.
+
+    ``inherited``: what is executed keeps those of these that are ambient; else it has none.
+    """
     header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
     mask = sum(1 << number for number in kept).to_bytes(4, "little")
-    data = mask + mask + bytes(4 + 12)  # effective, permitted, inheritable; then the same for the upper 32
+    # Effective, permitted, inheritable; then the same for the upper 32.
+    data = mask + mask + (mask if inherited else bytes(4)) + bytes(12)
     return call("capset", memory.address(header), memory.address(data))
 
 

@@ -11,8 +11,20 @@ MAX_HOSTS = 256
 _MAX_HOST_CHARS = 300
 _PORT = re.compile(r"[0-9]{1,5}")
 
-# Metadata services of clouds that are not in a link-local range.
-_METADATA = frozenset(ipaddress.ip_address(text) for text in ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200"))
+# Metadata services of clouds that are not in a link-local range: of AWS, Google, Alibaba, Azure (which hands the
+# settings and certificates of a machine out there), Oracle and Scaleway.
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+    )
+)
 # RFC 6052 and 8215 (NAT64), 7915 (SIIT): the IPv4 address stands in the last 32 bits.
 _TRANSLATED = tuple(ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96"))
 _NAME = re.compile(r"(?=.{1,253}$)[0-9a-z_-]{1,63}(?:\.[0-9a-z_-]{1,63})*")

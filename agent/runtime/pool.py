@@ -68,6 +68,9 @@ class Pool:
         self.environment: Environment | None = None  # of the zygotes that it starts
         self.on_detached: Callable[[str], None] | None = None  # where its zygote came by itself: told of its end
         self.zygote: ZygoteProcess | None = None
+        self.held = False  # its zygote is started ahead of the first call, and imports nothing before that comes
+        self._expects = False  # a worker is to be forked for the first call
+        self._network = False  # parked workers have a network namespace
         self._failed_starts = 0
         self._waiting: deque[Attempt] = deque()
         self._parked: deque[Worker] = deque()
@@ -98,6 +101,8 @@ class Pool:
 
     def submit(self, attempt: Attempt) -> None:
         """The attempt's start frame must be kept by the caller when this returns without on_assigned."""
+        self._let_go()
+        self._expects = self._network = False
         wanted = attempt.header["limits"]["tmp_bytes"] or self._settings.tmp_bytes
         self._tmp_bytes = wanted
         if attempt.reuse_key is not None and self._submit_to_group(attempt):
@@ -106,13 +111,30 @@ class Pool:
             if len(self._parked) * 2 < self._ahead:
                 self._refill()
         else:
-            if not attempt.network:
+            if not attempt.network and self._settings.fork_ahead:
                 self._ahead = min(_FORK_AHEAD_MAX, max(self._ahead, self._settings.fork_ahead) + 1)
             self._refill()
 
     def warm(self) -> None:
         """Keeps a zygote and parked workers ready."""
+        self._let_go()
         self._refill()
+
+    def hold(self) -> None:
+        """Starts a zygote that imports nothing of its environment before the first call. For a pool without calls."""
+        self.held = True
+        self._refill()
+
+    def expect(self, tmp_bytes: int, network: bool) -> None:
+        """Starts a zygote and forks a worker for the first call, which is like this. For a pool without calls."""
+        self._expects, self._tmp_bytes, self._network = True, tmp_bytes, network
+        self._refill()
+
+    def _let_go(self) -> None:
+        if self.held:
+            self.held = False
+            if self.zygote:
+                self.zygote.begin()
 
     @property
     def importing_since(self) -> float | None:
@@ -161,7 +183,7 @@ class Pool:
         attempt = self._next_waiting(worker)
         if attempt:
             self._assign(attempt, worker)
-        elif worker.network:
+        elif worker.network != self._network:
             self._give_up(worker)  # its call was withdrawn
         else:
             self._parked.append(worker)
@@ -210,7 +232,10 @@ class Pool:
             self._fail_waiting(reason, "OUT_OF_MEMORY")
         elif self._failed_starts >= _STARTS_BEFORE_GIVING_UP or zygote.overdue:
             self._failed_starts = 0
-            self._fail_waiting(f"the sandbox does not start: {reason}")
+            if zygote.loading:  # the next one's packages would end it as well
+                self._fail_waiting(f"its packages cannot be loaded: {reason}", "ENVIRONMENT_FAILED")
+            else:
+                self._fail_waiting(f"the sandbox does not start: {reason}")
         else:
             self._refill()
 
@@ -222,7 +247,7 @@ class Pool:
 
     def shrink(self) -> None:
         """After a while without calls one parked worker is enough."""
-        self._ahead = 1
+        self._ahead = min(1, self._ahead)
         while len(self._parked) > 1:
             self._give_up(self._parked.pop())
 
@@ -234,11 +259,12 @@ class Pool:
             return
         if not self.zygote.ready:
             return
-        while self._parked and self._parked[0].tmp_bytes != self._tmp_bytes:
+        wanted = (self._tmp_bytes, self._network)
+        while self._parked and (self._parked[0].tmp_bytes, self._parked[0].network) != wanted:
             self._give_up(self._parked.popleft())
-        wanted = self._ahead + len(self._waiting)
-        while self._forking < _FORKING_AT_ONCE and len(self._parked) + self._forking < wanted:
-            tmp_bytes, network = self._tmp_bytes, False
+        count = self._ahead + self._expects + len(self._waiting)
+        while self._forking < _FORKING_AT_ONCE and len(self._parked) + self._forking < count:
+            tmp_bytes, network = self._tmp_bytes, self._network
             if self._waiting:
                 attempt = self._waiting[min(self._forking, len(self._waiting) - 1)]
                 tmp_bytes, network = self._tmp_of(attempt), attempt.network
@@ -251,18 +277,19 @@ class Pool:
 
     def _begin(self, attempt: Attempt) -> bool:
         """Gives the attempt a parked worker, or lets it wait for a new one; True when it has one."""
-        worker = None if attempt.network else self._take_parked(self._tmp_of(attempt))
+        worker = self._take_parked(self._tmp_of(attempt), attempt.network)
         if worker:
             self._assign(attempt, worker)
         else:
             self._waiting.append(attempt)
         return worker is not None
 
-    def _take_parked(self, tmp_bytes: int) -> Worker | None:
+    def _take_parked(self, tmp_bytes: int, network: bool) -> Worker | None:
         """The oldest parked worker, the one most likely to have finished its set-up; none of a zygote that ends."""
-        if self._parked and self._parked[0].tmp_bytes == tmp_bytes and self.zygote.ready:
-            return self._parked.popleft()
-        return None
+        if not self._parked or not self.zygote.ready:
+            return None
+        suits = self._parked[0].tmp_bytes == tmp_bytes and self._parked[0].network == network
+        return self._parked.popleft() if suits else None
 
     def _next_waiting(self, worker: Worker) -> Attempt | None:
         """The first waiting call that the worker suits."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import fast_json
 
-# As deep as JSON parsers on the way accept (protobuf's own limit is 100).
-MAX_DEPTH = 100
+# The largest double has so many digits before its point.
+_MAX_DIGITS = 309
+_LONG_NUMBER = re.compile(r"\d{%d}" % _MAX_DIGITS)
+
+# MAX_DOCUMENT_DEPTH of shared/src/document-fault.ts, which says why.
+MAX_DEPTH = 32
 
 
 class NotJson(ValueError):
@@ -27,7 +32,8 @@ def encode(value: object) -> bytes:
         text = fast_json.encode(value)
         data = text.encode()
         shallow = text.count("[") + text.count("{") <= MAX_DEPTH
-        if (shallow or _depth(value) <= MAX_DEPTH) and fast_json.decode(text) == value:
+        small = len(text) < _MAX_DIGITS or not _LONG_NUMBER.search(text)
+        if small and (shallow or _depth(value) <= MAX_DEPTH) and fast_json.decode(text) == value:
             return data
     except (ValueError, TypeError, RecursionError, OverflowError):
         text = data = None
@@ -58,9 +64,12 @@ def _find_fault(root: object) -> str | None:
     stack: list[tuple[object, str, tuple[int, ...]]] = [(root, "$", ())]
     while stack:
         value, path, parents = stack.pop()
-        if value is None or isinstance(value, (bool, int)):
+        if value is None or isinstance(value, bool):
             continue
-        if isinstance(value, str):
+        if isinstance(value, int):
+            if not _fits_double(value):
+                return f"{path}: the whole number is beyond what readers of JSON can hold (about 1.8e308)"
+        elif isinstance(value, str):
             if not _is_text(value):
                 return f"{path}: a string with a lone surrogate is not valid Unicode"
         elif isinstance(value, float):
@@ -92,6 +101,14 @@ def _children(value: dict | list | tuple, path: str) -> tuple[list[tuple[object,
             return [], f"{path}: the key {key!r:.80} has a lone surrogate"
         children.append((child, path + (f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]")))
     return children, None
+
+
+def _fits_double(value: int) -> bool:
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _is_text(value: str) -> bool:

@@ -25,6 +25,7 @@ RUNTIME_FILES = (
     "own_signals.py",
     "program.py",
     "result_json.py",
+    "sandbox_entry.py",
     "script_host.py",
     "seccomp.py",
     "tracebacks.py",
@@ -85,7 +86,7 @@ def bare_command(
 ) -> tuple[list[str], dict[str, str]]:
     """(argv, variables) of a zygote without a sandbox, where nothing can be mounted."""
     executable = environment.python if environment and environment.python else python.executable
-    argv = [executable, "-I", "-S", "-B", "-X", "utf8", os.path.join(runtime_dir, "zygote.py"), "none"]
+    argv = [*_python(executable), os.path.join(runtime_dir, "zygote.py"), "none"]
     return argv, {**_ENVIRONMENT, **(environment.variables if environment else {})}
 
 
@@ -108,10 +109,24 @@ def sandbox_command(
     argv += [*_etc(files), *_devices(), "--dir", "/tmp", "--dir", "/var/tmp", "--dir", "/dev/shm"]
     for bind, source in zip(environment.binds if environment else (), sources):
         argv += ["--bind" if bind.writable else "--ro-bind", source, bind.target]
+    for device in environment.devices if environment else ():
+        argv += ["--dev-bind", device.source, device.target]
     argv += ["--remount-ro", "/", "--chdir", "/"]
-    executable = environment.python if environment and environment.python else python.executable
-    argv += [executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/zygote.py", "sandbox"]
+    own, zygote = python.executable, f"{RUNTIME_MOUNT}/zygote.py"
+    if enters(environment):
+        argv += [*_python(own), f"{RUNTIME_MOUNT}/sandbox_entry.py", *_python(environment.python), zygote, "entered"]
+    else:
+        argv += [*_python(own), zygote, "sandbox"]
     return argv, {}, files
+
+
+def enters(environment: Environment | None) -> bool:
+    """Its interpreter is one that a build has made: the host's comes before it, and needs the maker's socket first."""
+    return environment is not None and environment.python is not None
+
+
+def _python(executable: str) -> list[str]:
+    return [executable, "-I", "-S", "-B", "-X", "utf8"]
 
 
 def proxy_command(
@@ -127,7 +142,7 @@ def proxy_command(
     if not _is_below(resolver, "/etc") and os.path.isdir(resolver):
         argv += ["--ro-bind", resolver, resolver]
     argv += [*_devices(), "--seccomp", str(_memory_file(files, seccomp.build())), "--remount-ro", "/", "--chdir", "/"]
-    argv += [python.executable, "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME_MOUNT}/egress_proxy.py"]
+    argv += [*_python(python.executable), f"{RUNTIME_MOUNT}/egress_proxy.py"]
     return argv, {}, files
 
 

@@ -8,6 +8,7 @@ import network_policy
 _KINDS = ("python", "command", "script")
 _LIMITS = ("memory_bytes", "stdout_bytes", "stderr_bytes", "result_bytes", "tmp_bytes", "processes")
 _MAX_NAME_BYTES = 256
+_MAX_GPUS = 128
 
 
 def attempt_key(header: dict) -> tuple[str, int]:
@@ -20,11 +21,20 @@ def attempt_key(header: dict) -> tuple[str, int]:
     return execution, attempt
 
 
+class Refused(ValueError):
+    """An attempt that this launcher does not start: ``code`` says whether another try can help."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def check(header: dict, body_bytes: int) -> None:
-    """Raises ValueError naming the field that is wrong."""
+    """Raises ValueError naming the field that is wrong; Refused where that is not a defect of the agent."""
     _text(header, "tenant")
     if header.get("kind") not in _KINDS:
-        raise ValueError(f"start: kind must be one of {', '.join(_KINDS)}")
+        # Of a newer agent; others may have a launcher that knows it.
+        raise Refused("SUBMIT_FAILED", f"start: kind must be one of {', '.join(_KINDS)}")
     for name in ("input_bytes", "timeout_ms", "grace_ms"):
         _count(header, name)
     code_bytes = 0
@@ -32,21 +42,34 @@ def check(header: dict, body_bytes: int) -> None:
         _text(header, "handler")
         _text(header, "filename")
         code_bytes = _count(header, "code_bytes")
-    if header["kind"] != "python":
+    if header["kind"] == "script":
         _argv(header)
     prelude_bytes = _count(header, "prelude_bytes") if "prelude_bytes" in header else 0
     if prelude_bytes + code_bytes + header["input_bytes"] != body_bytes:
         raise ValueError(
             f"start: prelude_bytes, code_bytes and input_bytes do not add up to the body's {body_bytes} bytes"
         )
+    try:
+        _check_asked(header)
+    except ValueError as error:
+        raise Refused("INPUT_INVALID", str(error)) from None
+    if header.get("reuse_key") is not None and not isinstance(header["reuse_key"], str):
+        raise ValueError("start: reuse_key must be null or a text")
+    gpus = header.get("gpus", [])
+    if not isinstance(gpus, list) or len(gpus) > _MAX_GPUS or not all(isinstance(uuid, str) for uuid in gpus):
+        raise ValueError(f"start: gpus must be a list of at most {_MAX_GPUS} texts")
+    if not isinstance(header.get("context", {}), dict):
+        raise ValueError("start: context must be an object")
+
+
+def _check_asked(header: dict) -> None:
+    """What the caller asks for, as it came: every other agent would refuse it, too."""
+    if header["kind"] == "command":
+        _argv(header)
     _limits(header)
     if header.get("env") is not None:
         environment.check_variables(header["env"], "start: env")
     network_policy.check(header.get("network"))
-    if header.get("reuse_key") is not None and not isinstance(header["reuse_key"], str):
-        raise ValueError("start: reuse_key must be null or a text")
-    if not isinstance(header.get("context", {}), dict):
-        raise ValueError("start: context must be an object")
 
 
 def _text(header: dict, name: str) -> None:

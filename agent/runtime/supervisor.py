@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import boot_timer
 import environment
 import final_record
 import frames
@@ -18,9 +19,9 @@ from agent_link import AgentLink
 from attachments import Attachments
 from attempt import FINISHED, PENDING, RUNNING, Attempt
 from cgroups import Cgroups
-from container_deadlines import ContainerDeadlines
 from delivery import Delivery, unacknowledged_bytes
 from egress import Egress
+from guard_process import GuardProcess
 from leases import Leases, max_disconnect_of
 from limits import SCRIPT_INTERPRETER_BYTES
 from load_report import LoadReport
@@ -35,7 +36,7 @@ from worker import Worker
 
 PROTOCOL = 1
 # What an agent may not expect of every launcher of this protocol.
-FEATURES = ("lease", "script")
+FEATURES = ("lease", "script", "gpus", "warm")
 # Acknowledged attempts are crossed out on disk with the next records, or after this time.
 _FORGET_DELAY_S = 0.05
 # How long a zygote may take to tell that a process killed with the lease has ended, before it is killed itself.
@@ -57,6 +58,7 @@ class Supervisor:
         egress: Egress,
         attachments: Attachments,
         cgroups: Cgroups,
+        lease_path: str,
         about: dict,
         on_stopped: Callable,
     ) -> None:
@@ -70,7 +72,7 @@ class Supervisor:
         self._notices = StartNotices(loop, spool, self._delivery)
         self._termination = Termination(loop)
         self._leases = Leases(loop, log)
-        self._containers = ContainerDeadlines(loop, log, self._leases)
+        self._containers = GuardProcess(loop, log, self._leases, lease_path)
         self._load_report = LoadReport(loop, link, self._load)
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._active = 0
@@ -78,6 +80,7 @@ class Supervisor:
         self._progressed: dict[Attempt, None] = {}
         self._forget_timer = None
         self.last_active = time.monotonic()
+        self._started_at = boot_timer.now()
         self._handlers = {
             "start": self._on_start,
             "ack": self._on_ack,
@@ -86,7 +89,7 @@ class Supervisor:
             "warm": self._on_warm,
             "retire": self._on_retire,
             "expect": self._on_expect,
-            "lease": lambda header, *_: self._leases.renew(header),
+            "lease": self._on_lease,
             "guard": lambda header, *_: self._containers.guard(header),
             "unguard": lambda header, *_: self._containers.release(header),
             "stop": self._on_stop,
@@ -94,8 +97,8 @@ class Supervisor:
 
     @property
     def active(self) -> int:
-        """Attempts that are accepted and not finished, and containers that end with the agent's lease."""
-        return self._active + self._containers.active
+        """Attempts that are accepted and not finished."""
+        return self._active
 
     def adopt(self, attempts: dict[tuple[str, int], Attempt]) -> None:
         """Takes over what an earlier launcher left in the spool; what was running then was lost with it."""
@@ -124,7 +127,8 @@ class Supervisor:
             raise ValueError(f"hello: protocol must be {PROTOCOL}")
         attempts = [attempt.summary() for attempt in self._attempts.values()]
         self._link.greeted = True
-        changing = {"cgroup_limits": self._cgroups.holding, "attempts": attempts}
+        age_ms = (boot_timer.now() - self._started_at) * 1000
+        changing = {"cgroup_limits": self._cgroups.holding, "age_ms": age_ms, "attempts": attempts}
         self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, **changing})
         self._attachments.tell_all()
         self._load_report.begin()
@@ -146,8 +150,10 @@ class Supervisor:
             start_request.check(header, len(body))
             wanted = environment.parse(header.get("environment"))
             attempt.max_disconnect_ms = max_disconnect_of(header)
+            attempt.gpus = header.get("gpus", [])
         except ValueError as error:
-            self._finish(attempt, outcomes.failed("INTERNAL", f"The agent's request is not valid: {error}"))
+            code = error.code if isinstance(error, start_request.Refused) else "INTERNAL"
+            self._finish(attempt, outcomes.failed(code, f"The launcher does not take it: {error}"))
             return
         if self._stopping:
             attempt.cancel_reason = "shutdown"
@@ -164,7 +170,7 @@ class Supervisor:
             except SpoolFull as full:
                 self._finish(attempt, outcomes.failed("INTERNAL", f"No room to keep what the preparation said: {full}"))
                 return
-        if wanted and wanted.binds and self._about["isolation"] == "none":
+        if wanted and (wanted.binds or wanted.devices) and self._about["isolation"] == "none":
             why = "An environment needs a sandbox, and this agent runs without one"
             self._finish(attempt, outcomes.failed("ENVIRONMENT_FAILED", why))
             return
@@ -185,6 +191,8 @@ class Supervisor:
         attempt.frame = frame
         attempt.pool = self._tenants.pool(attempt.tenant, wanted)
         attempt.pool.submit(attempt)
+        if wanted and wanted.devices:
+            self._tenants.retire(attempt.tenant, wanted.key)  # ends with this call
         if attempt.state == PENDING and attempt.frame is not None:
             attempt.frame = bytes(frame)  # the view is valid for this call only
             if wanted:
@@ -222,6 +230,10 @@ class Supervisor:
         if attempt is not None:
             self._cancel(attempt, "shutdown" if header.get("reason") == "shutdown" else "cancel", grace_ms)
 
+    def _on_lease(self, header: dict, body: memoryview, frame: memoryview) -> None:
+        self._leases.renew(header)
+        self._containers.renew()
+
     def _on_lease_over(self, attempt: Attempt, grace_ms: int) -> None:
         # Whoever owns it next may start soon.
         self._cancel(attempt, "lease", grace_ms, _LEASE_PATIENCE_S)
@@ -239,7 +251,11 @@ class Supervisor:
             self._termination.start(attempt, grace_ms, *patience_s)
 
     def _on_warm(self, header: dict, body: memoryview, frame: memoryview) -> None:
-        self._tenants.pool(_tenant_of(header)).warm()
+        wanted = environment.parse(header.get("environment"))
+        if wanted is None:
+            self._tenants.pool(_tenant_of(header)).warm()
+        elif self._about["isolation"] == "sandbox":
+            self._tenants.start_ahead(_tenant_of(header), wanted, _expected_worker(header.get("worker")))
 
     def _on_retire(self, header: dict, body: memoryview, frame: memoryview) -> None:
         key = header.get("key")
@@ -392,6 +408,10 @@ class Supervisor:
             self._spool.commit()
             self._link.flush()
 
+    def end_guard(self) -> None:
+        """The launcher ends. Containers of single calls are the agent's, and may go on."""
+        self._containers.end()
+
     def on_link_drained(self) -> None:
         self._delivery.pump_waiting()
 
@@ -406,6 +426,16 @@ class Supervisor:
     def _load(self) -> tuple[int, ...]:
         zygotes, workers = self._tenants.counts()
         return self._active, zygotes, workers, unacknowledged_bytes(self._attempts.values())
+
+
+def _expected_worker(fields: object) -> tuple[int, bool] | None:
+    """What the first call of a `warm` will need: size of /tmp, network. Raises ValueError."""
+    if fields is None:
+        return None
+    tmp_bytes = fields.get("tmp_bytes") if isinstance(fields, dict) else None
+    if type(tmp_bytes) is not int or tmp_bytes < 1:
+        raise ValueError("warm: worker.tmp_bytes must be an integer from 1")
+    return tmp_bytes, fields.get("network") is True
 
 
 def _tenant_of(header: dict) -> str:

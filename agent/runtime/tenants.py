@@ -33,6 +33,8 @@ class Tenants:
         self._loop, self._log, self._spec, self._settings = loop, log, spec, settings
         self._max_zygotes, self._idle_s = max_zygotes, idle_s
         self._zygote_memory_bytes = zygote_memory_bytes
+        # Where there is one call at a time only, no worker is kept for the next one.
+        self._single = PoolSettings(0, settings.reuse_workers, settings.kept_workers, settings.tmp_bytes)
         self._pools: dict[tuple[str, str | None], Pool] = {}  # by tenant and the environment's key
         self._retired: list[Pool] = []  # take no new calls; end when theirs have ended
         self._spare: ZygoteProcess | None = None
@@ -48,7 +50,9 @@ class Tenants:
         key = (tenant, environment.key if environment else None)
         pool = self._pools.get(key)
         if pool is None:
-            arguments = (self._loop, self._log, tenant, self._settings, self._start_zygote, *self.callbacks)
+            single = environment and (environment.devices or environment.single)
+            settings = self._single if single else self._settings
+            arguments = (self._loop, self._log, tenant, settings, self._start_zygote, *self.callbacks)
             pool = self._pools[key] = Pool(*arguments)
             if self._spare and environment is None:
                 spare, self._spare = self._spare, None
@@ -59,6 +63,20 @@ class Tenants:
         if self._check_timer is None:
             self._check_timer = self._loop.call_later(_CHECK_S, self._check)
         return pool
+
+    def start_ahead(self, tenant: str, environment: Environment, worker: tuple[int, bool] | None) -> None:
+        """Starts the environment's zygote ahead of its first call, where it takes nobody's place.
+
+        ``worker``: size of /tmp and network of that call, for which a worker is forked. Without, nothing of the
+        environment is imported before the call comes.
+        """
+        if (tenant, environment.key) in self._pools or not self._has_room():
+            return
+        pool = self.pool(tenant, environment)
+        if worker is None:
+            pool.hold()
+        else:
+            pool.expect(*worker)
 
     def attach(
         self, tenant: str, environment: Environment, zygote: ZygoteProcess, on_detached: Callable[[str], None]
@@ -121,13 +139,16 @@ class Tenants:
     def _start_zygote(self, pool: Pool) -> ZygoteProcess | None:
         """None when all the zygotes there may be are busy."""
         own = [other for other in self._pools.values() if not other.on_detached]
-        while self.counts()[0] - len(self.attached()) >= self._max_zygotes:
+        while not self._has_room():
             idle = [other for other in own if other is not pool and other.zygote and other.idle]
             if not idle:
                 return None
             self._end(min(idle, key=lambda other: other.last_used))
-        environment, memory_bytes = pool.environment, self._zygote_memory_bytes
-        return ZygoteProcess(self._loop, self._log, self._spec, pool, environment, memory_bytes=memory_bytes)
+        arguments = (self._loop, self._log, self._spec, pool, pool.environment)
+        return ZygoteProcess(*arguments, memory_bytes=self._zygote_memory_bytes, held=pool.held)
+
+    def _has_room(self) -> bool:
+        return self.counts()[0] - len(self.attached()) < self._max_zygotes
 
     def _all(self) -> list[Pool]:
         return [*self._pools.values(), *self._retired]

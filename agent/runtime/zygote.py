@@ -1,11 +1,12 @@
 """The fork server inside a tenant's sandbox: warm, never running job code, one child per request of the launcher.
 
 Messages on its control socket (SOCK_SEQPACKET, descriptor 3), one letter first:
-launcher → zygote  C json (+ the maker's socket): first, what to load;  M (+ the maker's socket): start it;
+launcher → zygote  C json (+ the maker's socket): first, what to load;  M (+ the maker's socket): start it (before C
+                   it is for ``sandbox_entry``, where that comes first);
                    F worker tmp_bytes rehearse network (+ channel, stdout, stderr, network namespace, then
                    control groups to join): fork a worker;  K worker signal: send it;  A: preload asyncio
 zygote → launcher  R json: ready;  W worker pid (+ pidfd): forked;  E worker text: not forked;  X worker status: ended;
-                   O: it ends, since its packages take more memory than they may
+                   L: it begins to load packages;  O: it ends, since its packages take more memory than they may
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import limits
 import namespaces
 import network_maker
 import own_signals
-import seccomp
+import sandbox_entry
 
 CONTROL_FD = 3
 FORK = struct.Struct("=cIQ??")
@@ -52,9 +53,10 @@ _PRELOAD = ("collections", "datetime", "functools", "itertools", "linecache", "m
 class Zygote:
     """Owns the control socket and the children; single-threaded, blocking in epoll."""
 
-    def __init__(self, isolation: str) -> None:
+    def __init__(self, isolation: str, entered: bool) -> None:
+        """``entered``: ``sandbox_entry`` came before, and did what takes rights."""
         self._control = socket.socket(fileno=CONTROL_FD)
-        self._isolation = isolation
+        self._isolation, self._entered = isolation, entered
         self._sandboxed = isolation == child.SANDBOX
         self._faults: list[str] = []
         self._limits: list[str] = []
@@ -72,8 +74,11 @@ class Zygote:
             __import__(name)
         handler_host.add_site_builtins()
         if self._sandboxed:
-            namespaces.drop_bounding_set()
-            namespaces.run([namespaces.call("prctl", namespaces.PR_SET_NO_NEW_PRIVS, 1)])
+            if self._entered:  # it has what it needs from what came before; its own children inherit none of it
+                memory = namespaces.Memory()
+                namespaces.run([namespaces.keep_capabilities(memory, namespaces.CAP_SYS_ADMIN)])
+            else:
+                sandbox_entry.give_up_rights()
             own_signals.install()
         else:
             namespaces.run([namespaces.call("prctl", namespaces.PR_SET_CHILD_SUBREAPER, 1)])
@@ -98,12 +103,11 @@ class Zygote:
         self._limits = wanted["limits"]
         os.environ.update(wanted["variables"])
         if self._sandboxed and fds:
-            network_maker.start(fds[0])
-            memory = namespaces.Memory()
-            only = namespaces.keep_capabilities(memory, namespaces.CAP_SYS_ADMIN)
-            namespaces.run([only, namespaces.install_filter(memory, seccomp.build(seccomp.ZYGOTE))])
+            sandbox_entry.shut_in(fds[0])
         self._own_limit = wanted["memory_bytes"]
         limits.set_for_packages(self._own_limit)
+        if wanted["site"] or wanted["preload"]:
+            self._control.send(b"L")  # from here on it may end for what packages do
         if wanted["site"]:
             self._attempt("site-packages", _add_site_packages)
         for name in wanted["preload"]:
@@ -234,14 +238,15 @@ def _hide_runtime_modules() -> None:
 
 
 def main() -> None:
-    """``zygote.py sandbox`` or ``none`` with the launcher's socket as descriptor 3, or ``container SOCKET``."""
+    """``sandbox``, ``entered`` or ``none`` with the launcher's socket as descriptor 3, or ``container SOCKET``."""
     isolation = sys.argv[1]
     if isolation == "container":
         import container
 
         container.enter(sys.argv[2])
         isolation = child.SANDBOX
-    zygote = Zygote(isolation)
+    entered = isolation == "entered"
+    zygote = Zygote(child.SANDBOX if entered else isolation, entered)
     try:
         zygote.prepare()
         zygote.run()

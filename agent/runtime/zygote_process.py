@@ -11,11 +11,12 @@ import socket
 import struct
 import time
 
+import cgroup_hierarchy
 import loop as event_loop
 from cgroup_slot import Slot
 from cgroups import Cgroups
 from environment import Environment
-from sandbox import bare_command, sandbox_command
+from sandbox import bare_command, enters, sandbox_command
 from spawn import Spec, bind_sources, spawn
 from worker import Worker
 
@@ -33,8 +34,8 @@ _ZYGOTE_PROCESSES = 1024
 
 
 class ZygoteProcess:
-    """States: starting, ready, dead. ``owner`` gets on_ready(zygote), on_forked(worker), on_ended(worker, status or
-    None), on_fork_failed(worker, text) and on_dead(zygote, reason); on_dead comes once and is the last.
+    """States: held, starting, ready, dead. ``owner`` gets on_ready(zygote), on_forked(worker), on_ended(worker, status
+    or None), on_fork_failed(worker, text) and on_dead(zygote, reason); on_dead comes once and is the last.
     """
 
     def __init__(
@@ -46,28 +47,33 @@ class ZygoteProcess:
         environment: Environment | None = None,
         control: socket.socket | None = None,
         memory_bytes: int = 0,
+        held: bool = False,
     ) -> None:
         """Starts it, unless ``control`` is the socket of one that runs in a container already.
 
-        ``memory_bytes``: what packages of the environment may use; 0 is no limit.
+        ``memory_bytes``: what packages of the environment may use, where the container does not bound them, and what
+        nobody's worker may; 0 is no limit. ``held``: it runs nothing but the runtime before ``begin``.
         """
         self._loop, self._log = loop, log
         self.owner = owner
+        self.held = held
         self.ready = False
         self.dead = False
         # What it prints may come from a tenant's packages, and hold the environment's variables: not for the log.
         self.private = environment is not None
         self.overdue = False  # it was killed because it did not become ready
+        self.loading = False  # it has begun to load packages of its environment, and is not ready
         self.out_of_memory = False  # it ended because its packages need more memory than it may use
         self.python = ""
         self.faults = ""  # what of its environment failed, as lines, until a call's log has them
         self.workers: dict[int, Worker] = {}
         self._numbers = 0
         self._stderr_tail = b""
-        self._cgroups = spec.cgroups if control is None else Cgroups({}, log)  # a container has limits of its own
+        self._is_apart = bool(spec.bwrap or control)  # in a PID namespace of its own
+        self._cgroups = spec.cgroups if control is None else _cgroups_for(spec.cgroups, control, log)
         # Packages run in the zygote itself, where no call's limits hold.
         self._memory_bytes = memory_bytes
-        self._slot = self._take_limited() if environment else None
+        self._slot = self._take_limited() if environment and control is None else None
         self.started_at = time.monotonic()
         if control is None:
             self._pid, self._control, self._stderr = _start(spec, environment, self._slot)
@@ -75,17 +81,33 @@ class ZygoteProcess:
             loop.register(self._stderr, event_loop.READABLE, self._on_stderr)
         else:
             self._pid, self._control, self._stderr = 0, control, -1
-            self._job_owner = _peer_of(control) if os.geteuid() == 0 else None
+            self._job_owner = _peer_of(control)[1:] if os.geteuid() == 0 else None
         self._maker: socket.socket | None = None
         loop.register(self._control.fileno(), event_loop.READABLE, self._on_control)
-        self._start_timer = loop.call_later(_START_TIMEOUT_S, self._on_overdue)
+        bounded = control or (self._slot and "memory" in self._cgroups.limits)
+        self._configuration = _configuration(environment, self._cgroups.limits, 0 if bounded else memory_bytes)
+        self._start_timer: event_loop.Timer | None = None
+        if control is None and spec.bwrap and enters(environment):
+            self._start_first_maker()
+        if not held:
+            self.begin()
+
+    def _start_first_maker(self) -> None:
+        """What comes before the environment's interpreter waits for it."""
         try:
-            own_limit = 0 if self._slot and "memory" in self._cgroups.limits else memory_bytes
-            message = _configuration(environment, self._cgroups.limits, own_limit)
-            if environment:
-                self._start_maker(message)  # now: later it might be the packages' process
+            self._start_maker(b"M")
+        except OSError:
+            pass  # it has ended already, which is about to be seen
+
+    def begin(self) -> None:
+        """Has it import what its environment wants, and get ready. To be called once."""
+        self.held, self.started_at = False, time.monotonic()
+        self._start_timer = self._loop.call_later(_START_TIMEOUT_S, self._on_overdue)
+        try:
+            if self.private and not self._maker:
+                self._start_maker(self._configuration)  # now: later it might be the packages' process
             else:
-                self._control.send(message)
+                self._control.send(self._configuration)
         except OSError:
             pass  # it has ended already, which is about to be seen
 
@@ -117,7 +139,7 @@ class ZygoteProcess:
         try:
             ends = worker.open_channels(self._job_owner)
             # Packages in the zygote could put processes of theirs into a slot that waits for its call.
-            worker.slot = self._take_bounded() if self.private else self._cgroups.take()
+            worker.slot = self._take_bounded(self) if self.private else self._cgroups.take()
             joins = worker.slot.joins if worker.slot else ()
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [*ends, *namespace, *joins]))]
             self._control.sendmsg([_FORK.pack(b"F", worker.number, worker.tmp_bytes, rehearse, worker.network)], rights)
@@ -125,8 +147,8 @@ class ZygoteProcess:
             for fd in ends:
                 os.close(fd)
 
-    def _take_bounded(self) -> Slot | None:
-        return self._cgroups.take_bounded(self._memory_bytes, _ZYGOTE_PROCESSES)
+    def _take_bounded(self, user: object = None) -> Slot | None:
+        return self._cgroups.take_bounded(self._memory_bytes, _ZYGOTE_PROCESSES, user)
 
     def _take_limited(self) -> Slot | None:
         """Of its own: a call that had the slot before may have left it with less."""
@@ -143,6 +165,8 @@ class ZygoteProcess:
         if worker.slot:
             slot, worker.slot = worker.slot, None
             self._cgroups.give_back(slot, ended=not self.dead and not self.private)
+            if self.dead:
+                self._cgroups.forget(self)
 
     def _start_maker(self, message: bytes) -> None:
         """Sends the message with the socket of the process that makes network namespaces. Raises OSError."""
@@ -234,6 +258,8 @@ class ZygoteProcess:
             self._leave(worker)
         elif kind == b"R":
             self._on_ready(json.loads(message[1:]))
+        elif kind == b"L" and not self.ready:
+            self.loading = True
         elif kind == b"O" and not self.ready:
             self._ran_out_of_memory()
             self.kill()
@@ -242,11 +268,11 @@ class ZygoteProcess:
             self.kill()
 
     def _on_ready(self, told: dict) -> None:
-        if self.ready or not isinstance(told["faults"], str):
-            raise ValueError("it is not ready twice")
+        if self.ready or self.held or not isinstance(told["faults"], str):
+            raise ValueError("it is ready once, when it was told what to import")
         self._start_timer.cancel()
         self.python, self.faults = str(told["python"]), told["faults"]
-        self.ready = True
+        self.ready, self.loading = True, False
         if self.faults:
             self._log.warn("an environment did not load in full", faults=self.faults.count("\n"))
         self.owner.on_ready(self)
@@ -263,13 +289,17 @@ class ZygoteProcess:
 
     def _on_forked(self, number: int, fds: array.array) -> None:
         worker = self.workers[number]
-        if worker.channel < 0 or worker.pidfd >= 0 or not fds or not _is_pidfd(fds[0]):
+        if worker.channel < 0 or worker.pidfd >= 0 or not fds or not self._is_worker(fds[0]):
             raise ValueError("a worker that was asked for comes with the descriptor of its process, once")
         worker.pidfd = fds.pop(0)
         if worker.dead:
             worker.close()  # it was given up while it was being forked
         else:
             self.owner.on_forked(worker)
+
+    def _is_worker(self, fd: int) -> bool:
+        """Whether it is the descriptor of a process, and of none that a tenant's packages could not have forked."""
+        return _is_pidfd(fd) and not (self.private and self._is_apart and _is_outside(fd))
 
     def _on_stderr(self, events: int) -> None:
         try:
@@ -318,7 +348,8 @@ class ZygoteProcess:
             return
         importing = not self.ready
         self.dead, self.ready = True, False
-        self._start_timer.cancel()
+        if self._start_timer:
+            self._start_timer.cancel()
         ended = "its connection ended"
         if self._pid:
             ended = self._end_process()
@@ -337,12 +368,22 @@ class ZygoteProcess:
             self._leave(worker)
         if self._slot:
             self._cgroups.give_back(self._slot, ended=False)
+        self._cgroups.forget(self)
         self.owner.on_dead(self, reason)
 
 
-def _peer_of(control: socket.socket) -> tuple[int, int]:
-    """User and group of the process that has connected."""
-    return struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1:]
+def _peer_of(control: socket.socket) -> tuple[int, int, int]:
+    """The process that has connected (0: not to be seen from here), its user and its group."""
+    return struct.unpack("3i", control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+
+
+def _cgroups_for(cgroups: Cgroups, control: socket.socket, log: object) -> Cgroups:
+    """Where the workers of a container can be taken out of its groups, each call has its own; else none has."""
+    reason = cgroup_hierarchy.why_out_of_reach(cgroups, _peer_of(control)[0])
+    if reason is None:
+        return cgroups
+    log.info("in a container, limits hold for each process alone", reason=reason)
+    return Cgroups({}, log)
 
 
 def _start(spec: Spec, environment: Environment | None, slot: Slot | None) -> tuple[int, socket.socket, int]:
@@ -377,3 +418,22 @@ def _is_pidfd(fd: int) -> bool:
     except OSError as error:
         return error.errno != errno.EBADF  # it has ended, or is not this process's to signal
     return True
+
+
+def _is_outside(pidfd: int) -> bool:
+    """True for a process that is in no PID namespace below this one's: this process itself, for one.
+
+    Since Linux 6.5 whoever has a socket can get the descriptor of the process at its other end (SO_PEERPIDFD). What has
+    ended, or is not to be seen from here, cannot be signalled either, and is none.
+    """
+    numbers = _namespace_numbers(f"/proc/self/fdinfo/{pidfd}")
+    return bool(numbers) and numbers[0] > 0 and len(numbers) <= len(_namespace_numbers("/proc/self/status"))
+
+
+def _namespace_numbers(path: str) -> list[int]:
+    """A process's number in each of its PID namespaces, this one's first; none on kernels that do not tell."""
+    with open(path) as file:
+        for line in file:
+            if line.startswith("NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []

@@ -62,10 +62,12 @@ const HELLO = 'def handler(input):\n    print("printed")\n    return {"hello": i
 const LINES = 'def handler(input):\n    for n in range(200000):\n        print(n)\n    return {}\n';
 const EXPECTED_LINES = Array.from({ length: 200_000 }, (_, n) => `${n}\n`).join('');
 const SLOW = 'import time\ndef handler(input):\n    print("up")\n    time.sleep(2)\n    return {"slow": True}\n';
+/** Goes on until another agent has started, also on a busy machine. */
+const FOR_TWO_AGENTS = SLOW.replace('sleep(2)', 'sleep(10)');
 const FOR_TWO_LEASES = 'import time\ndef handler(input):\n    time.sleep(6)\n    return {}\n';
 const FOREVER = 'import time\ndef handler(input):\n    time.sleep(3600)\n';
 
-describe('an agent', { timeout: 60_000 }, () => {
+describe('an agent', () => {
   test('joins, runs a handler, and is known after a restart', async () => {
     const server = await LinkServer.start();
     const dataDir = tempDir();
@@ -115,7 +117,7 @@ describe('an agent', { timeout: 60_000 }, () => {
     const before = await startOn(server, dataDir, keep);
     const first = await server.connection();
     await first.welcome();
-    assign(first, 'e1', SLOW);
+    assign(first, 'e1', FOR_TWO_AGENTS);
     await first.next('started');
     before.stop();
     await before.ended;
@@ -200,7 +202,7 @@ describe('an agent', { timeout: 60_000 }, () => {
   });
 });
 
-describe('the lease of an agent', { timeout: 60_000 }, () => {
+describe('the lease of an agent', () => {
   const LEASE_MS = 3_000;
 
   test('is renewed by its heartbeats, and lets work go on', async () => {
@@ -280,7 +282,7 @@ describe('the lease of an agent', { timeout: 60_000 }, () => {
   });
 });
 
-describe('an agent that finds the launcher of an older one', { timeout: 60_000 }, () => {
+describe('an agent that finds the launcher of an older one', () => {
   /** An old launcher that runs something, which no agent is connected to. */
   async function startBusyLauncher(dataDir: string, change: readonly [string, string], source: string): Promise<void> {
     await startOldLauncher(dataDir, { 'supervisor.py': change });
@@ -302,7 +304,7 @@ describe('an agent that finds the launcher of an older one', { timeout: 60_000 }
   test('goes on with it while it has something to do, then starts its own, and loses nothing on the way', async () => {
     const server = await LinkServer.start();
     const dataDir = tempDir();
-    await startBusyLauncher(dataDir, ['PROTOCOL = 1\n', 'PROTOCOL = 1\n\n'], SLOW);
+    await startBusyLauncher(dataDir, ['PROTOCOL = 1\n', 'PROTOCOL = 1\n\n'], FOR_TWO_AGENTS);
     await startOn(server, dataDir);
     const side = await server.connection();
     expect((await side.welcome()).held).toMatchObject([{ ref: { executionId: 'old' }, finished: false }]);

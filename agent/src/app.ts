@@ -1,20 +1,24 @@
+import { hostname } from 'node:os';
 import { create, equals } from '@bufbuild/protobuf';
-import { HarrierError, type Logger, lockDirectory } from '@harrier/shared';
-import { type Isolation, IsolationSchema, Isolation_Level as Level } from '@harrier/shared/gen/agent';
-import type { ServerMessage, Welcome } from '@harrier/shared/gen/link';
+import { HarrierError, type Logger, lockDirectory, openTracing, Systemd } from '@harrier/shared';
+import { type HostLoad, type Isolation, IsolationSchema, Isolation_Level as Level } from '@harrier/shared/gen/agent';
+import { AgentMessageSchema, type ClearGpu, type ServerMessage, type Welcome } from '@harrier/shared/gen/link';
+import { Capacity } from './capacity.ts';
 import { type AgentConfig, ConfigError } from './config.ts';
-import { createDockerParts } from './docker-parts.ts';
+import { containerEngineProbe, createDockerParts } from './docker-parts.ts';
 import { buildBounds } from './environment/build-runs.ts';
 import { EnvironmentRegistry } from './environment/environment-registry.ts';
 import { chooseIndexes } from './environment/index-policy.ts';
 import { InlineEnvironment } from './environment/inline-environment.ts';
 import { NodejsEnvironment } from './environment/nodejs-environment.ts';
-import { createPackageProviders } from './environment/package-providers.ts';
+import { createPackageProviders, type PackageProvidersOptions } from './environment/package-providers.ts';
 import { launcherGuard } from './executor/container-guard.ts';
 import type { Executor } from './executor/executor.ts';
 import { launcherEvents } from './executor/launcher-events.ts';
 import { ProcessExecutor } from './executor/process-executor.ts';
 import { durationMs } from './executor/start-message.ts';
+import { isSelected } from './gpu/gpu-selection.ts';
+import { createGpuParts } from './gpu-parts.ts';
 import { HardwareMonitor } from './hardware/hardware-monitor.ts';
 import { createHostLoadReader } from './hardware/host-load.ts';
 import { createProbes } from './hardware/probes.ts';
@@ -27,15 +31,20 @@ import { Resolutions } from './job/resolutions.ts';
 import { Launcher } from './launcher/launcher.ts';
 import { LauncherRenewal } from './launcher/launcher-renewal.ts';
 import { PrivateRuns } from './launcher/private-runs.ts';
-import { resolvePython } from './launcher/python.ts';
 import { buildOf, startLauncher } from './launcher/start-launcher.ts';
+import { launcherOptionsOf } from './launcher-options.ts';
 import { bootNowMs } from './lease/boot-clock.ts';
 import { Lease } from './lease/lease.ts';
 import { AgentLink } from './link/agent-link.ts';
 import { LINK_TIMINGS } from './link/link-timings.ts';
+import { advertisedAddress } from './metrics/advertised-address.ts';
 import { AgentMetrics } from './metrics/agent-metrics.ts';
 import { type Health, serveMetrics } from './metrics/metrics-server.ts';
+import { ServiceMetrics } from './metrics/service-metrics.ts';
+import { createServices } from './services/services.ts';
+import { createSlurmParts } from './slurm-parts.ts';
 import { Stopper } from './stopper.ts';
+import { AgentWatchdog } from './systemd/agent-watchdog.ts';
 
 /** Slow tools of the host delay the first hello only so long; what they say comes with a heartbeat. */
 const HARDWARE_DEADLINE_MS = 5_000;
@@ -76,41 +85,60 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     isolation: create(IsolationSchema),
     python: undefined as string | undefined,
     launcherPid: undefined as number | undefined,
-    spoolBytes: 0,
+    /** When the launcher that answers was started, by `bootNowMs`; undefined: none answers, or it does not say. */
+    launcherStartMs: undefined as number | undefined,
+    launcherLoad: { active: 0, zygotes: 0, workers: 0, spoolBytes: 0 },
+    /** Times that the launcher was lost. */
+    launcherLosses: 0,
+    load: undefined as HostLoad | undefined,
     draining: false,
     /** When the hello of the newest link was sent. */
     helloMs: 0,
   };
   const ended = Promise.withResolvers<string | undefined>();
 
+  const tracing = await openTracing(config.tracing, 'harrier-agent', logger);
+  cleanup.defer(() => tracing.stop());
   const environments = new EnvironmentRegistry(() => heartbeat.beat());
   environments.add(new InlineEnvironment());
+  const gpus = createGpuParts({
+    dataDir: config.dataDir,
+    selection: config.gpus,
+    devRoot: config.gpuDevRoot,
+    searchPath: config.searchPath,
+    onChange: () => hardware.set('gpus', probes.gpus.facts()),
+    logger,
+  });
+  cleanup.defer(() => gpus.close());
   const table = new AttemptTable({
     environments,
+    slurmEnvironments: () => slurm?.environments,
     slots: config.slots,
-    caps: { memoryBytes: config.maxMemoryBytes, tmpBytes: config.maxTmpBytes, network: config.maxNetwork },
+    caps: {
+      cpu: config.cpus,
+      memoryBytes: config.maxMemoryBytes,
+      tmpBytes: config.maxTmpBytes,
+      network: config.maxNetwork,
+    },
+    gpus: gpus.keeper,
     send: (message) => link.send(message),
-    onFinished: (finished) => metrics.observeFinished(finished),
-    onEnvironmentPrepared: (prepared) => metrics.observePrepared(prepared),
+    onFinished: (finished) => metrics.attempts.observeFinished(finished),
+    onEnvironmentPrepared: (prepared) => metrics.attempts.observePrepared(prepared),
+    onRejected: (rejected) => metrics.attempts.observeRejected(rejected),
+    tracing,
     onQuiet: () => stopper.notice(),
     onForgotten: () => renewal.notice(),
     logger,
   });
-  const runs = new PrivateRuns(() => launcher);
+  const runs = new PrivateRuns(
+    () => launcher,
+    () => renewal.notice(),
+  );
   const bounds = buildBounds(config.maxMemoryBytes);
-  const python = await resolvePython(config.python ?? 'python3');
-  const launcherOptions = {
-    python: python.path,
-    jobPython: config.python === undefined ? undefined : python.path,
-    dataDir: config.dataDir,
-    socketPath: config.launcherSocketPath,
-    allowUnsandboxed: config.allowUnsandboxed,
-    spoolBytes: config.spoolBytes,
-    zygoteMemoryBytes: bounds.memoryBytes,
-  };
+  const launcherOptions = await launcherOptionsOf(config);
   const launcher = new Launcher({
     socketPath: config.launcherSocketPath,
-    start: () => startLauncher(launcherOptions),
+    start: config.startLauncher ? () => startLauncher(launcherOptions) : undefined,
     lease: () => {
       const { untilMs, graceMs } = lease.told ?? {};
       return graceMs === undefined ? undefined : { until_ms: untilMs ?? null, grace_ms: graceMs };
@@ -127,9 +155,15 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
           told.python = path;
         },
         onLoad: (load) => {
-          told.spoolBytes = load.spool_bytes;
+          const { active, zygotes, workers, spool_bytes: spoolBytes } = load;
+          told.launcherLoad = { active, zygotes, workers, spoolBytes };
         },
-        onLauncher: (pid) => {
+        onLost: () => {
+          told.launcherLosses++;
+          told.launcherStartMs = undefined;
+        },
+        onLauncher: (pid, ageMs) => {
+          told.launcherStartMs = ageMs === undefined ? undefined : bootNowMs() - ageMs;
           docker.pool.onLauncher(pid);
           docker.executor.guardAll();
           leaseWatch.onLauncher();
@@ -144,13 +178,15 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     ),
     logger,
   });
-  const processes: Executor = new ProcessExecutor(launcher, indexHosts(config));
+  const processes: Executor = new ProcessExecutor(launcher, indexHosts(config), (uuids) =>
+    told.isolation.level === Level.NONE ? undefined : gpus.devices.access(uuids),
+  );
   table.addExecutor(processes);
   const renewal = new LauncherRenewal({
     launcher,
     build: buildOf(launcherOptions),
-    // Containers of single calls are the engine's.
-    isIdle: () => table.size === table.sizeOf(docker.executor) && runs.active === 0 && stopper.state === 'running',
+    // Containers of single calls are the engine's, jobs the cluster's.
+    isIdle: () => table.size === elsewhere() && runs.active === 0 && stopper.state === 'running',
     logger,
   });
   const docker = createDockerParts({
@@ -158,10 +194,27 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     dataDir: config.dataDir,
     memoryBytes: config.maxMemoryBytes,
     tmpBytes: config.maxTmpBytes,
+    minFreeBytes: config.environments.minFreeBytes,
     host: launcher,
     guard: launcherGuard(launcher, config.docker.socketPath),
     events: table,
+    onRefused: (key, error) => table.onRefused(key, error),
     onSupportChange: () => environments.supportChanged(),
+    logger,
+  });
+  const services = createServices({
+    settings: config.services,
+    engine: docker.engine,
+    socketPath: config.docker.socketPath,
+    credentialsPath: config.docker.credentialsPath,
+    dataDir: config.dataDir,
+    isGivenGpu: (uuid) => (uuid === 'all' ? config.gpus !== 'none' : isSelected(config.gpus, uuid, uuid)),
+    events: {
+      onStarted: (service) => serviceMetrics.onStarted(service),
+      onStopped: (service) => serviceMetrics.onStopped(service),
+      onEngineCall: (call) => serviceMetrics.onEngineCall(call),
+    },
+    onChange: () => heartbeat.beat(),
     logger,
   });
   environments.add(docker.environment);
@@ -177,28 +230,82 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   });
   environments.add(nodejs);
   cleanup.defer(() => nodejs.close());
-  const packages = await createPackageProviders({
+  const packageOptions: PackageProvidersOptions = {
     settings: config.environments,
     indexUrl: config.indexUrl,
     dataDir: config.dataDir,
     searchPath: config.searchPath,
     runs,
     bounds,
+    warm: (tenant, environment) => launcher.warm(tenant, environment),
     retire: (tenant, startKey) => launcher.retire(tenant, startKey),
     python: () => told.python,
     unavailable: needsSandbox,
     logger,
-  });
+  };
+  const packages = await createPackageProviders(packageOptions);
   cleanup.defer(() => packages.close());
   for (const provider of packages.providers) environments.add(provider);
+  const { directory } = config.slurm;
+  const slurm =
+    directory === undefined
+      ? undefined
+      : createSlurmParts({
+          settings: { ...config.slurm, directory },
+          dataDir: config.dataDir,
+          gpuDevRoot: config.gpuDevRoot,
+          searchPath: config.searchPath,
+          allowUnsandboxed: config.allowUnsandboxed,
+          indexHosts: indexHosts(config),
+          createProviders: (shared) => {
+            return createPackageProviders({
+              ...packageOptions,
+              settings: { ...config.environments, directory: shared },
+              // Its calls run on nodes of the cluster.
+              warm: undefined,
+            });
+          },
+          events: table,
+          onRefused: (key, error) => table.onRefused(key, error),
+          lease: () => {
+            if (lease.told === undefined) return undefined;
+            const leftMs = () => (lease.endMs === undefined ? null : Math.max(0, lease.endMs - bootNowMs()));
+            return { leftMs, graceMs: lease.graceMs };
+          },
+          onSupportChange: () => environments.supportChanged(),
+          logger,
+        });
+  if (slurm !== undefined) {
+    environments.addCapability('slurm', slurm.unavailable);
+    table.addExecutor(slurm.executor);
+    cleanup.defer(() => slurm.close());
+  }
+  const elsewhere = () => table.sizeOf(docker.executor) + (slurm === undefined ? 0 : table.sizeOf(slurm.executor));
 
+  const probes = {
+    ...createProbes(config.searchPath, gpus.keeper),
+    'container-engine': containerEngineProbe(docker.engine),
+  };
   const hardware = new HardwareMonitor({
-    probes: createProbes(config.searchPath),
+    probes,
     onChange: () => heartbeat.beat(),
     logger,
   });
+  const capacity = new Capacity({
+    cpu: config.cpus,
+    memoryBytes: config.memoryBytes,
+    gpus: () => gpus.keeper.capacity,
+    // While the cluster cannot be asked, the environment says so.
+    slurmJobs: () => (slurm === undefined ? 0 : config.slurm.maxJobs),
+  });
   const readLoad = createHostLoadReader();
-  const lease = new Lease({ onChange: () => launcher.tellLease(), onStale: (reason) => link.leave(reason) });
+  const lease = new Lease({
+    onChange: () => {
+      launcher.tellLease();
+      slurm?.leaseChanged();
+    },
+    onStale: (reason) => link.leave(reason),
+  });
   const leaseWatch = new LeaseWatch({
     isEnforced: () => launcher.enforcesLease,
     lease,
@@ -207,13 +314,19 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     logger,
   });
   cleanup.defer(() => leaseWatch.stop());
+  const watchdog = new AgentWatchdog(new Systemd(config.systemd, logger));
   const heartbeat = new Heartbeat(
     {
       number: () => lease.beat(),
-      load: () => readLoad(told.spoolBytes),
-      activeExecutions: () => table.active,
+      load: () => {
+        told.load = readLoad(told.launcherLoad.spoolBytes);
+        return told.load;
+      },
+      activeExecutions: () => table.active + table.activeJobs,
       changedHardware: () => hardware.tellChange(),
       changedEnvironments: () => environments.tellChange(),
+      changedServices: () => services.tellChange(),
+      changedCapacity: () => capacity.tellChange(),
       isolation: () => told.isolation,
       stopping: () => stopper.state !== 'running',
     },
@@ -224,14 +337,24 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     timings: LINK_TIMINGS,
     patienceMs: () => lease.patienceMs,
     createHello: (challenge, dial) =>
-      createHello(challenge, dial, config, identity, table, hardware.tell(), told.isolation, environments.tell()),
+      createHello(challenge, dial, config, identity, table, {
+        hardware: hardware.tell(),
+        isolation: told.isolation,
+        launcherAgeMs: told.launcherStartMs === undefined ? undefined : bootNowMs() - told.launcherStartMs,
+        environments: environments.tell(),
+        capacity: capacity.tell(),
+        services: services.tell(),
+        metricsAddress: advertisedAddress(server.address, config.metricsAdvertise, hostname()),
+      }),
     events: {
+      onDial: () => watchdog.dialled(),
       onHello: () => {
         told.helloMs = bootNowMs();
       },
       onUp: (welcome) => linkUp(welcome),
       onDown: () => {
         lease.linkDown();
+        watchdog.linkDown();
         heartbeat.stop();
         table.linkDown();
         resolutions.linkDown();
@@ -244,19 +367,32 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     logger,
   });
   const resolutions = new Resolutions({ environments, send: (message) => link.send(message), logger });
-  const metrics = new AgentMetrics({
-    activeExecutions: () => table.active,
-    activeContainers: () => docker.containers(),
-    linked: () => link.linked,
-    spoolBytes: () => told.spoolBytes,
-    launcherOutdated: () => renewal.outdated,
-    hardware: () => hardware.current,
-  });
+  const metrics = new AgentMetrics(
+    {
+      activeExecutions: () => table.active,
+      slots: () => config.slots,
+      activeContainers: () => docker.containers(),
+      draining: () => told.draining || stopper.state !== 'running',
+      hardware: () => hardware.current,
+      load: () => told.load,
+      launcher: {
+        up: () => launcher.state === 'ready',
+        outdated: () => renewal.outdated,
+        pid: () => told.launcherPid,
+        losses: () => told.launcherLosses,
+        load: () => told.launcherLoad,
+      },
+      link: { linked: () => link.linked, counts: () => link.counts, leaseLeftMs: () => lease.leftMs },
+      environments: packages,
+    },
+    config.metricsLabels,
+  );
+  const serviceMetrics = new ServiceMetrics(metrics.registry, config.services.environment, () => services.running());
   const stopper = new Stopper({
     config,
     table,
     launcher,
-    isQuiet: () => (link.linked ? table.size === 0 : table.active === 0),
+    isQuiet: () => (link.linked ? table.size === table.activeJobs : table.active === 0),
     announce: () => heartbeat.beat(),
     logger,
   });
@@ -265,7 +401,9 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     if (welcome.agentId !== '') identity.keepAgentId(welcome.agentId);
     setDraining(welcome.draining);
     // Before whatever starts or goes on under it.
-    lease.linkUp(told.helloMs, Math.floor(durationMs(welcome.lease)));
+    const leaseMs = Math.floor(durationMs(welcome.lease));
+    lease.linkUp(told.helloMs, leaseMs);
+    watchdog.linkUp(identity.agentId, leaseMs);
     table.linkUp(welcome);
     heartbeat.start(durationMs(welcome.heartbeatInterval) || HEARTBEAT_MS);
   }
@@ -293,16 +431,26 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
       case 'resolve':
         void resolutions.answer(message.value);
         return;
+      case 'clearGpu':
+        void clearGpu(message.value);
+        return;
       case 'drain':
         setDraining(message.value.draining);
         return;
       case 'leaseRenewed':
         lease.renewed(message.value.heartbeat);
+        watchdog.acknowledged();
         return;
       default:
         // A newer control plane may know more than this agent.
         logger.debug({ message: message.case }, 'message ignored');
     }
+  }
+
+  async function clearGpu({ id, gpuUuid }: ClearGpu): Promise<void> {
+    const gpu = await gpus.keeper.clear(gpuUuid);
+    const value = { id, ...(gpu === undefined ? {} : { gpu }) };
+    link.send(create(AgentMessageSchema, { message: { case: 'gpuCleared', value } }));
   }
 
   function setDraining(draining: boolean): void {
@@ -327,6 +475,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
   }
 
   async function finish(reason: string | undefined): Promise<void> {
+    watchdog.close();
     heartbeat.stop();
     lease.linkDown();
     table.close();
@@ -335,14 +484,18 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     ended.resolve(reason);
   }
 
-  const server = await serveMetrics(config.metricsListen, metrics.registry, health);
+  const server = await serveMetrics(config.metricsListen, metrics.registry, health, config.metricsToken);
   cleanup.defer(() => server.close());
   logger.info({ metrics: server.address }, 'metrics and health are served');
   cleanup.defer(() => launcher.close());
+  cleanup.defer(() => packages.dropSpare());
   cleanup.defer(() => hardware.stop());
   cleanup.defer(() => docker.close());
+  cleanup.defer(() => services.close());
+  slurm?.open();
   await Promise.all([launcher.open(), docker.open()]);
-  const looks = Promise.all([nodejs.look(), hardware.start(HARDWARE_DEADLINE_MS)]);
+  await services.open();
+  const looks = Promise.all([nodejs.look(), gpus.devices.look(), hardware.start(HARDWARE_DEADLINE_MS)]);
   // What a former agent has left running does so on a lease that nobody renews until there is a link: what the host has is
   // told with a heartbeat then.
   if (table.size === 0) await looks;
@@ -355,10 +508,12 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     logger.warn('code runs without a sandbox, as the user of this agent');
   }
   link.open();
+  watchdog.start();
 
   return {
     ended: ended.promise,
     stop: () => {
+      watchdog.stopping();
       if (stopper.state === 'running') void stopper.stop().then(() => finish(undefined));
       else stopper.hurry();
     },

@@ -29,6 +29,7 @@ describe('settings', () => {
       allowUnsandboxed: false,
       stopGraceMs: 30_000,
       stopLauncher: false,
+      startLauncher: true,
       maxMemoryBytes: totalmem(),
       maxTmpBytes: defaultMaxTmpBytes(totalmem()),
       maxNetwork: 'egress',

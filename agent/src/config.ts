@@ -1,20 +1,30 @@
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { availableParallelism, hostname, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import {
   armFailpoints,
   type HostPort,
-  isSecret,
   LINK_PATH,
-  messageOf,
+  MAX_AGENT_SLOTS,
+  readTracingSettings,
   SettingsReader,
+  type SystemdSettings,
+  TRACING_SECRETS,
+  type TracingSettings,
+  takeSystemdSettings,
   withoutCredentials,
 } from '@harrier/shared';
+import { readCapacitySettings } from './capacity-settings.ts';
 import { type DockerSettings, readDockerSettings } from './docker-settings.ts';
 import type { EnvironmentSettings } from './environment/package-providers.ts';
 import { readEnvironmentSettings } from './environment-settings.ts';
+import type { GpuSelection } from './gpu/gpu-selection.ts';
 import { NETWORK_CAPS, type NetworkCap } from './job/limit-caps.ts';
+import type { LogFileSettings } from './log/agent-logger.ts';
+import { EXTRA_LABELS, type ExtraLabel } from './metrics/attempt-metrics.ts';
+import { readServiceSettings } from './service-settings.ts';
+import type { ServiceSettings } from './services/services.ts';
+import { readSlurmSettings, type SlurmSettings } from './slurm-settings.ts';
 
 export interface AgentConfig {
   /** `ws://host:port/agent/v1/link` of each control plane, as they were given. */
@@ -27,8 +37,26 @@ export interface AgentConfig {
   name: string;
   labels: Record<string, string>;
   metricsListen: HostPort;
+  /** `HOST:PORT` where Prometheus finds them from outside this host; undefined: by where they listen. */
+  metricsAdvertise: HostPort | undefined;
+  /** What whoever reads the metrics must bring as a bearer token; undefined: nothing. */
+  metricsToken: string | undefined;
+  /** Labels of metrics that may have any number of values. */
+  metricsLabels: readonly ExtraLabel[];
+  /** Undefined: nothing is traced. */
+  tracing: TracingSettings | undefined;
+  /** Where the log goes beside standard output; undefined: nowhere. */
+  logFile: LogFileSettings | undefined;
   /** Executions at once, at most. */
   slots: number;
+  /** Processors that executions can have altogether. */
+  cpus: number;
+  /** Memory that executions can have altogether. */
+  memoryBytes: number;
+  /** Cards that executions get. */
+  gpus: GpuSelection;
+  /** Directory of the device nodes of cards. */
+  gpuDevRoot: string;
   /** An assignment may ask for this much memory at most. */
   maxMemoryBytes: number;
   /** An assignment may ask for a `/tmp` of this size at most. */
@@ -48,8 +76,14 @@ export interface AgentConfig {
   stopGraceMs: number;
   /** The launcher and everything that it runs ends with the agent. */
   stopLauncher: boolean;
+  /** Whether the agent starts a launcher where there is none; else a service manager does. */
+  startLauncher: boolean;
+  /** The service manager that has started this process and waits for word of it; undefined: none. */
+  systemd: SystemdSettings | undefined;
   docker: DockerSettings;
+  slurm: SlurmSettings;
   environments: EnvironmentSettings;
+  services: ServiceSettings;
   /** Where tools of the host are looked for, as in PATH. */
   searchPath: string;
   /** New for every start. */
@@ -64,6 +98,7 @@ const SLOTS_PER_CORE = 32;
 /** `sun_path` of sockaddr_un, with its end. */
 const MAX_SOCKET_PATH_BYTES = 107;
 const DEFAULT_INDEX_URL = 'https://pypi.org/simple';
+const MIB = 1024 ** 2;
 const GIB = 1024 ** 3;
 const BYTES = { min: 1, max: Number.MAX_SAFE_INTEGER };
 
@@ -96,7 +131,7 @@ export function readConfig(
   const given = Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined));
   const labels = [environment.HARRIER_AGENT_LABELS, flags.HARRIER_AGENT_LABELS].filter(Boolean).join(',');
   const settings = new SettingsReader({ ...environment, ...given, HARRIER_AGENT_LABELS: labels });
-  delete environment.HARRIER_JOIN_TOKEN;
+  for (const secret of ['HARRIER_JOIN_TOKEN', ...TRACING_SECRETS]) delete environment[secret];
 
   const dataDir = resolve(settings.text('HARRIER_AGENT_DATA_DIR', join('.harrier', 'agent')));
   const config: AgentConfig = {
@@ -107,8 +142,16 @@ export function readConfig(
     name: settings.text('HARRIER_AGENT_NAME', hostname()),
     labels: settings.labels('HARRIER_AGENT_LABELS'),
     metricsListen: settings.address('HARRIER_AGENT_METRICS_LISTEN', { host: '127.0.0.1', port: 9465 }),
-    slots: settings.integer('HARRIER_AGENT_SLOTS', SLOTS_PER_CORE * availableParallelism(), { min: 1, max: 100_000 }),
-    maxMemoryBytes: settings.integer('HARRIER_AGENT_MAX_MEMORY_BYTES', totalmem(), BYTES),
+    metricsAdvertise:
+      settings.text('HARRIER_AGENT_METRICS_ADVERTISE') === undefined
+        ? undefined
+        : settings.address('HARRIER_AGENT_METRICS_ADVERTISE', { host: '', port: 0 }),
+    metricsToken: settings.secretFile('HARRIER_AGENT_METRICS_TOKEN_FILE'),
+    metricsLabels: extraLabels(settings),
+    tracing: readTracingSettings(settings),
+    logFile: logFile(settings),
+    slots: settings.integer('HARRIER_AGENT_SLOTS', defaultSlots(), { min: 1, max: MAX_AGENT_SLOTS }),
+    ...readCapacitySettings(settings),
     maxTmpBytes: settings.integer('HARRIER_AGENT_MAX_TMP_BYTES', defaultMaxTmpBytes(totalmem()), BYTES),
     maxNetwork: settings.oneOf('HARRIER_AGENT_MAX_NETWORK', 'egress', NETWORK_CAPS),
     indexUrl: indexUrl(settings),
@@ -118,8 +161,12 @@ export function readConfig(
     spoolBytes: spoolBytes(settings),
     stopGraceMs: 1000 * settings.integer('HARRIER_AGENT_STOP_GRACE_S', 30, { min: 0, max: 86_400 }),
     stopLauncher: settings.flag('HARRIER_AGENT_STOP_LAUNCHER', false),
+    startLauncher: settings.flag('HARRIER_AGENT_START_LAUNCHER', true),
+    systemd: takeSystemdSettings(environment),
     docker: readDockerSettings(settings),
+    slurm: readSlurmSettings(settings),
     environments: readEnvironmentSettings(settings),
+    services: readServiceSettings(settings),
     searchPath: settings.text('PATH', '/usr/local/bin:/usr/bin:/bin'),
     instanceId: randomUUID(),
   };
@@ -128,6 +175,10 @@ export function readConfig(
   if (wrong !== undefined) settings.problems.push(`HARRIER_FAILPOINTS: ${wrong}`);
   if (settings.problems.length > 0) throw new ConfigError(settings.problems);
   return config;
+}
+
+function defaultSlots(): number {
+  return Math.min(MAX_AGENT_SLOTS, SLOTS_PER_CORE * availableParallelism());
 }
 
 function linkUrls(settings: SettingsReader): [string, ...string[]] {
@@ -159,15 +210,25 @@ function indexUrl(settings: SettingsReader): string {
 }
 
 function joinToken(settings: SettingsReader): string {
-  const path = settings.text('HARRIER_JOIN_TOKEN_FILE');
-  if (path === undefined) return settings.text('HARRIER_JOIN_TOKEN', '');
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch (error) {
-    const why = isSecret(path) ? 'it must name a file, and is a token itself' : messageOf(error);
-    settings.problems.push(`HARRIER_JOIN_TOKEN_FILE cannot be read: ${why}`);
-    return '';
-  }
+  if (settings.text('HARRIER_JOIN_TOKEN_FILE') === undefined) return settings.text('HARRIER_JOIN_TOKEN', '');
+  return settings.secretFile('HARRIER_JOIN_TOKEN_FILE') ?? '';
+}
+
+function extraLabels(settings: SettingsReader): ExtraLabel[] {
+  return settings.list('HARRIER_AGENT_METRICS_LABELS').flatMap((name) => {
+    const label = EXTRA_LABELS.find((known) => known === name);
+    if (label === undefined) {
+      settings.problems.push(`HARRIER_AGENT_METRICS_LABELS must be of ${EXTRA_LABELS.join(', ')}, not "${name}"`);
+    }
+    return label ?? [];
+  });
+}
+
+function logFile(settings: SettingsReader): LogFileSettings | undefined {
+  const path = settings.text('HARRIER_AGENT_LOG_FILE');
+  const maxBytes = settings.integer('HARRIER_AGENT_LOG_FILE_BYTES', 10 * MIB, { min: 64 * 1024, max: 1024 * GIB });
+  const files = settings.integer('HARRIER_AGENT_LOG_FILES', 5, { min: 1, max: 1000 });
+  return path === undefined ? undefined : { path: resolve(path), maxBytes, files };
 }
 
 function socketPath(settings: SettingsReader, dataDir: string): string {

@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
-import type { Hardware, HostLoad, Isolation } from '@harrier/shared/gen/agent';
-import { type AgentMessage, AgentMessageSchema } from '@harrier/shared/gen/link';
+import type { Hardware, HostLoad, Isolation, Resources } from '@harrier/shared/gen/agent';
+import { type AgentMessage, AgentMessageSchema, type ManagedServices } from '@harrier/shared/gen/link';
 import type { Support } from './environment/environment-registry.ts';
 
 export interface HeartbeatSources {
@@ -12,6 +12,10 @@ export interface HeartbeatSources {
   changedHardware: () => Hardware | undefined;
   /** What can be prepared, when it differs from what was told last. */
   changedEnvironments: () => Support | undefined;
+  /** The services, when they differ from what was told last. */
+  changedServices: () => ManagedServices | undefined;
+  /** What executions can have altogether, when it differs from what was told last. */
+  changedCapacity: () => Resources | undefined;
   isolation: () => Isolation;
   stopping: () => boolean;
 }
@@ -37,9 +41,11 @@ export class Heartbeat {
   /** Beats now, when beating at all. */
   beat(): void {
     if (this.#timer === undefined) return;
-    const { number, load, activeExecutions, changedHardware, changedEnvironments, isolation, stopping } = this.#sources;
-    const hardware = changedHardware();
-    const environments = changedEnvironments();
+    const { number, load, activeExecutions, isolation, stopping } = this.#sources;
+    const hardware = this.#sources.changedHardware();
+    const environments = this.#sources.changedEnvironments();
+    const services = this.#sources.changedServices();
+    const capacity = this.#sources.changedCapacity();
     const value = {
       number: number(),
       load: load(),
@@ -48,6 +54,8 @@ export class Heartbeat {
       stopping: stopping(),
       ...(hardware === undefined ? {} : { hardware }),
       ...(environments === undefined ? {} : { environments }),
+      ...(services === undefined ? {} : { services }),
+      ...(capacity === undefined ? {} : { capacity }),
     };
     this.#send(create(AgentMessageSchema, { message: { case: 'heartbeat', value } }));
   }

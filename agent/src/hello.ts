@@ -1,11 +1,25 @@
 import { create } from '@bufbuild/protobuf';
+import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { signedBytes, VERSION } from '@harrier/shared';
-import type { Hardware, Isolation } from '@harrier/shared/gen/agent';
-import { type Challenge, type Hello, HelloSchema } from '@harrier/shared/gen/link';
+import type { Hardware, Isolation, Resources } from '@harrier/shared/gen/agent';
+import { type Challenge, type Hello, HelloSchema, type ManagedServices } from '@harrier/shared/gen/link';
 import type { AgentConfig } from './config.ts';
 import type { Support } from './environment/environment-registry.ts';
 import type { AgentIdentity } from './identity/agent-identity.ts';
 import type { AttemptTable } from './job/attempt-table.ts';
+
+/** What the host is and has, as it is told. */
+export interface HostFacts {
+  hardware: Hardware;
+  isolation: Isolation;
+  /** For how long the launcher has run whose attempts the table has; undefined: not known. */
+  launcherAgeMs: number | undefined;
+  environments: Support;
+  capacity: Resources;
+  services: ManagedServices;
+  /** Where its metrics are found, `HOST:PORT`. */
+  metricsAddress: string;
+}
 
 /** The agent's answer to a challenge: who it is, what it is, and what it still holds. */
 export function createHello(
@@ -14,9 +28,7 @@ export function createHello(
   config: AgentConfig,
   identity: AgentIdentity,
   table: AttemptTable,
-  hardware: Hardware,
-  isolation: Isolation,
-  environments: Support,
+  { services, launcherAgeMs, ...host }: HostFacts,
 ): Hello {
   return create(HelloSchema, {
     agentId: identity.agentId,
@@ -26,13 +38,13 @@ export function createHello(
     name: config.name,
     version: VERSION,
     labels: config.labels,
-    hardware,
-    isolation,
     slots: config.slots,
     instanceId: config.instanceId,
     held: table.held(),
-    environments,
-    bootId: hardware.bootId,
+    bootId: host.hardware.bootId,
     dial: BigInt(dial),
+    services: services.services,
+    ...(launcherAgeMs !== undefined && { launcherAge: durationFromMs(Math.floor(launcherAgeMs)) }),
+    ...host,
   });
 }

@@ -30,7 +30,7 @@ function start(flags: string[], environment: Record<string, string> = {}): Start
   return { child, ended: once(child, 'close').then(([code]) => ({ code: code as number | null, text })) };
 }
 
-describe('the program', { timeout: 60_000 }, () => {
+describe('the program', () => {
   test('links under its own process number, ends on SIGTERM with code 0, and tells no secret', async () => {
     const server = await LinkServer.start();
     const flags = ['--server-url', server.httpUrl, '--data-dir', tempDir(), '--metrics-listen', '127.0.0.1:0'];

@@ -1,7 +1,8 @@
-import { continueLean, createLogger, HarrierError, messageOf, VERSION } from '@harrier/shared';
+import { continueLean, HarrierError, messageOf, VERSION } from '@harrier/shared';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { startAgent } from './app.ts';
-import { ConfigError, readConfig, startEnvironment } from './config.ts';
+import { type AgentConfig, ConfigError, readConfig, startEnvironment } from './config.ts';
+import { createAgentLogger } from './log/agent-logger.ts';
 
 /** Exit codes of sysexits.h where a restart does not help: EX_NOPERM, EX_CONFIG. */
 const EXIT = { stopped: 0, failed: 1, unwanted: 77, settings: 78 } as const;
@@ -19,16 +20,27 @@ interface Flags {
   label?: string[];
   metricsListen?: string;
   slots?: string;
+  cpus?: string;
+  memory?: string;
+  gpus?: string;
   maxMemoryBytes?: string;
   maxTmpBytes?: string;
   maxNetwork?: string;
   indexUrl?: string;
   python?: string;
+  services?: string;
+  environment?: string;
+  slurmDir?: string;
+  slurmPartition?: string;
+  slurmMaxJobs?: string;
+  slurmPython?: string;
   spoolBytes?: string;
   stopGrace?: string;
   stopLauncher?: true;
   allowUnsandboxed?: true;
   logLevel?: string;
+  logFile?: string;
+  metricsAdvertise?: string;
 }
 
 /**
@@ -42,18 +54,31 @@ export async function runAgent(argv: readonly string[]): Promise<number> {
     const config = readConfig(settingsOf(parseFlags(argv)));
     if (import.meta.main)
       continueLean({ dataDirectory: config.dataDir, nodeFlags: NODE_FLAGS, variables: ALLOCATOR, environment });
-    const agent = await startAgent(config, createLogger({ name: 'agent', level: config.logLevel }));
+    return await runWithLog(config);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.stopped : EXIT.settings;
+    if (error instanceof ConfigError) return fail(EXIT.settings, error.problems.join('\nharrier agent: '));
+    if (error instanceof HarrierError) return fail(EXIT.failed, error.message);
+    return fail(EXIT.failed, error instanceof Error ? (error.stack ?? error.message) : messageOf(error));
+  }
+}
+
+/** What the sandboxes' users enter and read must be open to them, whatever the caller's shell says; what is secret has modes of its own. */
+const UMASK = 0o022;
+
+async function runWithLog(config: AgentConfig): Promise<number> {
+  process.umask(UMASK);
+  const { logger, close } = createAgentLogger(config.logLevel, config.logFile);
+  try {
+    const agent = await startAgent(config, logger);
     const stop = (): void => agent.stop();
     process.on('SIGTERM', stop).on('SIGINT', stop);
     const reason = await agent.ended;
     process.off('SIGTERM', stop).off('SIGINT', stop);
     if (reason === undefined) return EXIT.stopped;
     return fail(EXIT.unwanted, reason);
-  } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.stopped : EXIT.settings;
-    if (error instanceof ConfigError) return fail(EXIT.settings, error.problems.join('\nharrier agent: '));
-    if (error instanceof HarrierError) return fail(EXIT.failed, error.message);
-    return fail(EXIT.failed, error instanceof Error ? (error.stack ?? error.message) : messageOf(error));
+  } finally {
+    await close();
   }
 }
 
@@ -83,6 +108,15 @@ function parseFlags(argv: readonly string[]): Flags {
     .option('--metrics-listen <host:port>', 'metrics and health (HARRIER_AGENT_METRICS_LISTEN, default 127.0.0.1:9465)')
     .option('--slots <number>', 'executions at once, at most (HARRIER_AGENT_SLOTS, default 32 per core)')
     .option(
+      '--cpus <number>',
+      "processors that executions can have altogether (HARRIER_AGENT_CPUS, default the host's)",
+    )
+    .option(
+      '--memory <size>',
+      "memory that executions can have altogether, for example 64GiB (HARRIER_AGENT_MEMORY, default the host's)",
+    )
+    .option('--gpus <all|none|uuid,…>', 'cards of NVIDIA that executions get (HARRIER_AGENT_GPUS, default all)')
+    .option(
       '--max-memory-bytes <bytes>',
       "memory an execution may ask for, at most (HARRIER_AGENT_MAX_MEMORY_BYTES, default the host's memory)",
     )
@@ -99,6 +133,15 @@ function parseFlags(argv: readonly string[]): Flags {
       'package index of environments that name none (HARRIER_AGENT_INDEX_URL, default https://pypi.org/simple)',
     )
     .option('--python <command>', 'interpreter of inline code (HARRIER_AGENT_PYTHON, default python3)')
+    .option('--services <file>', 'containers to keep up, see docs/services.md (HARRIER_SERVICES_CONFIG)')
+    .option('--environment <name>', 'whose overrides of the services are in force (HARRIER_ENVIRONMENT)')
+    .option(
+      '--slurm-dir <directory>',
+      'submits jobs to Slurm: a directory that the nodes have under the same path (HARRIER_AGENT_SLURM_DIR)',
+    )
+    .option('--slurm-partition <name>', 'where a request names none (HARRIER_AGENT_SLURM_PARTITION)')
+    .option('--slurm-max-jobs <number>', 'jobs at once, at most (HARRIER_AGENT_SLURM_MAX_JOBS, default 1000)')
+    .option('--slurm-python <command>', 'interpreter on the nodes (HARRIER_AGENT_SLURM_PYTHON, default python3)')
     .option('--spool-bytes <bytes>', 'output and results kept until they are stored, at most (HARRIER_SPOOL_BYTES)')
     .option(
       '--stop-grace <seconds>',
@@ -107,6 +150,11 @@ function parseFlags(argv: readonly string[]): Flags {
     .option('--stop-launcher', 'the launcher and what it runs end with the agent (HARRIER_AGENT_STOP_LAUNCHER)')
     .option('--allow-unsandboxed', 'run code without a sandbox where none can be built (HARRIER_ALLOW_UNSANDBOXED)')
     .option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent (HARRIER_LOG_LEVEL, default info)')
+    .option('--log-file <file>', 'the log goes there too, rotated by size (HARRIER_AGENT_LOG_FILE)')
+    .option(
+      '--metrics-advertise <host:port>',
+      'where Prometheus finds the metrics from outside (HARRIER_AGENT_METRICS_ADVERTISE)',
+    )
     .allowExcessArguments(false)
     .exitOverride();
   return program.parse([...argv], { from: 'user' }).opts<Flags>();
@@ -127,16 +175,27 @@ function settingsOf(flags: Flags): Record<string, string | undefined> {
     HARRIER_AGENT_LABELS: flags.label?.join(','),
     HARRIER_AGENT_METRICS_LISTEN: flags.metricsListen,
     HARRIER_AGENT_SLOTS: flags.slots,
+    HARRIER_AGENT_CPUS: flags.cpus,
+    HARRIER_AGENT_MEMORY: flags.memory,
+    HARRIER_AGENT_GPUS: flags.gpus,
     HARRIER_AGENT_MAX_MEMORY_BYTES: flags.maxMemoryBytes,
     HARRIER_AGENT_MAX_TMP_BYTES: flags.maxTmpBytes,
     HARRIER_AGENT_MAX_NETWORK: flags.maxNetwork,
     HARRIER_AGENT_INDEX_URL: flags.indexUrl,
     HARRIER_AGENT_PYTHON: flags.python,
+    HARRIER_SERVICES_CONFIG: flags.services,
+    HARRIER_ENVIRONMENT: flags.environment,
+    HARRIER_AGENT_SLURM_DIR: flags.slurmDir,
+    HARRIER_AGENT_SLURM_PARTITION: flags.slurmPartition,
+    HARRIER_AGENT_SLURM_MAX_JOBS: flags.slurmMaxJobs,
+    HARRIER_AGENT_SLURM_PYTHON: flags.slurmPython,
     HARRIER_SPOOL_BYTES: flags.spoolBytes,
     HARRIER_AGENT_STOP_GRACE_S: flags.stopGrace,
     HARRIER_AGENT_STOP_LAUNCHER: flags.stopLauncher && 'true',
     HARRIER_ALLOW_UNSANDBOXED: flags.allowUnsandboxed && 'true',
     HARRIER_LOG_LEVEL: flags.logLevel,
+    HARRIER_AGENT_LOG_FILE: flags.logFile,
+    HARRIER_AGENT_METRICS_ADVERTISE: flags.metricsAdvertise,
   };
 }
 

@@ -73,7 +73,7 @@ describe('an agent that is asked to stop', () => {
   test('because it is not wanted kills what runs', async () => {
     const { stopper, table, launcher } = setUp({ active: 1, stopLauncher: true });
     await stopper.abandon();
-    expect(table.cancelAll).toHaveBeenCalledWith(0);
+    expect(table.cancelAll).toHaveBeenCalledWith(0, true);
     expect(launcher.stop).toHaveBeenCalledTimes(1);
   });
 

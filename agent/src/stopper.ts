@@ -74,7 +74,7 @@ export class Stopper {
   async abandon(): Promise<void> {
     const { config, table, launcher } = this.#parts;
     table.setClosed('the agent is not wanted');
-    table.cancelAll(0);
+    table.cancelAll(0, true);
     this.#setState('stopped');
     this.#wake();
     if (config.stopLauncher) await within(SETTLE_MS, launcher.stop(0));

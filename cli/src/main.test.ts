@@ -57,6 +57,13 @@ describe('harrier', () => {
     [['run', 'm', '-i', '@gone.json'], /gone\.json cannot be read/],
     [['modules', 'push', 'm.py'], /give m\.py a version/],
     [['modules', 'push', 'm.yaml'], /m\.yaml: cannot be read/],
+    [['schedules', 'create', 's', '--module', 'm'], /give one of --cron, --every and --at/],
+    [
+      ['schedules', 'create', 's', '--every', '5m', '--time-zone', 'UTC', '--module', 'm'],
+      /--time-zone goes with --cron/,
+    ],
+    [['schedules', 'create', 's', '--every', '5m'], /give one of --module and --workflow/],
+    [['schedules', 'create', 's', '--at', '2030-01-31 08:00', '--module', 'm'], /Write a time with its zone/],
     [['executions', 'ls', '--state', 'LOST'], /Allowed choices are PENDING/],
     [['agents', 'ls', '--server', 'ftp://host'], /must be http\(s\):\/\/HOST/],
     [['agents', 'ls', '--server', 'http://me:word@host'], /must be http\(s\):\/\/HOST\[:PORT\], not "http:\/\/…@host"/],

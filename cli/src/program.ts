@@ -8,7 +8,9 @@ import { createLogsCommand } from './commands/logs.ts';
 import { createModulesCommand } from './commands/modules.ts';
 import { createProcessCommands } from './commands/processes.ts';
 import { createRunCommand } from './commands/run.ts';
+import { createSchedulesCommand } from './commands/schedules.ts';
 import { createUpCommand } from './commands/up.ts';
+import { createWorkflowsCommand } from './commands/workflows.ts';
 
 const EXIT_CODES = `
 Exit codes follow the execution:
@@ -34,6 +36,8 @@ export function createProgram(): Command {
     createLogsCommand(),
     createExecutionsCommand(),
     createModulesCommand(),
+    createWorkflowsCommand(),
+    createSchedulesCommand(),
     createAgentsCommand(),
     createCompletionCommand(() => program),
   ]) {

@@ -2,30 +2,42 @@ import { randomUUID } from 'node:crypto';
 import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { formatHostPort, HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
-import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
+import { HarrierError, type HostPort, type Logger, lockDirectory, messageOf, openTracing } from '@harrier/shared';
+import { BUILT_IN_CLASSES, loadTaskClasses } from '@harrier/shared/task-classes-file';
 import { Admission } from './admission/admission.ts';
-import { AgentQuestions } from './agent-link/agent-questions.ts';
+import { WatcherBound } from './admission/watcher-bound.ts';
+import { AgentQuestions, isAnswer } from './agent-link/agent-questions.ts';
 import { AgentRegistry } from './agent-link/agent-registry.ts';
 import { createLinkServer, type LinkServer } from './agent-link/link-server.ts';
+import { LinkTraffic } from './agent-link/link-traffic.ts';
+import { readReservation } from './agent-link/reservation.ts';
 import { createAgentApi } from './api/agent-api.ts';
 import { createApiHandler } from './api/api-handler.ts';
 import { createExecutionApi } from './api/execution-api.ts';
-import { createListener } from './api/listener/listener.ts';
+import { createInstallHandler } from './api/install/install-handler.ts';
 import { createModuleApi } from './api/module-api.ts';
+import { createScheduleApi } from './api/schedule-api.ts';
+import { createWorkflowApi } from './api/workflow-api.ts';
 import { ensureAdminKey } from './auth/admin-key.ts';
 import { Authenticator } from './auth/authenticator.ts';
 import type { Config } from './config.ts';
+import { BatchObserver } from './db/batch-observer.ts';
 import { type Database, openDatabase } from './db/database.ts';
+import { GatherTime } from './db/gather-time.ts';
 import { GroupCommit } from './db/group-commit.ts';
+import { countOfflineAgents, listMetricsTargets } from './db/queries/agents.ts';
 import { ensureTenant } from './db/queries/api-keys.ts';
-import { finishExecutions } from './db/queries/finish-executions.ts';
+import type { WaitingExecution } from './db/queries/claim-executions.ts';
+import { type FinishedExecution, finishExecutions } from './db/queries/finish-executions.ts';
 import { insertExecutions, type NewExecution } from './db/queries/insert-executions.ts';
 import { type NewLogChunk, storeLogChunks } from './db/queries/log-chunks.ts';
 import { queueDepths } from './db/queries/queue-state.ts';
 import { uuidv7 } from './db/uuid.ts';
 import { EventFile } from './events/event-file.ts';
-import { createMetrics, serveMetrics } from './metrics.ts';
+import { ExecutionObserver } from './execution-observer.ts';
+import { openListeners } from './listeners.ts';
+import { createMetrics } from './metrics/metrics.ts';
+import { discoveryOf } from './metrics/targets.ts';
 import type { BusMessage } from './replica/bus-message.ts';
 import { type BusTarget, ReplicaBus } from './replica/replica-bus.ts';
 import { ReplicaRegistration } from './replica/replica-registration.ts';
@@ -49,14 +61,15 @@ import { followModulesFile } from './service/modules-file.ts';
 import { MovedExecutions } from './service/moved-executions.ts';
 import { PythonSource } from './service/python-source/python-source.ts';
 import { QuestionsElsewhere } from './service/questions-elsewhere.ts';
+import { queueObstacles } from './service/queue-obstacles.ts';
 import { RemoteWatchers } from './service/remote-watchers.ts';
 import { ReplicaMessages } from './service/replica-messages.ts';
-import type { TrackedExecution } from './service/tracked-execution.ts';
+import type { TaskClasses } from './service/task-class.ts';
+import { Waiting } from './service/waiting.ts';
 import type { Explain } from './service/waiting-reason.ts';
+import { createWorkflowParts, type WorkflowParts } from './workflow-parts.ts';
 
 const DEFAULT_TENANT = 'default';
-/** Under load, how long accepted executions and results wait for others to share their commit. */
-const GATHER_MS = 3;
 /** How often attempts that fell between two stools are looked for; nothing waits for it but them. */
 const SWEEP_MS = 15_000;
 /** How long callers who wait for an execution may go on to wait when the process stops, before they are told to try again. */
@@ -71,7 +84,7 @@ export interface App {
   /** Where it listens. */
   address: AddressInfo;
   grpcAddress: AddressInfo | undefined;
-  metricsAddress: AddressInfo;
+  metricsAddress: HostPort;
   /** Finishes what is in flight, tells the agents to come back, and closes the database. */
   stop(): Promise<void>;
 }
@@ -85,6 +98,8 @@ export interface AppOptions {
 
 /** The composition root: builds every part, wires them, and starts listening. */
 export async function startApp({ config, logger, onFatal }: AppOptions): Promise<App> {
+  const { taskClassesFile } = config;
+  const classes = taskClassesFile === undefined ? BUILT_IN_CLASSES : await loadTaskClasses(taskClassesFile);
   // The database's user must be able to pass through.
   const lock = lockDirectory(config.dataDirectory, { holder: 'control-plane', mode: 0o755 });
   const database = await openDatabase({
@@ -97,7 +112,7 @@ export async function startApp({ config, logger, onFatal }: AppOptions): Promise
     throw error;
   });
   try {
-    return await startOn(database, { config, logger, onFatal }, () => lock.release());
+    return await startOn(database, classes, { config, logger, onFatal }, () => lock.release());
   } catch (error) {
     await database.close();
     lock.release();
@@ -105,8 +120,14 @@ export async function startApp({ config, logger, onFatal }: AppOptions): Promise
   }
 }
 
-async function startOn(database: Database, { config, logger }: AppOptions, unlock: () => void): Promise<App> {
+async function startOn(
+  database: Database,
+  classes: TaskClasses,
+  { config, logger }: AppOptions,
+  unlock: () => void,
+): Promise<App> {
   const { hot, cold, control } = database;
+  const tracing = await openTracing(config.tracing, 'harrier-control-plane', logger);
   const tenantId = await ensureTenant(cold, uuidv7(), DEFAULT_TENANT);
   await ensureAdminKey(cold, join(config.dataDirectory, 'admin.key'), tenantId);
 
@@ -135,35 +156,73 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   const agentsElsewhere = new AgentsElsewhere({ sql: cold, replicaId, alone: () => registration.alone });
   const index = new AgentIndex();
   const registry = new AgentRegistry(index);
-  const metrics = createMetrics({
-    queueDepths: () => queueDepths(cold),
-    agentStates: () => agentStates(registry),
-    heldAgents: () => leaseSweep.held.size,
-  });
+  const traffic = new LinkTraffic();
+  const batches = new BatchObserver();
+  const metrics = createMetrics(
+    {
+      queue: {
+        depths: () => queueDepths(cold),
+        obstacles: () =>
+          queueObstacles(cold, async (waiting) => {
+            const requirement = await requirementOf(waiting);
+            const elsewhere = await agentsElsewhere.candidates(requirement.tenantId);
+            return scheduler.constraints(requirement, waiting.id, elsewhere);
+          }),
+      },
+      agents: {
+        linked: () => registry.candidates(),
+        offline: () => countOfflineAgents(cold),
+        held: () => leaseSweep.held.size,
+        link: traffic,
+      },
+      database: {
+        observe: (onEnd) => {
+          for (const { pool, observer } of database.pools) {
+            observer.onEnd((seconds, failed) => onEnd(pool, seconds, failed));
+          }
+        },
+        pools: () =>
+          database.pools.map(({ pool, connections, observer }) => ({ pool, connections, active: observer.active })),
+        observeBatches: (onWritten) => batches.onWritten(onWritten),
+        waiting: () => [
+          { batch: 'executions', items: inserts.waiting },
+          { batch: 'results', items: finishes.waiting },
+          { batch: 'logs', items: logs.waiting },
+        ],
+      },
+      events: { file: () => eventFile?.state, bus: () => bus.counts, replicas: () => registration.replicas },
+      workflowRuns: () => workflowRunner.active,
+    },
+    config.metricsLabels,
+  );
+  const gatherTime = new GatherTime();
+  const observer = new ExecutionObserver({ metrics, tracing, gatherTime });
   const pythonSource = new PythonSource();
-  const modules = new ModuleService(cold, pythonSource, (tenant, name, versionId) =>
+  const modules = new ModuleService(cold, pythonSource, classes, (tenant, name, versionId) =>
     tell('all', { type: 'modulesChanged', tenantId: tenant, name, versionId }),
   );
   const remoteWatchers = new RemoteWatchers({ get: (id) => tracker.get(id), send: tell });
+  const finishes = new GroupCommit({
+    write: batches.observed('results', (rows: FinishedExecution[]) => finishExecutions(hot, rows)),
+    concurrency: 1,
+    maxItems: 200,
+    gatherMs: () => gatherTime.ms,
+  });
+  const logs = new GroupCommit({
+    write: batches.observed<NewLogChunk, void>('logs', async (chunks) => {
+      await storeLogChunks(hot, chunks);
+      return [];
+    }),
+    concurrency: 2,
+    maxItems: 32,
+  });
   const tracker: ExecutionTracker = new ExecutionTracker({
     sql: cold,
     replicaId,
     registry,
     logger,
-    finishes: new GroupCommit({
-      write: (rows) => finishExecutions(hot, rows),
-      concurrency: 1,
-      maxItems: 200,
-      gatherMs: GATHER_MS,
-    }),
-    logs: new GroupCommit<NewLogChunk, void>({
-      write: async (chunks) => {
-        await storeLogChunks(hot, chunks);
-        return [];
-      },
-      concurrency: 2,
-      maxItems: 32,
-    }),
+    finishes,
+    logs,
     resolveRow: (row) => executions.resolveRow(row),
     decideLock: async ({ tenantId, program }, lock, platform) =>
       program.kind === 'module' ? await modules.decideLock(tenantId, program.stored, lock, platform) : lock,
@@ -178,18 +237,29 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     onTaken: (ids) => {
       for (const id of ids) tell('all', { type: 'moved', ids: [id] });
     },
-    onFinished: (tracked) => observeEnd(tracked),
+    onRetry: ({ resolved }, code) => metrics.executions.observeRetry(resolved.taskClass, code),
+    onFinished: (tracked) => {
+      observer.ended(tracked);
+      scheduleRunner.ended(tracked.resolved.request.idempotencyKey);
+      scheduler.ended(tracked.resolved.requirement);
+    },
   });
-  const scheduler = new Scheduler({
+  const requirementOf = async (waiting: WaitingExecution) => {
+    const { requirement } =
+      tracker.get(waiting.id)?.resolved ?? (await executions.resolveRow({ ...waiting, input_json: '{}' }));
+    return requirement;
+  };
+  const scheduler: Scheduler = new Scheduler({
     sql: cold,
     registry,
     index,
     logger,
-    requirementOf: async (waiting) => {
-      const { requirement } =
-        tracker.get(waiting.id)?.resolved ?? (await executions.resolveRow({ ...waiting, input_json: '{}' }));
-      return requirement;
-    },
+    requirementOf,
+    onLooked: (placed, seconds) => metrics.queue.observePlacement(placed ? 'placed' : 'no_agent', seconds),
+    quotaOf: (tenant) => admission.quotaOf(tenant),
+    defaultQuota: config.admission.maxActive,
+    tenantWeight: (tenant) => admission.weightOf(tenant),
+    classWeight: (taskClass) => classes.get(taskClass)?.weight ?? 1,
     onLeft: () => tell('all', { type: 'queued' }),
     onClaimed: async (claimed) => {
       const { id, attempt, follower } = claimed;
@@ -207,23 +277,39 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
         endTime: undefined,
       };
       const tracked = tracker.get(claimed.id) ?? tracker.track(resolved, times, claimed.failures);
-      tracker.assign(tracked, claimed.agentId, claimed.attempt, claimed.assign_time, claimed.failures);
+      observer.claimed(claimed, resolved.request.traceParent);
+      tracker.assign(tracked, {
+        agentId: claimed.agentId,
+        reservation: readReservation(claimed.reservation),
+        attempt: claimed.attempt,
+        assignTime: claimed.assign_time,
+        failures: claimed.failures,
+      });
     },
   });
-  const explain: Explain = async (requirement) =>
-    scheduler.explain(requirement, await agentsElsewhere.candidates(requirement.tenantId));
+  const bound = new WatcherBound({
+    maxPerTenant: config.maxWatchers,
+    onRefused: (reason) => metrics.queue.observeRefused(reason),
+  });
+  const waiting = new Waiting({
+    sql: cold,
+    scheduler,
+    quotaOf: (tenant) => admission.quotaOf(tenant),
+    elsewhere: (tenant) => agentsElsewhere.candidates(tenant),
+  });
+  const explain: Explain = (requirement, id) => waiting.reason(requirement, id);
   const braked = new BrakedAgents({ sql: cold, registry });
   const inserts = new GroupCommit({
-    write: (rows: NewExecution[]) => insertExecutions(hot, rows),
+    write: batches.observed('executions', (rows: NewExecution[]) => insertExecutions(hot, rows)),
     concurrency: 1,
     maxItems: 200,
-    gatherMs: GATHER_MS,
+    gatherMs: () => gatherTime.ms,
   });
-  const admission = new Admission({
+  const admission: Admission = new Admission({
     sql: cold,
     settings: config.admission,
     unstored: () => inserts.waiting,
-    onRefused: metrics.observeRefused,
+    onRefused: (reason) => metrics.queue.observeRefused(reason),
     logger,
   });
   const executions = new ExecutionService({
@@ -231,23 +317,19 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     admission,
     inserts,
     modules,
+    classes,
     registry,
     scheduler,
     tracker,
     elsewhere,
     replicaId,
     explain,
+    waiting,
     braked,
     isClaimedElsewhere: (id) => messages.isClaimedElsewhere(id),
     cancelElsewhere: (id, outcome) =>
       tell('all', outcome === 'ended' ? { type: 'moved', ids: [id] } : { type: 'cancel', id }),
   });
-  const observeEnd = (tracked: TrackedExecution) => {
-    metrics.observeFinished(tracked.resolved.taskClass, tracked.current.state);
-    const { assignTime, queueTime } = tracked.times;
-    if (assignTime !== undefined)
-      metrics.observeQueueWait(Math.max(0, assignTime.getTime() - queueTime.getTime()) / 1000);
-  };
   const leaseSweep = new LeaseSweep({
     sql: control,
     leaseMs: config.leaseMs,
@@ -255,16 +337,9 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     graceMs: registration.alone ? config.leaseMs : 0,
     logger,
     endAttempts: (agentId, reason, leftMs) => tracker.agentLost(agentId, reason, leftMs),
+    onReplicaGone: () => workflowRunner.look(),
   });
   const movedExecutions = new MovedExecutions({ sql: cold, replicaId, registry, tracker, logger });
-  const agents = new AgentService({
-    sql: cold,
-    replicaId,
-    registry,
-    tellOthers: (id) => tell('all', { type: 'agentChanged', id }),
-    capacityChanged: () => scheduler.wake(),
-    agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
-  });
   const questions = new AgentQuestions(registry);
   const questionsElsewhere = new QuestionsElsewhere({
     sql: cold,
@@ -272,6 +347,17 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     questions,
     send: tell,
     alone: () => registration.alone,
+    logger,
+  });
+  const agents = new AgentService({
+    sql: cold,
+    replicaId,
+    registry,
+    tellOthers: (id) => tell('all', { type: 'agentChanged', id }),
+    capacityChanged: () => scheduler.wake(),
+    agentLost: (agentId, reason) => tracker.agentLost(agentId, reason),
+    here: questions,
+    there: questionsElsewhere,
     logger,
   });
   const validation = new ModuleValidation({
@@ -287,15 +373,19 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     logger,
     replicaId,
     leases: { leaseMs: config.leaseMs, valid: () => registration.valid },
+    traffic,
     events: {
       onRecorded: (id, session) => {
         links.closeOlder(id, session);
         tell('all', { type: 'agentLinked', id, session });
       },
-      onLinked: (agent, hello, sameProcess) => tracker.reconcile(agent, hello, sameProcess),
+      onLinked: async (agent, hello, sameProcess) => {
+        await admission.prepare(agent.tenantId);
+        return await tracker.reconcile(agent, hello, sameProcess);
+      },
       onUnlinked: (agent) => questions.unlinked(agent.id),
       onMessage: (agent, message) => {
-        if (message.case === 'resolved') questions.answered(agent.id, message.value);
+        if (isAnswer(message)) questions.answered(agent.id, message);
         else tracker.handle(agent, message);
       },
       onCapacityChanged: () => scheduler.wake(),
@@ -322,9 +412,16 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     questions: questionsElsewhere,
     modules,
     closeOlder,
+    schedulesChanged: () => scheduleRunner.wake(),
+    workflowWord: (runId) => void workflowRunner.hear(runId).catch(() => undefined),
     newestSession: (agentId) => links.newestSession(agentId),
     lookAtReplicas: () => registration.look(),
   });
+  const parts: WorkflowParts = createWorkflowParts({
+    ...{ hot, cold, replicaId, executions, metrics, tell, logger },
+    maxSchedules: config.maxSchedules,
+  });
+  const { workflows, workflowRunner, workflowWatcher, schedules, scheduleRunner } = parts;
   await bus.start();
   tell('all', { type: 'here' });
   const authenticator = new Authenticator(cold);
@@ -340,10 +437,13 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
           elsewhere,
           explain,
           braked,
+          bound,
           waitingReason: (tenant, row) => executions.waitingReason(tenant, row),
         }),
       ),
       module: createModuleApi(modules, validation),
+      workflow: createWorkflowApi(workflows, workflowWatcher),
+      schedule: createScheduleApi(schedules),
       agent: createAgentApi(agents),
     },
     authenticate: async (header) => {
@@ -351,6 +451,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       return await authenticator.authenticate(header);
     },
     observe: metrics.observeRpc,
+    tracing,
+    install: createInstallHandler({ ...config.install, logger }),
     ready: async () => {
       await database.ping();
       return !stopping.signal.aborted;
@@ -360,6 +462,8 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
     limits: { maxBodiesBytes: config.maxBodiesBytes },
   });
   leaseSweep.start();
+  workflowRunner.start();
+  scheduleRunner.start();
   const retention = new Retention({
     sql: cold,
     settings: config.retention,
@@ -388,32 +492,29 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
   const followed =
     modulesFile === undefined ? undefined : await followModulesFile({ path: modulesFile, tenantId, modules, logger });
 
-  const listener = createListener({ ...config.listen, tls: config.tls, handler, upgrade: links.handleUpgrade, logger });
-  const grpcListener =
-    config.grpcListen === undefined
-      ? undefined
-      : createListener({ ...config.grpcListen, tls: config.tls, handler, grpcOnly: true, logger });
-  const address = await listener.listen();
-  const grpcAddress = await grpcListener?.listen();
-  const metricsServer = await serveMetrics(metrics, config.metricsListen).catch((cause: unknown) => {
-    const message = `metrics cannot be served on ${formatHostPort(config.metricsListen)}: ${messageOf(cause)}`;
-    throw new HarrierError('failed_precondition', message, { cause });
+  const listeners = await openListeners({
+    ...{ config, handler, metrics, logger },
+    upgrade: links.handleUpgrade,
+    targets: async () => discoveryOf(await listMetricsTargets(cold)),
   });
-  logger.info({ address, grpcAddress, metrics: metricsServer.address() }, 'control plane is ready');
+  const { address, grpcAddress, metricsAddress } = listeners;
+  logger.info({ address, grpcAddress, metrics: metricsAddress }, 'control plane is ready');
   return {
     address,
     grpcAddress,
-    metricsAddress: metricsServer.address() as AddressInfo,
+    metricsAddress,
     stop: async () => {
       const reason = new HarrierError('unavailable', 'the control plane stops; try again');
       stopping.abort(reason);
+      await scheduleRunner.stop();
+      await workflowRunner.stop();
       await scheduler.stop();
       const noticeMs = registration.alone ? 0 : Math.min(NOTICE_MS, config.stopGraceMs);
       const noticed = new Promise((resolve) => setTimeout(resolve, noticeMs));
       await Promise.all([executions.answered(Math.min(ANSWER_MS, config.stopGraceMs)), noticed]);
       shutdown.abort(reason);
       links.close();
-      await Promise.all([listener.close(config.stopGraceMs), grpcListener?.close(config.stopGraceMs)]);
+      await listeners.close(config.stopGraceMs);
       clearInterval(sweeper);
       await movedExecutions.stop();
       await agentRequests.stop();
@@ -428,18 +529,10 @@ async function startOn(database: Database, { config, logger }: AppOptions, unloc
       await leaseSweep.stop();
       await registration.stop();
       await bus.stop();
-      await new Promise((resolve) => metricsServer.close(resolve));
+      await listeners.closeMetrics();
+      await tracing.stop();
       await database.close();
       unlock();
     },
   };
-}
-
-function agentStates(registry: AgentRegistry): Map<AgentState, number> {
-  const states = new Map<AgentState, number>();
-  for (const { draining } of registry.candidates()) {
-    const state = draining ? AgentState.DRAINING : AgentState.ONLINE;
-    states.set(state, (states.get(state) ?? 0) + 1);
-  }
-  return states;
 }

@@ -1,4 +1,4 @@
-import { continueLean, createLogger, formatHostPort, HarrierError, messageOf, VERSION } from '@harrier/shared';
+import { continueLean, createLogger, formatHostPort, HarrierError, messageOf, Systemd, VERSION } from '@harrier/shared';
 import { Command } from 'commander';
 import { startApp } from './app.ts';
 import { readConfig } from './config.ts';
@@ -24,6 +24,7 @@ const program = new Command('harrier server')
   .option('--metrics-listen <host:port>', 'Prometheus metrics (HARRIER_METRICS_LISTEN, default 127.0.0.1:9464)')
   .option('--data-dir <path>', 'data directory (HARRIER_DATA_DIR, default ./.harrier)')
   .option('--config <file>', 'modules file to load and follow (HARRIER_MODULES_FILE)')
+  .option('--task-classes <file>', 'task classes (HARRIER_TASK_CLASSES_FILE, default those of every control plane)')
   .option('--tls-cert <file>', 'PEM certificate chain (HARRIER_TLS_CERT_FILE)')
   .option('--tls-key <file>', 'PEM private key (HARRIER_TLS_KEY_FILE)')
   .option('--log-level <level>', 'trace, debug, info, warn, error (HARRIER_LOG_LEVEL, default info)')
@@ -34,6 +35,7 @@ const program = new Command('harrier server')
       HARRIER_METRICS_LISTEN: flags.metricsListen,
       HARRIER_DATA_DIR: flags.dataDir,
       HARRIER_MODULES_FILE: flags.config,
+      HARRIER_TASK_CLASSES_FILE: flags.taskClasses,
       HARRIER_TLS_CERT_FILE: flags.tlsCert,
       HARRIER_TLS_KEY_FILE: flags.tlsKey,
       HARRIER_LOG_LEVEL: flags.logLevel,
@@ -72,12 +74,16 @@ async function serve(config: Parameters<typeof startApp>[0]['config']): Promise<
   process.stdout.write(
     `${JSON.stringify({
       listen: formatHostPort({ host: app.address.address, port: app.address.port }),
-      metrics: formatHostPort({ host: app.metricsAddress.address, port: app.metricsAddress.port }),
+      metrics: formatHostPort(app.metricsAddress),
       ...(app.grpcAddress === undefined
         ? {}
         : { grpc: formatHostPort({ host: app.grpcAddress.address, port: app.grpcAddress.port }) }),
     })}\n`,
   );
+  const systemd = new Systemd(config.systemd, logger);
+  systemd.ready(`Serving on ${formatHostPort({ host: app.address.address, port: app.address.port })}`);
+  // The event loop turns: more is not asked of it, since whatever else is wrong a restart would not help.
+  systemd.watch(() => undefined);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
       logger.info({ signal }, 'stopping');
@@ -85,6 +91,7 @@ async function serve(config: Parameters<typeof startApp>[0]['config']): Promise<
     });
   }
   const exitCode = await stopped.promise;
+  systemd.stopping();
   await app.stop();
   process.exit(exitCode);
 }

@@ -2,18 +2,24 @@ import { AGENT_FAILPOINTS, CONTROL_PLANE_FAILPOINTS } from '@harrier/shared';
 import { anAgent, aReplica, type Fault, type FaultContext, HARMLESS } from './fault.ts';
 
 /** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
-const REACHED_MS = 10_000;
-const MOST_PASSES = 2;
+const REACHED_MS = 15_000;
+const MOST_PASSES = 4;
 
-/** A replica ends on one side or the other of a commit. */
+/** A replica ends on one side or the other of a commit. All agents are linked to it, and the work of the round comes then. */
 export const failpointOfReplica: Fault = {
   ...HARMLESS,
+  isFirst: true,
   async run(context) {
     const { world, random } = context;
     const replica = aReplica(context);
     const failpoint = `${random.pick(CONTROL_PLANE_FAILPOINTS)}:${random.integer(1, MOST_PASSES)}`;
     await replica.stop();
     await replica.startAgain({ HARRIER_FAILPOINTS: failpoint });
+    for (const other of world.replicas.filter((one) => one !== replica)) {
+      await other.stop();
+      await other.startAgain();
+    }
+    context.begin();
     await endOf(replica.controlPlane.program.exited, failpoint, context);
     if (replica.running) await replica.stop();
     await replica.startAgain();
@@ -37,10 +43,11 @@ export const failpointOfAgent: Fault = {
   },
 };
 
-async function endOf(exited: Promise<unknown>, failpoint: string, { say }: FaultContext): Promise<void> {
+async function endOf(exited: Promise<unknown>, failpoint: string, { say, strike }: FaultContext): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<false>();
   const timer = setTimeout(() => resolve(false), REACHED_MS);
   const isReached = await Promise.race([exited.then(() => true), promise]);
   clearTimeout(timer);
+  if (isReached) strike();
   say(`${failpoint} ${isReached ? 'reached' : 'not reached'}`);
 }

@@ -10,12 +10,18 @@ export interface FaultContext {
   random: Random;
   /** What the seed has decided, for people. */
   say: (text: string) => void;
+  /** Lets the executions of the round arrive, where they wait for it. */
+  begin: () => void;
+  /** It happens now, and not when the fault began. */
+  strike: () => void;
 }
 
 /** Something that happens to a world in operation. */
 export interface Fault extends Allowance {
   /** What it needs of the host. */
   needs?: readonly Need[];
+  /** Executions arrive when it says so, not before it. */
+  isFirst?: boolean;
   /**
    * Does it and, where it lasts, undoes it: afterwards everything that should run has been started.
    * @returns selectors of agents that have to run something again; empty: any agent has to
@@ -27,7 +33,7 @@ export interface Fault extends Allowance {
 export type Need = 'root' | 'docker' | 'clock';
 
 /** No attempt may end because of it. */
-export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false };
+export const HARMLESS: Allowance = { attemptsMayFail: false, outputMayBeDropped: false, chunksMayOverlap: false };
 /** Attempts that it hits may end; what may be tried again is. */
 export const TAKES_ATTEMPTS: Allowance = { ...HARMLESS, attemptsMayFail: true };
 

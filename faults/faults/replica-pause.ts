@@ -4,6 +4,7 @@ import { aReplica, type Fault, HARMLESS, lasting } from './fault.ts';
 /** SIGSTOP of a replica for longer than a lease, then SIGCONT: its agents have to see that it renews nothing, and go. */
 export const replicaPause: Fault = {
   ...HARMLESS,
+  chunksMayOverlap: true,
   async run(context) {
     const { program } = aReplica(context).controlPlane;
     program.signal('SIGSTOP');

@@ -5,6 +5,7 @@ import { agentUpgrade } from './agent-upgrade.ts';
 import { allAgentsGone } from './all-agents-gone.ts';
 import { childKill } from './child-kill.ts';
 import { clockOfAgent, clockOfReplica } from './clock.ts';
+import { databaseReset, databaseStalled } from './database-connection.ts';
 import { diskFull } from './disk-full.ts';
 import { dockerKill } from './docker-kill.ts';
 import { drain } from './drain.ts';
@@ -30,6 +31,8 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   'clock-agent': clockOfAgent,
   'clock-replica': clockOfReplica,
   'connection-reset': connectionReset,
+  'database-reset': databaseReset,
+  'database-stalled': databaseStalled,
   'disk-full': diskFull,
   'docker-kill': dockerKill,
   drain,

@@ -2,19 +2,14 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { type Execution, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type { Clients } from '../../test/support/clients.ts';
 import type { Answer, StoredChunk } from '../evidence.ts';
-import type { ExecutionPlan } from '../plan.ts';
+import type { ExecutionPlan } from '../execution-plan.ts';
+import { untilAnswered } from './persistent-call.ts';
 import { type Request, requestOf, type Surroundings } from './request.ts';
 
 export interface CallerOptions extends Surroundings {
   /** Of a replica; another one each time, as a load balancer does. */
   clients: () => Clients;
 }
-
-/** A try that nobody answers is given up, and made again elsewhere. */
-const TRY_TIMEOUT_MS = 15_000;
-const RETRY_MS = 200;
-/** A refusal that another try does not change. */
-const REFUSALS: readonly Code[] = [Code.InvalidArgument, Code.NotFound, Code.PermissionDenied, Code.Unauthenticated];
 
 /** A caller as it should be: it sends an idempotency key, and asks again until it is answered. */
 export class Caller {
@@ -85,22 +80,11 @@ export class Caller {
     });
   }
 
-  /** Tries until a replica answers. @throws a refusal, or the signal's reason */
   async #try<T>(
     signal: AbortSignal,
     call: (clients: Clients, options: { signal: AbortSignal }) => Promise<T>,
   ): Promise<T> {
-    while (true) {
-      signal.throwIfAborted();
-      try {
-        return await call(this.#options.clients(), {
-          signal: AbortSignal.any([signal, AbortSignal.timeout(TRY_TIMEOUT_MS)]),
-        });
-      } catch (error) {
-        if (REFUSALS.includes(ConnectError.from(error).code)) throw error;
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
-    }
+    return await untilAnswered(this.#options.clients, signal, call);
   }
 }
 

@@ -14,10 +14,13 @@ _BEAT_S = 0.2
 
 
 class _Witness:
-    def __init__(self, paths, key, attempt):
+    def __init__(self, paths, key, attempt, execution):
         path = next(path for path in paths if os.path.exists(path))
         self._fd = os.open(path, os.O_WRONLY)
-        self._prefix = f"{key} {attempt} {os.urandom(6).hex()}"
+        # Each time of a schedule has evidence of its own.
+        time_of_schedule = os.environ.get("HARRIER_SCHEDULE_TIME")
+        name = f"{key}@{time_of_schedule}" if time_of_schedule else key
+        self._prefix = f"{name} {attempt} {execution} {os.urandom(6).hex()}"
 
     def mark(self, event):
         # Shorter than PIPE_BUF: whole lines only (pipe(7)).
@@ -26,12 +29,13 @@ class _Witness:
 
 def handler(input, context=None):
     attempt = context.attempt if context else 0
-    witness = _Witness(input["witness"], input["key"], attempt) if input["witness"] else None
+    execution = context.execution_id if context else ""
+    witness = _Witness(input["witness"], input["key"], attempt, execution or "-") if input["witness"] else None
     _mark(witness, "start")
     if input["daemon"] and witness:
         _leave_daemon(witness)
     _print_slowly(input, witness)
-    if attempt and attempt <= input["failures"]:
+    if (attempt and attempt <= input["failures"]) or (input["flaky"] and int(execution[-1], 16) < 8):
         _mark(witness, "raised")
         raise RuntimeError("this attempt was meant to fail")
     _mark(witness, "end")

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { JsonValue, MessageInitShape } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { CreateExecutionRequestSchema, ExecuteRequestSchema } from '@harrier/shared/gen/execution';
-import type { ExecutionPlan } from '../plan.ts';
+import type { ExecutionPlan } from '../execution-plan.ts';
 
 /** A request as `createExecution` and `execute` take it. */
 export type Request = Omit<MessageInitShape<typeof CreateExecutionRequestSchema>, '$typeName' | '$unknown'>;
@@ -30,17 +30,31 @@ const RETRIED = [
   Code.ENVIRONMENT_FAILED,
 ];
 
+/** As often as it takes: of attempts, and of tries of a node. */
+export const BACKOFF = {
+  maxAttempts: 30,
+  initialBackoff: { nanos: 100_000_000 },
+  maxBackoff: { seconds: 1n },
+} as const;
+
 /** The request of a planned execution. Its key makes it safe to send again. */
 export function requestOf(plan: ExecutionPlan, surroundings: Surroundings): Request {
   return {
-    ...targetOf(plan, surroundings),
+    ...whatToRun(plan, surroundings),
     inputForm: { case: 'inputJson', value: JSON.stringify(jobInput(plan, surroundings)) },
     idempotencyKey: plan.key,
+  };
+}
+
+/** A request without what makes it one execution among others: also what a node of a workflow runs. */
+export function whatToRun(plan: ExecutionPlan, surroundings: Surroundings): Request {
+  // A flaky one ends when it fails by itself: its workflow tries again.
+  const codes = RETRIED.filter((code) => !plan.isFlaky || code !== Code.HANDLER_ERROR);
+  return {
+    ...targetOf(plan, surroundings),
     timeout: { seconds: 120n },
     limits: { memoryBytes: MEMORY_BYTES },
-    retryPolicy: plan.retries
-      ? { maxAttempts: 30, initialBackoff: { nanos: 100_000_000 }, maxBackoff: { seconds: 1n }, codes: RETRIED }
-      : { maxAttempts: 1 },
+    retryPolicy: plan.retries ? { ...BACKOFF, codes } : { maxAttempts: 1 },
   };
 }
 
@@ -74,14 +88,15 @@ function targetOf({ kind }: ExecutionPlan, { image }: Surroundings): Pick<Reques
 }
 
 /** What `job.py` reads. A container of its own shows nothing of the host: no witness there. */
-function jobInput(plan: ExecutionPlan, { witness }: Surroundings): object {
+export function jobInput(plan: ExecutionPlan, { witness }: Surroundings): Record<string, JsonValue> {
   return {
     key: plan.key,
-    witness: plan.kind === 'container' ? [] : witness,
+    witness: plan.kind === 'container' ? [] : [...witness],
     lines: plan.lines,
     line_bytes: plan.lineBytes,
     run_ms: plan.runMs,
     failures: plan.failures,
+    flaky: plan.isFlaky,
     daemon: plan.daemon,
   };
 }

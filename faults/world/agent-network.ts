@@ -1,6 +1,11 @@
 import { execFileSync } from 'node:child_process';
 import type { Direction } from './link-proxy.ts';
 
+/** Addresses for an agent, for a world, and worlds for which there are addresses. */
+const AGENT_ADDRESSES = 4;
+const WORLD_ADDRESSES = 16;
+const WORLDS = 8_192;
+
 /** The network of an agent's host: a namespace of its own with one cable to this one. Takes root. */
 export class AgentNetwork {
   /** Where programs in it reach what listens here. */
@@ -17,13 +22,12 @@ export class AgentNetwork {
 
   /**
    * @param world tells the networks of two machines on one host apart
-   * @param number of the agent, from 1
+   * @param number of the agent, from 1 to 3
    */
   static create(world: number, number: number): AgentNetwork {
     const name = `hf${world.toString(36)}-${number}`;
-    // RFC 2544: for tests of networks, and nobody's.
-    const network = `198.18.${world % 256}.${4 * number}`.split('.').map(Number);
-    const [here, there] = [1, 2].map((host) => [...network.slice(0, 3), (network[3] ?? 0) + host].join('.'));
+    const network = (world % WORLDS) * WORLD_ADDRESSES + AGENT_ADDRESSES * number;
+    const [here, there] = [1, 2].map((host) => addressIn(network + host));
     const inside = ['-n', name];
     ip('netns', 'add', name);
     ip('link', 'add', name, 'type', 'veth', 'peer', 'name', 'agent0', 'netns', name);
@@ -53,6 +57,11 @@ export class AgentNetwork {
     const [file = '', ...rest] = this.wrapper;
     execFileSync(file, [...rest, 'iptables', '-w', ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   }
+}
+
+/** An address of 198.18.0.0/15 (RFC 2544): for tests of networks, and nobody's. */
+function addressIn(number: number): string {
+  return ['198', 18 + (number >> 16), (number >> 8) & 0xff, number & 0xff].join('.');
 }
 
 function ip(...args: string[]): void {

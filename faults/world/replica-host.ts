@@ -1,5 +1,6 @@
 import { ControlPlane } from '../../test/support/control-plane.ts';
 import { directory } from '../../test/support/workspace.ts';
+import { DatabaseProxy } from './database-proxy.ts';
 
 interface Settings {
   databaseUrl: string;
@@ -10,17 +11,30 @@ interface Settings {
 export class ReplicaHost {
   readonly name: string;
   controlPlane: ControlPlane;
+  /** Its way to PostgreSQL. */
+  readonly database: DatabaseProxy;
   readonly #options: Settings;
 
-  private constructor(name: string, controlPlane: ControlPlane, options: Settings) {
+  private constructor(name: string, controlPlane: ControlPlane, database: DatabaseProxy, options: Settings) {
     this.name = name;
     this.controlPlane = controlPlane;
+    this.database = database;
     this.#options = options;
   }
 
+  /** @param databaseUrl of a PostgreSQL that listens on this host */
   static async start(name: string, databaseUrl: string, env: Record<string, string>): Promise<ReplicaHost> {
-    const controlPlane = await ControlPlane.start({ databaseUrl, env, dataDirectory: directory('cp') });
-    return new ReplicaHost(name, controlPlane, { databaseUrl, env });
+    const url = new URL(databaseUrl);
+    const database = await DatabaseProxy.listen(Number(url.port));
+    url.port = String(database.port);
+    try {
+      const options = { databaseUrl: url.href, env };
+      const controlPlane = await ControlPlane.start({ ...options, dataDirectory: directory('cp') });
+      return new ReplicaHost(name, controlPlane, database, options);
+    } catch (error) {
+      await database.close();
+      throw error;
+    }
   }
 
   get running(): boolean {
@@ -41,5 +55,11 @@ export class ReplicaHost {
   async stop(): Promise<void> {
     if (this.running) await this.controlPlane.stop();
     else this.controlPlane.disconnect();
+  }
+
+  /** Ends it for good, with its way to PostgreSQL. */
+  async remove(): Promise<void> {
+    await this.stop();
+    await this.database.close();
   }
 }

@@ -7,6 +7,7 @@ import {
   existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   rmSync,
@@ -62,14 +63,20 @@ export class Witness {
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => {
-        const [attempt, nonce = '', event, microseconds] = line.split(' ');
+        const [attempt, executionId = '', nonce = '', event, microseconds] = line.split(' ');
         return {
           attempt: Number(attempt),
+          executionId: executionId === '-' ? undefined : executionId,
           nonce,
           event: event as Mark['event'],
           timeMs: Number(microseconds) / 1000,
         };
       });
+  }
+
+  /** The keys of executions that have written something, and begin with this. */
+  keysWith(prefix: string): string[] {
+    return readdirSync(this.#files).filter((name) => name.startsWith(prefix));
   }
 
   /** Now, on the clock of the marks. */

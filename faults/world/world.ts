@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect } from '../../control-plane/src/db/connection.ts';
@@ -80,7 +82,7 @@ export class World {
     undo.push(async () => witness.close());
     const database = await ExternalPostgres.start();
     undo.push(async () => database.stop());
-    const docker = options.docker ? new TestEngine('harrier-faults') : undefined;
+    const docker = options.docker ? await unusedEngine(undo) : undefined;
     if (docker !== undefined) {
       await docker.start();
       undo.push(() => docker.leave());
@@ -88,10 +90,10 @@ export class World {
     const sql = connect({ url: database.url }, 2);
     undo.push(() => sql.end());
     const replicas: ReplicaHost[] = [];
-    const settings = { HARRIER_LEASE_S: String(LEASE_MS / 1000) };
+    const settings = { HARRIER_LEASE_S: String(LEASE_MS / 1000), HARRIER_MAX_SCHEDULES: '1000000' };
     for (let number = 1; number <= options.replicas; number++) {
       const replica = await ReplicaHost.start(`replica-${number}`, database.url, settings);
-      undo.push(() => replica.stop());
+      undo.push(() => replica.remove());
       replicas.push(replica);
     }
     await installObserver(sql);
@@ -159,7 +161,7 @@ export class World {
       await replica.startAgain();
     }
     for (const host of this.agents.filter(({ agent }) => !agent.program.running)) {
-      ended.push(`${host.name} ended by itself: ${host.agent.program.stderr.slice(-500)}`);
+      ended.push(`${host.name} ended by itself: ${host.agent.program.output.slice(-500)}`);
       host.agent.startAgain();
     }
     return ended;
@@ -186,7 +188,7 @@ export class World {
   #logs(): { name: string; text: string }[] {
     return [
       ...this.replicas.map(({ name, controlPlane }) => ({ name, text: controlPlane.program.stderr })),
-      ...this.agents.map(({ name, agent }) => ({ name, text: agent.program.stderr })),
+      ...this.agents.map(({ name, agent }) => ({ name, text: agent.program.output })),
       { name: 'postgres', text: this.database.program.stderr },
     ];
   }
@@ -200,7 +202,7 @@ export class World {
     return left;
   }
 
-  /** Of this world's agents: another machine may use the engine too. */
+  /** Of this world's agents: a machine that was killed may have left some in the engine. */
   #containers(...filters: string[]): string[] {
     const { docker } = this;
     if (docker === undefined) return [];
@@ -211,6 +213,25 @@ export class World {
         .split('\n');
     };
     return this.agents.flatMap(list).filter((line) => line !== '');
+  }
+}
+
+/**
+ * No machine's `docker-kill` hits another one on this host: each holds a socket that has the name of its engine, which the kernel
+ * gives to one process and takes back when that has ended, however. Its images stay for the next one.
+ */
+async function unusedEngine(undo: Undo[]): Promise<TestEngine> {
+  for (let number = 1; ; number++) {
+    const name = number === 1 ? 'harrier-faults' : `harrier-faults.${number}`;
+    const holder = createServer();
+    try {
+      await once(holder.listen(`\0${name}`), 'listening');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+      continue;
+    }
+    undo.push(async () => void holder.close());
+    return new TestEngine(name);
   }
 }
 

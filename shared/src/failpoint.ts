@@ -1,7 +1,7 @@
 /**
  * Places at which a process can be made to end as by `kill -9`, to try what a crash there does: on both sides of every
- * commit that an execution needs. Nothing is armed, and passing a place costs a look at an empty map, unless
- * HARRIER_FAILPOINTS is set; only tests set it.
+ * commit that an execution, a step of a workflow, or a time of a schedule needs. Nothing is armed, and passing a place costs a
+ * look at an empty map, unless HARRIER_FAILPOINTS is set; only tests set it.
  */
 export const CONTROL_PLANE_FAILPOINTS = [
   'accept-before-commit',
@@ -14,6 +14,11 @@ export const CONTROL_PLANE_FAILPOINTS = [
   'retry-committed',
   'result-before-commit',
   'result-committed',
+  'workflow-step-before-commit',
+  'workflow-step-committed',
+  'schedule-before-commit',
+  'schedule-decided',
+  'schedule-started',
 ] as const;
 export const AGENT_FAILPOINTS = ['result-before-send', 'result-acknowledged'] as const;
 

@@ -7,19 +7,31 @@ export interface LoggerOptions {
   name: string;
   /** pino level: `trace` to `fatal`, or `silent`. */
   level: string;
+  /** Default: standard error, so that standard output stays free for what a command answers. */
+  to?: 'stdout' | 'stderr';
+  /** Gets each line too. Must not throw, and must not log from within `write`. */
+  also?: { write(line: string): void };
 }
 
-/** JSON lines on standard error, so that standard output stays free for what a command answers. */
-export function createLogger(options: LoggerOptions): Logger {
+/** JSON lines on a standard stream. */
+export function createLogger({ name, level, to = 'stderr', also }: LoggerOptions): Logger {
+  const standard = pino.destination({ dest: to === 'stdout' ? 1 : 2, sync: false });
   return pino(
     {
-      name: options.name,
-      level: options.level,
+      name,
+      level,
       timestamp: pino.stdTimeFunctions.isoTime,
       base: { pid: process.pid },
       formatters: { level: (label) => ({ level: label }) },
       redact: { paths: ['authorization', '*.authorization', 'token', '*.token', 'joinToken', '*.joinToken'] },
     },
-    pino.destination({ dest: 2, sync: false }),
+    also === undefined
+      ? standard
+      : {
+          write: (line: string) => {
+            standard.write(line);
+            also.write(line);
+          },
+        },
   );
 }

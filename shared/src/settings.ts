@@ -1,3 +1,7 @@
+import { readFileSync } from 'node:fs';
+import { messageOf } from './errors.ts';
+import { isSecret } from './redaction.ts';
+
 /** Reads settings from text and remembers every problem, so that all of them are reported at once. */
 export class SettingsReader {
   readonly problems: string[] = [];
@@ -39,6 +43,21 @@ export class SettingsReader {
   list(name: string, fallback = ''): string[] {
     const parts = this.text(name, fallback).split(',');
     return parts.map((part) => part.trim()).filter((part) => part !== '');
+  }
+
+  /** The text of a file whose name is set, for what should stand neither in arguments nor in variables. */
+  secretFile(name: string): string | undefined {
+    const path = this.text(name);
+    if (path === undefined) return undefined;
+    try {
+      const secret = readFileSync(path, 'utf8').trim();
+      if (secret !== '') return secret;
+      this.problems.push(`${name}: ${path} is empty`);
+    } catch (error) {
+      const why = isSecret(path) ? 'it must name a file, and is a token itself' : messageOf(error);
+      this.problems.push(`${name} cannot be read: ${why}`);
+    }
+    return undefined;
   }
 
   oneOf<T extends string>(name: string, fallback: T, allowed: readonly T[]): T {

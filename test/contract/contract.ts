@@ -25,8 +25,10 @@ export function testContract(stack: Stack, subject: Subject): void {
   const promises = (name: PromiseName, tests: () => void) => {
     if (subject.without[name] === undefined) describe(name, tests);
   };
+  const asJob = subject.slurm ? { slurm: { time: { seconds: 600n } } as never } : {};
   const code = (source: string, input: object = {}) => ({
     target: subject.target(source),
+    ...asJob,
     inputForm: { case: 'inputJson' as const, value: JSON.stringify(input) },
   });
   const command = (...argv: string[]) => ({
@@ -34,6 +36,7 @@ export function testContract(stack: Stack, subject: Subject): void {
       case: 'command' as const,
       value: { argv, ...(subject.environment && { environment: subject.environment }) },
     },
+    ...asJob,
   });
   const handler = (name: keyof typeof HANDLERS, input: object = {}) => code(HANDLERS[name][subject.language], input);
   const limited = (limits?: MessageInitShape<typeof LimitsSchema>) => (limits ? { limits: limits as never } : {});

@@ -47,6 +47,8 @@ export interface Subject {
   failing: readonly FailingCode[];
   /** Where commands run as well. */
   environment?: Environment;
+  /** Whatever it runs is a job of Slurm. */
+  slurm?: true;
   /** What it does not promise, each with the reason. */
   without: Partial<Record<PromiseName, string>>;
 }
@@ -68,6 +70,11 @@ export function pythonCode(given: MessageInitShape<typeof EnvironmentSchema>): S
     environment,
     without: {},
   };
+}
+
+/** Python code, and commands, as jobs of Slurm. */
+export function slurmJob(): Subject {
+  return { ...pythonCode({ kind: { case: 'inline', value: {} } }), slurm: true };
 }
 
 /** JavaScript in the sandbox. */

@@ -117,6 +117,9 @@ describe('harrier up', () => {
     expect(JSON.parse(stdout)).toMatchObject({ state: 'SUCCEEDED', attempt: 2, output: { attempts: 2 } });
     const listed = await harrier('executions', 'ls', '--selector', 'team=a', '--json');
     expect(JSON.parse(listed.stdout)).toMatchObject({ executions: [{ module: 'flaky', labels: { team: 'a' } }] });
+    const ofTeam = ['executions', 'ls', '--selector', 'team=a'];
+    expect((await harrier(...ofTeam, '--since', '1h')).stdout).toContain('flaky');
+    expect(await harrier(...ofTeam, '--until', '1h')).toMatchObject({ code: 0, stdout: '' });
     const agents = await harrier('agents', 'ls', '--json');
     expect(JSON.parse(agents.stdout)).toMatchObject({ agents: [{ state: 'ONLINE', isolation: { level: 'SANDBOX' } }] });
   });

@@ -1,3 +1,5 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type Limits, Limits_Network as Network, Environment_Docker_Pull as Pull } from '@harrier/shared/gen/module';
 import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -69,7 +71,7 @@ describe('a container that follows the protocol', () => {
       'too deep a value',
       'print(\'{"ok":true,"output":{"x":\' + "["*200 + "]"*200 + "}}")',
       'OUTPUT_INVALID',
-      'deeper than 100',
+      'deeper than 32',
     ],
   ])('ends with %s', async (_, script, code, message) => {
     const agent = await DockerAgent.start();
@@ -295,6 +297,36 @@ print(json.dumps({"ok": True, "output": {"n": n}}))`;
 
     const third = await DockerAgent.start({ dataDir });
     expect(await third.record.until(() => third.record.recovered[0])).toEqual([]);
+  });
+
+  test('tells what a container has used that ended while no agent was there', async () => {
+    const dataDir = directory('da');
+    const first = await DockerAgent.start({ dataDir });
+    const script = `
+import os, time
+x = bytes(1) * 60_000_000
+while time.process_time() < 0.4:
+    pass
+while not os.path.exists("/tmp/go"):
+    time.sleep(0.01)
+print('{"ok": true, "output": {}}')`;
+    first.start('e1', pythonProgram(script));
+    const kept = join(dataDir, 'containers', 'e1.1', 'usage.json');
+    // An agent that crashes leaves no more than it has kept by then.
+    await until(
+      'the processor time to be kept',
+      () => existsSync(kept) && JSON.parse(readFileSync(kept, 'utf8')).cpuMs >= 400,
+    );
+    const [id = ''] = containers(first);
+    first.close();
+    docker('exec', id, 'touch', '/tmp/go');
+    docker('wait', id);
+
+    const second = await DockerAgent.start({ dataDir });
+    const end = await second.end('e1');
+    expect(end).toMatchObject({ outcome: 'succeeded', code: '' });
+    expect(end.cpuMs).toBeGreaterThanOrEqual(400);
+    expect(end.maxRssBytes).toBeGreaterThan(60_000_000);
   });
 
   test('gives the result of one that wrote more than is kept of it meanwhile, when its log was full before', async () => {

@@ -187,12 +187,14 @@ test('an engine that dies ends a pull, with the reason', async () => {
     events.onOutput(data);
     started.resolve();
   };
+  hub.pause();
   const pull = agent.images.ensure(`${hub.address}/eight:1`, 'if_missing', { ...events, onOutput }, never);
   pull.catch(() => {});
   await started.promise;
   onTestFinished(() => startDockerEngine());
   await stopDockerEngine('SIGKILL');
   await expect(pull, told.text).rejects.toThrow(/eight:1 cannot be had: .*Docker engine/);
+  hub.resume();
   await startDockerEngine();
   await until('the engine to be found again', () => agent.engine.unavailable() === undefined);
   expect((await ensure(agent, `${hub.address}/eight:1`, 'if_missing')).image.lock).toContain('@sha256:');

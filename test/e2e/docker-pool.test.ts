@@ -97,7 +97,7 @@ describe('a warm container', () => {
         version: '1.0.0',
         code: RETURN_PACKAGES,
         environment,
-        preload: ['sqlite3', 'xml.dom.minidom'],
+        preload: ['sqlite3', 'no_such_module', 'xml.dom.minidom'],
         agentSelector: 'kind=warm',
       },
     });
@@ -108,6 +108,9 @@ describe('a warm container', () => {
     });
     expect(execution.outputJson, execution.error?.message).toBe(
       '{"there": ["sqlite3", "xml.dom.minidom"]}'.replaceAll(' ', ''),
+    );
+    expect(execution.stderrTail).toContain(
+      "harrier: preload of no_such_module failed: ModuleNotFoundError: No module named 'no_such_module'\n",
     );
   });
 

@@ -45,6 +45,25 @@ def handler(input):
   });
 });
 
+test('a module that cannot be imported ahead is told to the first call of the interpreter, and fails none', async () => {
+  const source = 'def handler(input):\n    return {"n": 1}\n';
+  const environment = venv({ requirements: ['six==1.17.0'] });
+  await modules.createModule({
+    module: {
+      ...{ name: 'misspelt', version: '1.0.0', code: source, environment, preload: ['sixx', 'six'] },
+      agentSelector: 'place=here',
+    },
+  });
+  const lines: string[][] = [];
+  for (let n = 0; n < 3; n++) {
+    const { state, stderrTail } = await execute(executions, moduleCall('misspelt'));
+    expect(state).toBe(State.SUCCEEDED);
+    lines.push(stderrTail.split('\n').filter((line) => line.startsWith('harrier: preload')));
+  }
+  const line = "harrier: preload of sixx failed: ModuleNotFoundError: No module named 'sixx'";
+  expect(lines).toEqual([[line], [], []]);
+});
+
 test('a lock with hashes is installed as it stands', async () => {
   const lock = 'six==1.17.0 --hash=sha256:4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274\n';
   await modules.createModule({

@@ -133,7 +133,7 @@ test('an agent is online at every replica, and is drained, resumed and deleted f
   const seen = async () => (await watcher.agents.getAgent({ id })).agent;
   expect(await seen()).toMatchObject({ state: AgentState.ONLINE, activeExecutions: 1 });
   expect((await watcher.agents.drainAgent({ id })).agent).toMatchObject({ state: AgentState.DRAINING });
-  await until('the drain to reach the agent', () => agent.program.stderr.includes('drain requested'));
+  await until('the drain to reach the agent', () => agent.program.stdout.includes('drain requested'));
   const later = await create(caller.executions, wanted);
   expect(await get(caller.executions, later)).toMatchObject({ state: State.PENDING });
   expect((await caller.agents.listAgents({ state: AgentState.DRAINING })).agents.map(({ name }) => name)).toEqual([

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { launcherGuard } from '../../agent/src/executor/container-guard.ts';
@@ -26,6 +26,11 @@ async function startLauncher() {
   return { launcher, guard: launcherGuard(launcher, DOCKER_SOCKET), lease };
 }
 
+/** The end of the lease that a launcher has written down. */
+function kept(dataDir: string): number | null {
+  return JSON.parse(readFileSync(join(dataDir, 'spool', 'lease'), 'utf8')).end;
+}
+
 function running(agent: DockerAgent): boolean {
   return docker('ps', '--quiet', '--filter', `label=harrier.agent=${agent.dataDir}`) !== '';
 }
@@ -50,6 +55,27 @@ test('it ends although the agent is gone, and the next agent knows why', async (
   lease(500);
   await until('the container to be ended', () => !running(gone));
   const next = await DockerAgent.start({ guard, dataDir: gone.dataDir });
+  expect(await next.end('e1')).toMatchObject({ outcome: 'failed', code: 'AGENT_LOST' });
+});
+
+test('it ends although agent and launcher were killed, and the next agent knows why', async () => {
+  let untilMs: number | null = null;
+  const dataDir = directory('dl');
+  const { launcher, record } = connectLauncher(dataDir, () => ({ until_ms: untilMs, grace_ms: 100 }));
+  await launcher.open();
+  const gone = await DockerAgent.start({ guard: launcherGuard(launcher, DOCKER_SOCKET) });
+  gone.start('e1', pythonProgram(FOREVER));
+  await gone.untilLogged('e1', 'up');
+  untilMs = monotonicMs(bootNowMs() + 2_000);
+  launcher.tellLease();
+  // It has heard of it when it has written it down.
+  await until('the lease to be kept', () => existsSync(join(dataDir, 'spool', 'lease')) && kept(dataDir) !== null);
+  const [welcome] = record.welcomes;
+  launcher.close();
+  gone.close();
+  process.kill(welcome?.pid ?? 0, 'SIGKILL');
+  await until('the container to be ended', () => !running(gone));
+  const next = await DockerAgent.start({ dataDir: gone.dataDir });
   expect(await next.end('e1')).toMatchObject({ outcome: 'failed', code: 'AGENT_LOST' });
 });
 

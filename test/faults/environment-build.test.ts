@@ -23,6 +23,7 @@ const inVenv = (requirement: string, source: string) => ({
   limits: { memoryBytes: 2n ** 30n },
 });
 const SCIPY = 'scipy==1.15.3';
+const SYMPY = 'sympy==1.13.3';
 const NETWORKX = 'networkx[default]==3.4.2';
 const versionOf = (name: string) =>
   `import ${name}\ndef handler(input):\n    return {"version": ${name}.__version__}\n`;
@@ -32,7 +33,13 @@ function stored(): string[] {
   return readdirSync(store, { withFileTypes: true })
     .filter((tenant) => tenant.isDirectory() && !tenant.name.startsWith('.'))
     .flatMap(({ name }) => readdirSync(join(store, name)))
-    .filter((name) => name !== '.cache');
+    .filter((name) => !name.startsWith('.cache'));
+}
+
+/** Environments, and at most the directory that waits for the next build. */
+function holdsNothingBut(environments: number): boolean {
+  const whole = stored().filter((name) => !name.startsWith('.'));
+  return whole.length === environments && stored().length - whole.length <= 1;
 }
 
 test('kill -9 of the agent in the middle of a build: the execution is prepared again, and nothing torn is left', async () => {
@@ -42,7 +49,17 @@ test('kill -9 of the agent in the middle of a build: the execution is prepared a
   await agent.stop('SIGKILL');
   agent.startAgain();
   expect(await finished(executions, id)).toMatchObject({ state: State.SUCCEEDED, outputJson: '{"version":"1.15.3"}' });
-  await until('the store to hold one environment', () => stored().length === 1);
+  await until('the store to hold one environment', () => holdsNothingBut(1), { seen: stored });
+});
+
+test('kill -9 of the agent in the middle of a build: what may not be tried again is prepared again, since it has not started', async () => {
+  const request = inVenv(SYMPY, versionOf('sympy'));
+  const id = await create(executions, { ...request, retryPolicy: { maxAttempts: 1 } });
+  await untilState(executions, id, State.PREPARING);
+  await until('a build to begin', () => stored().some((name) => name.startsWith('.build-')));
+  await agent.stop('SIGKILL');
+  agent.startAgain();
+  expect(await finished(executions, id)).toMatchObject({ state: State.SUCCEEDED, outputJson: '{"version":"1.13.3"}' });
 });
 
 test('kill -9 of the agent while code runs in an environment: the code goes on in it', async () => {
@@ -71,5 +88,5 @@ test('kill -9 of the launcher in the middle of a build: the next build succeeds'
     state: State.SUCCEEDED,
     outputJson: '{"version":"3.4.2"}',
   });
-  await until('the store to hold two environments', () => stored().length === 2);
+  await until('the store to hold three environments', () => holdsNothingBut(3), { seen: stored });
 });

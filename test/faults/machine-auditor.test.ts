@@ -1,16 +1,17 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { expect, test } from 'vitest';
-import { audit, OFFENCES } from '../../faults/auditor.ts';
+import { audit } from '../../faults/auditor.ts';
 import type { ExecutionEvidence, Mark, RoundEvidence, StoredChunk } from '../../faults/evidence.ts';
+import type { ExecutionPlan } from '../../faults/execution-plan.ts';
 import { expectedOutput, expectedResult } from '../../faults/expected.ts';
 import { HARMLESS, TAKES_ATTEMPTS } from '../../faults/faults/fault.ts';
-import type { ExecutionPlan } from '../../faults/plan.ts';
+import { OFFENCES } from '../../faults/offences.ts';
 import { isClean, renderTable, summarize } from '../../faults/report.ts';
 
 const PLAN: ExecutionPlan = {
   ...{ key: '7-1-1', kind: 'inline', way: 'follow', arrivalMs: 0, runMs: 100, lines: 3, lineBytes: 20 },
-  ...{ failures: 0, retries: true, daemon: false },
+  ...{ failures: 0, retries: true, isFlaky: false, daemon: false },
 };
 const OUTPUT = expectedOutput(PLAN);
 const ID = '01900000-0000-7000-8000-000000000001';
@@ -18,6 +19,7 @@ const ID = '01900000-0000-7000-8000-000000000001';
 const chunk = (data: Buffer, offset = 0, attempt = 1): StoredChunk => ({ attempt, stream: 'stdout', offset, data });
 const mark = (event: Mark['event'], timeMs: number, nonce = 'n1', attempt = 1): Mark => ({
   attempt,
+  executionId: ID,
   nonce,
   event,
   timeMs,
@@ -34,6 +36,7 @@ function sound(): ExecutionEvidence & { records: [ExecutionEvidence['records'][0
         ...{ outputJson: expectedResult(PLAN), attempts: [] },
         endings: [{ attempt: 1, state: State.SUCCEEDED }],
         chunks: [chunk(OUTPUT.subarray(0, 10)), chunk(OUTPUT.subarray(10), 10)],
+        read: [chunk(OUTPUT)],
       },
     ],
     marks: [mark('start', 10), mark('alive', 60), mark('end', 110)],
@@ -43,7 +46,7 @@ function sound(): ExecutionEvidence & { records: [ExecutionEvidence['records'][0
 function round(execution: ExecutionEvidence, fields: Partial<RoundEvidence> = {}): RoundEvidence {
   return {
     ...{ fault: 'agent-kill', allowance: HARMLESS, injectedAtMs: 50 },
-    ...{ quietAtMs: 1000, executions: [execution], orphanProcesses: [], orphanContainers: [] },
+    ...{ quietAtMs: 1000, executions: [execution], runs: [], schedules: [], orphanProcesses: [], orphanContainers: [] },
     ...{ recoveryMs: 300, endedByThemselves: [] },
     ...fields,
   };
@@ -68,6 +71,7 @@ const failWith = (errorCode: Code) => (evidence: ReturnType<typeof sound>) => {
   const [record] = evidence.records;
   Object.assign(record, { state: State.FAILED, outputJson: null, errorCode, errorMessage: 'the agent was lost' });
   record.chunks = [chunk(OUTPUT.subarray(0, 10))];
+  record.read = record.chunks;
   Object.assign(evidence.answer ?? {}, { state: State.FAILED, outputJson: undefined, followed: undefined });
 };
 
@@ -114,18 +118,28 @@ test('what was accepted twice is found: two executions of one key, two ends, the
       record.attempts.push(earlier);
       record.attempt = 2;
       record.chunks = [chunk(OUTPUT, 0, 2)];
+      record.read = record.chunks;
       Object.assign(answer ?? {}, { followed: undefined });
     }),
   ).toEqual(twice);
 });
 
-test('every missing and every doubled byte of a log is counted, in the stored log and in the one that was followed', () => {
+test('every missing and every doubled byte of a log is counted: stored, followed and as it is read', () => {
   expect(spoilt(({ records: [record] }) => record.chunks.pop())).toEqual({ 'log bytes missing': OUTPUT.length - 10 });
   expect(spoilt(({ records: [record] }) => record.chunks.push(chunk(OUTPUT.subarray(5, 10), 5)))).toEqual({
     'log bytes doubled': 5,
   });
   expect(spoilt(({ answer }) => answer?.followed?.push(chunk(OUTPUT.subarray(0, 4), OUTPUT.length)))).toEqual({
     'log bytes doubled': 4,
+  });
+  expect(spoilt(({ records: [record] }) => record.read?.push(chunk(OUTPUT.subarray(5, 9), 5)))).toEqual({
+    'log bytes doubled': 4,
+  });
+  expect(spoilt(({ records: [record] }) => Object.assign(record, { read: [chunk(OUTPUT.subarray(0, 9))] }))).toEqual({
+    'log bytes missing': OUTPUT.length - 9,
+  });
+  expect(spoilt(({ records: [record] }) => Object.assign(record, { read: undefined }))).toEqual({
+    'log bytes missing': 1,
   });
   const wrong = Buffer.from(OUTPUT);
   wrong[3] = 0;
@@ -138,10 +152,31 @@ test('every missing and every doubled byte of a log is counted, in the stored lo
   });
 });
 
+test('a late write may be stored beside another one where a fault holds it back, if both agree', () => {
+  const allowance = { ...HARMLESS, chunksMayOverlap: true };
+  const late = (data: Buffer) => (evidence: ReturnType<typeof sound>) => {
+    evidence.records[0].chunks.push(chunk(data, 5));
+  };
+  expect(spoilt(late(OUTPUT.subarray(5)), { allowance })).toEqual({});
+  const evidence = sound();
+  late(OUTPUT.subarray(5))(evidence);
+  expect(audit(round(evidence, { allowance })).overlapBytes).toBe(OUTPUT.length - 5);
+  expect(audit(round(sound(), { allowance })).overlapBytes).toBe(0);
+  const wrong = Buffer.from(OUTPUT.subarray(5));
+  wrong[2] = 0;
+  expect(Object.keys(spoilt(late(wrong), { allowance }))).toEqual(['log bytes doubled']);
+  const read = (evidence: ReturnType<typeof sound>) => {
+    evidence.answer?.followed?.push(chunk(OUTPUT.subarray(5, 9), 5));
+    evidence.records[0].read?.push(chunk(OUTPUT.subarray(5, 8), 5));
+  };
+  expect(spoilt(read, { allowance })).toEqual({ 'log bytes doubled': 7 });
+});
+
 test('output may end in the line that says that it was dropped only where the fault may cost output', () => {
   const drop = ({ records: [record], answer }: ReturnType<typeof sound>) => {
     const line = "\n[harrier: stdout dropped after 21 bytes: the agent's spool is full]\n";
     record.chunks = [chunk(Buffer.concat([OUTPUT.subarray(0, 21), Buffer.from(line)]))];
+    record.read = record.chunks;
     Object.assign(answer ?? {}, { followed: undefined });
   };
   expect(spoilt(drop, { allowance: { ...TAKES_ATTEMPTS, outputMayBeDropped: true } })).toEqual({});

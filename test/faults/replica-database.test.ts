@@ -94,6 +94,12 @@ test('the embedded PostgreSQL that is killed is started again, and what was acce
   const [killed] = servers();
   process.kill(killed?.pid ?? 0, 'SIGKILL');
   await until('another server to run', () => servers().some(({ pid }) => pid !== killed?.pid));
+  // It recovers before it answers.
+  await until('the database to answer', async () => {
+    const answer = await get(stack.executions, before.id).catch((error: unknown) => ConnectError.from(error));
+    if (answer instanceof ConnectError && answer.code !== Code.Unavailable) throw answer;
+    return !(answer instanceof ConnectError);
+  });
   expect(await finished(stack.executions, id)).toMatchObject({ state: State.SUCCEEDED, attempt: 1 });
   expect((await storedLog(stack.executions, id)).stdout.toString()).toBe(tickerText(TICKS));
   expect(await get(stack.executions, before.id)).toMatchObject({ state: State.SUCCEEDED });

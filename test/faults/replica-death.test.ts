@@ -2,7 +2,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { ExecutionError_Code as ErrorCode } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { afterAll, expect, test } from 'vitest';
-import { Clients } from '../support/clients.ts';
+import { Clients, mayBeMadeAgain } from '../support/clients.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { create, execute, finished, get, storedLog, untilPrinted } from '../support/executions.ts';
 import { Front } from '../support/front.ts';
@@ -140,15 +140,15 @@ test('replicas that are restarted one after the other fail no call that is made 
           served++;
           break;
         } catch (error) {
-          const { code: status, message } = ConnectError.from(error);
+          const failure = ConnectError.from(error);
           clients.close();
           clients = clientsOf();
-          if (status === Code.Unavailable && tries < 100) {
+          if (mayBeMadeAgain(failure) && tries < 100) {
             // As clients do that are told to try again.
             await new Promise((resolve) => setTimeout(resolve, 50));
             continue;
           }
-          failures.push(`${Code[status]}: ${message}`);
+          failures.push(`${Code[failure.code]}: ${failure.message}`);
           break;
         }
       }

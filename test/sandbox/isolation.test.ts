@@ -140,7 +140,7 @@ test('a sandbox that cannot be built stops the agent with the reason, unless it 
   const allowed = await stack.addAgent({ ...options, joinToken: await stack.controlPlane.joinToken(), flags });
   const { agents } = await stack.clients.agents.listAgents({ labelSelector: 'sandbox=none' });
   expect(agents).toMatchObject([{ name: 'unsandboxed', isolation: { level: 1 } }]);
-  expect(allowed.program.stderr).toContain('without a sandbox');
+  expect(allowed.program.stdout).toContain('without a sandbox');
   const request = { ...code('def handler(input):\n    return {"ran": True}\n'), agentSelector: 'sandbox=none' };
   expect(await execute(executions, request)).toMatchObject({ state: State.SUCCEEDED, outputJson: '{"ran":true}' });
   await allowed.remove();

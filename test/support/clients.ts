@@ -1,5 +1,12 @@
 import type { DescService } from '@bufbuild/protobuf';
-import { type Client, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
+import {
+  type Client,
+  Code,
+  type ConnectError,
+  createClient,
+  type Interceptor,
+  type Transport,
+} from '@connectrpc/connect';
 import {
   createConnectTransport,
   createGrpcTransport,
@@ -9,7 +16,18 @@ import {
 import { AgentService } from '@harrier/shared/gen/agent';
 import { ExecutionService } from '@harrier/shared/gen/execution';
 import { ModuleService } from '@harrier/shared/gen/module';
+import { ScheduleService } from '@harrier/shared/gen/schedule';
+import { WorkflowService } from '@harrier/shared/gen/workflow';
 import { type HttpAnswer, type HttpRequest, http } from './http.ts';
+
+/**
+ * Whether a call was not begun and may be made again: the answer says so, or the server refused its stream, which was opened
+ * just before the client read that the connection is being closed (RFC 9113, section 8.7). Clients of grpc-go, grpc-java
+ * and grpcio make such a call again by themselves; Connect's knows the reset by its text only.
+ */
+export function mayBeMadeAgain({ code, message }: ConnectError): boolean {
+  return code === Code.Unavailable || message.includes('NGHTTP2_REFUSED_STREAM');
+}
 
 export type Protocol = 'gRPC' | 'gRPC-Web' | 'Connect binary' | 'Connect JSON';
 
@@ -20,6 +38,8 @@ export class Clients {
   readonly executions: Client<typeof ExecutionService>;
   readonly modules: Client<typeof ModuleService>;
   readonly agents: Client<typeof AgentService>;
+  readonly workflows: Client<typeof WorkflowService>;
+  readonly schedules: Client<typeof ScheduleService>;
   readonly #transports = new Map<Protocol, Transport>();
   readonly #sessions: Http2SessionManager[] = [];
 
@@ -29,6 +49,8 @@ export class Clients {
     this.executions = this.client(ExecutionService, 'gRPC');
     this.modules = this.client(ModuleService, 'gRPC');
     this.agents = this.client(AgentService, 'gRPC');
+    this.workflows = this.client(WorkflowService, 'gRPC');
+    this.schedules = this.client(ScheduleService, 'gRPC');
   }
 
   client<T extends DescService>(service: T, protocol: Protocol): Client<T> {

@@ -118,6 +118,7 @@ export class DockerAgent {
       runners,
       guard,
       events: this.record,
+      onRefused: () => false,
       logger,
     });
     this.record.executor = this.executor;

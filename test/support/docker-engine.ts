@@ -48,15 +48,24 @@ export class TestEngine {
     mkdirSync(this.#users, { recursive: true });
     // The engine is shared by the files of a run, and by runs that go on at the same time: the last one ends it.
     writeFileSync(join(this.#users, RUN), '');
-    if (!this.#answers()) await this.#launch();
+    // One that is there may be slow to answer; another one beside it would take what is its own.
+    await until('the Docker engine to answer', async () => {
+      if (this.#pid() === undefined) await this.#launch();
+      return this.#answers();
+    });
     if (this.docker('image', 'ls', '--quiet', PYTHON_IMAGE) === '') this.docker('import', pythonTree(), PYTHON_IMAGE);
   }
 
   /** Ends it unless another run of tests uses it. */
   async leave(run: string = RUN): Promise<void> {
     rmSync(join(this.#users, run), { force: true });
+    if (!this.#isOthers(run)) await this.stop();
+  }
+
+  /** Whether another run of tests uses it. */
+  #isOthers(run: string = RUN): boolean {
     const users = existsSync(this.#users) ? readdirSync(this.#users) : [];
-    if (users.every((pid) => !existsSync(`/proc/${pid}`))) await this.stop();
+    return users.some((pid) => pid !== run && existsSync(`/proc/${pid}`));
   }
 
   /** Ends it: politely, or as a crash would. Containers that run end with it. */

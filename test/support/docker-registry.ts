@@ -61,7 +61,17 @@ export class DockerRegistry {
     return `${target}@${digest}`;
   }
 
+  /** Answers nothing until `resume`, so that a pull cannot come to its end before then. */
+  pause(): void {
+    process.kill(this.#program.pid, 'SIGSTOP');
+  }
+
+  resume(): void {
+    process.kill(this.#program.pid, 'SIGCONT');
+  }
+
   async stop(): Promise<void> {
+    if (this.#program.running) this.resume();
     await this.#program.stop();
   }
 }

@@ -21,6 +21,8 @@ afterAll(async () => {
     expect(left, 'processes that the file left behind').toEqual([]);
     expect(temporaryLeftovers(), 'temporary files that were left behind').toEqual([]);
     expect(clustersElsewhere(), 'databases that are not in the data directory, and stay').toEqual([]);
+    // A connection that was ended may still have a moment to go.
+    await until('sockets to close', () => openSockets().length === 0, { deadlineMs: 5_000 }).catch(() => undefined);
     expect(openSockets(), 'sockets that the file left open').toEqual([]);
   } finally {
     killProcessesWith(WORKSPACE);

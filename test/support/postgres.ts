@@ -24,50 +24,23 @@ export class ExternalPostgres {
   }
 
   static async start(): Promise<ExternalPostgres> {
-    const port = await freePort();
-    const [cluster, sockets] = [directory('pg'), directory('s')];
-    // PostgreSQL refuses to run as root.
-    const user = process.getuid?.() === 0 ? idsOf('nobody') : undefined;
-    for (const path of [cluster, sockets]) {
-      chmodSync(path, 0o700);
-      if (user !== undefined) chownSync(path, user.uid, user.gid);
-    }
-    const env = environment({ TZ: 'UTC' });
-    const initdb: [string, ...string[]] = [
-      'initdb',
-      '-D',
-      cluster,
-      '-U',
-      'harrier',
-      '--auth',
-      'trust',
-      '-E',
-      'UTF8',
-      '--locale',
-      'C',
-    ];
-    const made = await runProgram({ argv: initdb, env, cwd: cluster, ...user });
-    if (made.code !== 0) throw new Error(`initdb failed:\n${made.stderr}`);
-    const argv: [string, ...string[]] = [
-      'postgres',
-      '-D',
-      cluster,
-      '-k',
-      sockets,
-      '-h',
-      '127.0.0.1',
-      '-p',
-      String(port),
-    ];
-    const start = async () => {
-      const program = new Program({ argv, env, cwd: cluster, ...user });
-      await until('PostgreSQL to accept connections', () => {
-        if (!program.running) throw new Error(`PostgreSQL ended:\n${program.stderr}`);
-        return program.stderr.includes('ready to accept connections');
-      });
-      return program;
-    };
-    return new ExternalPostgres(await start(), port, sockets, start);
+    return await startCluster(async (cluster, run) => {
+      const locale = ['-E', 'UTF8', '--locale', 'C'];
+      await run('initdb', '-D', cluster, '-U', 'harrier', '--auth', 'trust', ...locale);
+    });
+  }
+
+  /** A copy of it that follows it, and from which one can read; see `promote`. */
+  async startStandby(): Promise<ExternalPostgres> {
+    return await startCluster(async (cluster, run) => {
+      const source = ['-h', '127.0.0.1', '-p', String(this.port), '-U', 'harrier'];
+      await run('pg_basebackup', '-D', cluster, ...source, '--write-recovery-conf', '--wal-method=stream');
+    });
+  }
+
+  /** @internal */
+  static async open(port: number, socketDirectory: string, start: () => Promise<Program>): Promise<ExternalPostgres> {
+    return new ExternalPostgres(await start(), port, socketDirectory, start);
   }
 
   /** Ends all of its processes at once, as a loss of power does. */
@@ -98,4 +71,32 @@ export class ExternalPostgres {
 function idsOf(user: string): { uid: number; gid: number } {
   const id = (flag: string) => Number(execFileSync('id', [flag, user]));
   return { uid: id('-u'), gid: id('-g') };
+}
+
+type Run = (program: string, ...options: string[]) => Promise<void>;
+
+/** @param make fills the directory of a cluster that is empty */
+async function startCluster(make: (cluster: string, run: Run) => Promise<void>): Promise<ExternalPostgres> {
+  const port = await freePort();
+  const [cluster, sockets] = [directory('pg'), directory('s')];
+  // PostgreSQL refuses to run as root.
+  const user = process.getuid?.() === 0 ? idsOf('nobody') : undefined;
+  for (const path of [cluster, sockets]) {
+    chmodSync(path, 0o700);
+    if (user !== undefined) chownSync(path, user.uid, user.gid);
+  }
+  const env = environment({ TZ: 'UTC' });
+  await make(cluster, async (program, ...options) => {
+    const made = await runProgram({ argv: [program, ...options], env, cwd: cluster, ...user });
+    if (made.code !== 0) throw new Error(`${program} failed:\n${made.stderr}`);
+  });
+  const places = ['-D', cluster, '-k', sockets, '-h', '127.0.0.1', '-p', String(port)];
+  return await ExternalPostgres.open(port, sockets, async () => {
+    const program = new Program({ argv: ['postgres', ...places], env, cwd: cluster, ...user });
+    await until('PostgreSQL to accept connections', () => {
+      if (!program.running) throw new Error(`PostgreSQL ended:\n${program.stderr}`);
+      return /ready to accept (read-only )?connections/.test(program.stderr);
+    });
+    return program;
+  });
 }

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { listProcesses, type ProcessInfo, processTree } from './processes.ts';
 import { DEADLINE_MS, until, within } from './wait.ts';
 
@@ -8,6 +9,11 @@ export interface ProgramOptions {
   cwd?: string;
   uid?: number;
   gid?: number;
+  /**
+   * File for its standard error, in the place of a pipe: a pipe is full while this process waits for something else, and a program
+   * that waits for room in it answers nobody.
+   */
+  stderrFile?: string;
 }
 
 export interface Exit {
@@ -19,17 +25,21 @@ export interface Exit {
 export class Program {
   readonly exited: Promise<Exit>;
   stdout = '';
-  stderr = '';
+  readonly #stderrFile: string | undefined;
+  #stderr = '';
   readonly #child: ChildProcess;
   #running = true;
 
-  constructor({ argv: [file, ...args], ...options }: ProgramOptions) {
-    this.#child = spawn(file, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+  constructor({ argv: [file, ...args], stderrFile, ...options }: ProgramOptions) {
+    this.#stderrFile = stderrFile;
+    const stderr = stderrFile === undefined ? 'pipe' : openSync(stderrFile, 'a', 0o600);
+    this.#child = spawn(file, args, { ...options, stdio: ['ignore', 'pipe', stderr] });
+    if (typeof stderr === 'number') closeSync(stderr);
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.stdout += text;
     });
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      this.stderr += text;
+      this.#stderr += text;
     });
     this.exited = new Promise((resolve, reject) => {
       this.#child.once('error', reject);
@@ -45,13 +55,22 @@ export class Program {
     return this.#child.pid ?? 0;
   }
 
+  get stderr(): string {
+    return this.#stderrFile === undefined ? this.#stderr : readFileSync(this.#stderrFile, 'utf8');
+  }
+
   get running(): boolean {
     return this.#running;
   }
 
-  /** The lines on standard error that are JSON: what pino logged. */
+  /** All that it wrote, standard output first. */
+  get output(): string {
+    return `${this.stdout}\n${this.stderr}`;
+  }
+
+  /** The lines that are JSON: what pino logged. */
   get logs(): Record<string, unknown>[] {
-    return this.stderr
+    return this.output
       .split('\n')
       .filter((line) => line.startsWith('{') && line.endsWith('}'))
       .map((line) => JSON.parse(line));

@@ -57,7 +57,7 @@ export class Stack {
   async #untilAgent(name: string, state: number | undefined): Promise<string> {
     return await until(`agent ${name} to be in state ${state}`, async () => {
       const ended = this.agents.find(({ options, program }) => options.name === name && !program.running);
-      if (ended !== undefined && state === 1) throw new Error(`the agent ended:\n${ended.program.stderr.slice(-4000)}`);
+      if (ended !== undefined && state === 1) throw new Error(`the agent ended:\n${ended.program.output.slice(-4000)}`);
       const { agents } = await this.clients.agents.listAgents({ pageSize: 1000 });
       return agents.find((agent) => agent.name === name && (state === undefined || agent.state === state))?.id;
     });

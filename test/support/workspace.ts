@@ -23,9 +23,9 @@ chmodSync(TEMPORARY, 0o1777);
 
 let counter = 0;
 
-/** A new directory of this file. Short, so that a unix socket's path fits. */
-export function directory(name: string): string {
-  const path = join(WORKSPACE, `${name}${++counter}`);
+/** A new directory of this file, by default right below its workspace. Short, so that a unix socket's path fits. */
+export function directory(name: string, parent = WORKSPACE): string {
+  const path = join(parent, `${name}${++counter}`);
   mkdirSync(path, { mode: 0o755 });
   return path;
 }

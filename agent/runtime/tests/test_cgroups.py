@@ -42,6 +42,15 @@ def handler(input):
 """
 
 
+# The numbers of the call's groups, whatever of their paths it may see.
+GROUPS = """
+def handler(input):
+    with open('/proc/self/cgroup') as file:
+        names = [line.rstrip().rpartition('/')[2] for line in file]
+    return {'groups': [name for name in names if name.isdigit()]}
+"""
+
+
 def own_groups(pid: int) -> list[str]:
     """Directories of that launcher, in all hierarchies."""
     found = []
@@ -107,6 +116,21 @@ class Groups(support.RuntimeTest):
     def test_calls_of_environments_are_limited_too(self) -> None:
         ended = self.agent.run(FORKS, limits={"processes": 10}, environment={"key": "limited", "preload": ["json"]})
         self.assertSucceeds(ended, {"processes": 10})
+
+    def test_groups_that_packages_have_had_are_for_nobody_else(self) -> None:
+        def groups(**fields: object) -> set[str]:
+            ended = [self.agent.wait_for(self.agent.start(GROUPS, **fields)) for _ in range(20)]
+            return {group for one in ended for group in one.result["groups"]}
+
+        # They are handed the descriptors of each of their groups, and could join it at any time later.
+        packages = groups(tenant="one", environment={"key": "packages", "preload": ["json"]})
+        same = groups(tenant="two", environment={"key": "packages", "preload": ["json"]})
+        inline = groups(tenant="three")
+        self.agent.send({"type": "retire", "tenant": "one", "key": "packages"})
+        later = groups(tenant="four")
+        for mine, others in ((packages, same), (packages, inline), (same, inline), (packages | same, later)):
+            self.assertNotEqual(mine, set())
+            self.assertEqual(mine & others, set())
 
     def test_a_call_cannot_change_its_groups(self) -> None:
         code = (

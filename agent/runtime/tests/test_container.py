@@ -9,7 +9,12 @@ import tempfile
 import unittest
 
 import support
+from test_cgroups import FORKS
 from test_sandbox import descendants
+
+# isort: split
+import cgroup_hierarchy
+from cgroups import Cgroups
 
 PYTHON = "/usr/bin/python3"
 FACTS = """
@@ -52,7 +57,7 @@ class Container:
         self.process.stderr.close()
 
 
-class Attached(support.RuntimeTest):
+class ContainerTest(support.RuntimeTest):
     def setUp(self) -> None:
         super().setUp()
         self.directory = tempfile.mkdtemp(prefix="harrier-socket-")
@@ -81,6 +86,8 @@ class Attached(support.RuntimeTest):
         self.assertEqual(self.next_of("attached"), {"type": "attached", "tenant": "acme", "key": self.key})
         return container
 
+
+class Attached(ContainerTest):
     def test_calls_are_as_separate_as_in_a_sandbox(self) -> None:
         self.attach()
         for _ in range(2):
@@ -101,7 +108,8 @@ class Attached(support.RuntimeTest):
             "import os, signal, subprocess\ndef handler(input):\n    signal.signal(15, signal.SIG_IGN)\n"
             "    subprocess.Popen(['setsid', 'sleep', '98765'])\n    while True: signal.pause()"
         )
-        ended = self.agent.run(code, timeout_ms=300, grace_ms=50, **self.fields)
+        # By then it takes no notice of the signal, also on a busy machine.
+        ended = self.agent.run(code, timeout_ms=3_000, grace_ms=50, **self.fields)
         self.assertEqual((ended.outcome, ended.header["signal"]), ("timed_out", 9))
         left = [pid for pid in descendants(container.process.pid) if "98765" in command_line(pid)]
         for watch in support.watch_all(left):
@@ -192,6 +200,48 @@ class Attached(support.RuntimeTest):
                     agent.receive()
 
 
+@unittest.skipUnless(os.geteuid() == 0, "taking processes out of a container's groups takes root")
+class Limits(ContainerTest):
+    """Of a call as a whole: its worker joins groups of its own, as in a sandbox."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        if not self.agent.welcome["cgroup_limits"]:
+            self.skipTest("this host lets the launcher use no control groups")
+
+    def test_memory_is_limited_over_all_processes(self) -> None:
+        self.attach()
+        code = (
+            "import os, time\ndef handler(input):\n    for _ in range(4):\n        if os.fork() == 0:\n"
+            "            x = bytearray(60 << 20)\n            os.write(1, b'.')\n            time.sleep(1000)\n"
+            "    os.wait()\n    raise ValueError('a process is gone')"
+        )
+        ended = self.agent.run(code, limits={"memory_bytes": 100 << 20}, **self.fields)
+        self.assertFails(ended, "OUT_OF_MEMORY", f"More memory was needed than the limit of {100 << 20} bytes: ")
+        self.assertLess(len(ended.stdout), 4)
+
+    def test_processes_are_counted_for_each_call(self) -> None:
+        self.attach()
+        sleeper = "import os, time\ndef handler(input):\n    for _ in range(5): os.fork() or time.sleep(1000)\n    print('up')\n    time.sleep(1000)"
+        running = self.agent.start(sleeper, limits={"processes": 8}, **self.fields)
+        self.agent.wait_for_output(running, b"up\n")
+        ended = self.agent.run(FORKS, limits={"processes": 8}, **self.fields)
+        self.assertSucceeds(ended, {"processes": 8})
+
+
+class Reach(unittest.TestCase):
+    def test_without_groups_there_are_none_to_join(self) -> None:
+        self.assertIn("no control groups", cgroup_hierarchy.why_out_of_reach(Cgroups({}, None), os.getpid()))
+
+    def test_groups_that_cannot_be_seen_are_out_of_reach(self) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            open(os.path.join(directory, "cgroup.controllers"), "w").close()
+            groups = Cgroups({"memory": os.path.join(directory, "harrier-1")}, None)
+            reason = cgroup_hierarchy.why_out_of_reach(groups, 0)
+        expected = "not root of the system" if os.geteuid() else "its groups are not to be seen"
+        self.assertIn(expected, reason)
+
+
 @unittest.skipUnless(os.geteuid() == 0 and shutil.which("setpriv"), "a container of another user takes root to start")
 class OtherUser(unittest.TestCase):
     def test_a_launcher_that_may_not_signal_has_the_zygote_do_it(self) -> None:
@@ -223,7 +273,7 @@ class OtherUser(unittest.TestCase):
                     while agent.receive()[0]["type"] != "attached":
                         pass
                     code = "import signal\ndef handler(input):\n    signal.signal(15, signal.SIG_IGN)\n    while True: signal.pause()"
-                    ended = agent.run(code, timeout_ms=100, grace_ms=50, environment={"key": "k", "attached": True})
+                    ended = agent.run(code, timeout_ms=3_000, grace_ms=50, environment={"key": "k", "attached": True})
                     self.assertEqual((ended.outcome, ended.header["signal"]), ("timed_out", 9))
                 finally:
                     container.end()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 import support
@@ -33,6 +34,23 @@ found = {
 }
 """
 
+# Stands where the environment's interpreter was. It tells what it could do before it becomes a real one.
+INTERPRETER = f"""#!{PYTHON} -IS
+import json, os, resource, sys
+told, tells = os.pipe()
+if os.fork() == 0:  # what is allowed must not stay with what comes after
+    with open('/proc/self/status') as file:
+        status = dict(line.split(':\\t', 1) for line in file if ':\\t' in line)
+    exec({PROBE!r})
+    for name in ('CapEff', 'CapPrm', 'CapInh', 'CapAmb', 'CapBnd', 'NoNewPrivs', 'Seccomp'):
+        found[name] = int(status[name], 16)
+    found['core'] = resource.getrlimit(resource.RLIMIT_CORE)
+    os.write(tells, (json.dumps(found) + chr(10)).encode())
+    os._exit(0)
+os.environ['FOUND'] = os.fdopen(told).readline()
+os.execv({PYTHON!r}, [sys.argv[0], '-I', '-S', '-B', *sys.argv[1:]])
+"""
+
 # Sends what the zygote would, on its socket: at once, or while calls run.
 TAKES_OVER = """
 import array, os, socket, struct, threading, time
@@ -49,6 +67,15 @@ later = {
     'forked': lambda n: [control.send(struct.pack('=cII', b'W', n, 1))],
     'other descriptors': lambda n: [control.sendmsg([struct.pack('=cII', b'W', n, 1)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0]))])],
 }.get(case)
+if case == 'the launcher':  # instead of each worker, before the zygote has told it
+    try:
+        launcher = array.array('i', [control.getsockopt(socket.SOL_SOCKET, 77)])  # SO_PEERPIDFD
+    except OSError:
+        launcher = array.array('i', [0])  # a kernel before 6.5
+    own = socket.socket.sendmsg
+    def sendmsg(self, parts, rights):
+        return own(self, parts, [(*rights[0][:2], launcher)] if parts[0][:1] == b'W' else rights)
+    socket.socket.sendmsg = sendmsg
 for message in at_once:
     control.send(message)
 def meddle():
@@ -90,6 +117,101 @@ class VenvTest(support.RuntimeTest):
     def venv_environment(self, key: str, **fields: object) -> dict:
         bind = {"source": self.venv, "target": "/environment", "writable": False}
         return {"key": key, "python": "/environment/bin/python", "binds": [bind], **fields}
+
+
+def namespace_numbers(pid: int) -> list[str]:
+    """Of a process, in its PID namespace and in those above."""
+    with open(f"/proc/{pid}/status") as file:
+        return next(line.split()[1:] for line in file if line.startswith("NSpid:"))
+
+
+def zygotes_below(launcher: int) -> set[int]:
+    """Zygotes that have become the interpreter of an environment: all of it was mounted by then. No workers of theirs:
+    one may be forked at any time.
+    """
+    found = set()
+    level = len(namespace_numbers(launcher)) + 1
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                if not file.read().startswith(b"/environment/bin/python\0"):
+                    continue
+            numbers = namespace_numbers(int(name))
+            if len(numbers) != level or numbers[-1] != "1":
+                continue
+            parent = int(name)
+            while parent not in (0, launcher):
+                with open(f"/proc/{parent}/stat") as file:
+                    parent = int(file.read().rpartition(")")[2].split()[1])
+            if parent:
+                found.add(int(name))
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+class StartedAhead(VenvTest):
+    """The tree is elsewhere when the call comes, as that of an environment that was built: no other zygote finds it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.moved = self.venv + "-moved"
+
+    def tearDown(self) -> None:
+        if os.path.exists(self.moved):
+            os.rename(self.moved, self.venv)
+        super().tearDown()
+
+    def warm(self, environment: dict, **fields: object) -> None:
+        self.agent.send({"type": "warm", "tenant": "t", "environment": environment, **fields})
+
+    def start_ahead(self, environment: dict, **fields: object) -> set[int]:
+        """Returns the new interpreter of the environment, when it is there."""
+        before = zygotes_below(self.launcher.pid)
+        self.warm(environment, **fields)
+        until = time.monotonic() + support.DEADLINE_S
+        while time.monotonic() < until:
+            found = zygotes_below(self.launcher.pid) - before
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError("no interpreter was started")
+
+    def test_a_zygote_imports_nothing_before_the_first_call(self) -> None:
+        environment = self.venv_environment("ahead", preload=["late"])
+        self.start_ahead(environment)
+        os.rename(self.venv, self.moved)
+        late = os.path.join(self.moved, os.path.relpath(self.site, self.venv), "late.py")
+        with open(late, "w") as file:
+            file.write("import os\nimported_by = os.getpid()\n")
+        self.addCleanup(os.unlink, late.replace(self.moved, self.venv))
+        code = "import late, sys\ndef handler(input):\n    return {'by': late.imported_by, 'pth': sys.from_pth}"
+        ended = self.agent.run(code, environment=environment, tenant="t")
+        self.assertSucceeds(ended, {"by": 1, "pth": True})
+        self.assertEqual(ended.stderr, b"")
+
+    def test_a_call_finds_the_worker_that_was_forked_for_it(self) -> None:
+        environment = self.venv_environment("expected", single=True)
+        tmp_bytes = 1 << 20
+        self.start_ahead(environment, worker={"tmp_bytes": tmp_bytes, "network": True})
+        os.rename(self.venv, self.moved)
+        fields = {"environment": environment, "tenant": "t", "network": {"mode": "hosts", "hosts": []}}
+        script = "import os; s = os.statvfs('/tmp'); print(s.f_blocks * s.f_frsize, 'HTTPS_PROXY' in os.environ)"
+        execution = self.agent.command("python3", "-c", script, limits={"tmp_bytes": tmp_bytes}, **fields)
+        ended = self.agent.wait_for(execution)
+        self.assertEqual((ended.outcome, ended.stdout), ("succeeded", b"%d True\n" % tmp_bytes))
+
+    def test_one_that_is_retired_before_a_call_comes_ends(self) -> None:
+        watches = support.watch_all(self.start_ahead(self.venv_environment("unused")))
+        self.agent.send({"type": "retire", "tenant": "t", "key": "unused"})
+        for watch in watches:
+            support.wait_until_ended(watch)
+
+    def test_a_worker_without_a_size_ends_the_connection(self) -> None:
+        self.warm(self.venv_environment("wrong"), worker={"network": True})
+        with self.assertRaises(EOFError):
+            while True:
+                self.agent.receive()
 
 
 class Environments(VenvTest):
@@ -158,7 +280,8 @@ class Environments(VenvTest):
         talks = self.venv_environment("talks", preload=["talks"], variables=variables)
         self.assertIn(b"s3cret-of-an-environment", self.agent.run(code, environment=talks).stderr)
         dies = self.venv_environment("dies", preload=["dies"], variables=variables)
-        self.assertFails(self.agent.run(code, environment=dies), "INTERNAL", "the sandbox does not start")
+        ended = self.agent.run(code, environment=dies)
+        self.assertFails(ended, "ENVIRONMENT_FAILED", "its packages cannot be loaded")
         log = self.launcher.log_text()
         for message in ("did not load in full", "write to stderr, which is not logged", "told to its calls alone"):
             self.assertIn(message, log)
@@ -182,6 +305,23 @@ class Environments(VenvTest):
         self.assertEqual((found["pid"], found["runtime"]), (1, []))
         self.assertEqual({name: got for name, got in found["calls"].items() if got != "EPERM"}, {})
 
+    @unittest.skipUnless(os.uname().machine == "x86_64", "the numbers are those of x86_64")
+    def test_an_interpreter_that_a_build_has_replaced_starts_behind_the_filter(self) -> None:
+        python = os.path.join(self.venv, "bin", "python")
+        self.addCleanup(os.rename, python + ".own", python)
+        os.rename(python, python + ".own")
+        with open(python, "w") as file:
+            file.write(INTERPRETER)
+        os.chmod(python, 0o755)
+        code = "import json, os\ndef handler(input):\n    return json.loads(os.environ['FOUND'])"
+        fields = {"environment": self.venv_environment("replaced"), "network": {"mode": "full"}}
+        found = self.agent.run(code, **fields).result
+        self.assertEqual({name: got for name, got in found["calls"].items() if got != "EPERM"}, {})
+        sys_admin = 1 << 21
+        kept = {"CapEff": sys_admin, "CapPrm": sys_admin, "CapInh": sys_admin, "CapAmb": sys_admin, "CapBnd": 0}
+        self.assertEqual({name: found[name] for name in kept}, kept)
+        self.assertEqual((found["NoNewPrivs"], found["Seccomp"], found["core"]), (1, 2, [0, 0]))
+
     def test_packages_that_speak_for_the_zygote_hurt_nobody_else(self) -> None:
         with open(os.path.join(self.site, "takes_over.py"), "w") as file:
             file.write(TAKES_OVER)
@@ -198,6 +338,7 @@ class Environments(VenvTest):
             "ended",
             "forked",
             "other descriptors",
+            "the launcher",
         ):
             with self.subTest(case):
                 environment = self.venv_environment(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import support
 
 
@@ -167,6 +169,41 @@ class Failures(support.RuntimeTest):
         self.assertIn("direct cause", traceback)
         self.assertNotIn("handler_host", traceback)
 
+    def test_a_long_chain_of_causes_is_told_from_both_ends(self) -> None:
+        chain = (
+            "def handler(input):\n"
+            "    error = KeyError('first')\n"
+            "    for n in range(5000):\n"
+            "        later = ValueError(f'cause {n}')\n"
+            "        later.%s = error\n"
+            "        error = later\n"
+            "    raise error"
+        )
+        for name in ("__cause__", "__context__"):
+            with self.subTest(name):
+                ended = self.agent.run(chain % name)
+                self.assertFails(ended, "HANDLER_ERROR", "ValueError: cause 4999")
+                traceback = ended.header["error"]["details"]["traceback"]
+                for text in (
+                    "KeyError: 'first'",
+                    "cause 8",
+                    "4981 exceptions of the chain are left out here",
+                    "cause 4990",
+                ):
+                    self.assertIn(text, traceback)
+                self.assertNotIn("cause 2500", traceback)
+
+    def test_groups_within_groups_are_told_too(self) -> None:
+        code = (
+            "def handler(input):\n"
+            "    error = KeyError('innermost')\n"
+            "    for n in range(5000):\n"
+            "        error = ExceptionGroup(f'group {n}', [error])\n"
+            "    raise error"
+        )
+        if sys.version_info >= (3, 11):
+            self.assertFails(self.agent.run(code), "HANDLER_ERROR", "group 4999")
+
     def test_a_syntax_error_names_the_line(self) -> None:
         ended = self.agent.run("def handler(input):\n    return {\n")
         self.assertFails(ended, "HANDLER_ERROR", "SyntaxError")
@@ -239,9 +276,16 @@ class Results(support.RuntimeTest):
 
     def test_nesting_has_a_limit(self) -> None:
         code = "def handler(input):\n    v = 1\n    for _ in range(%d): v = [v]\n    return {'v': v}"
-        self.assertFails(self.agent.run(code % 100), "OUTPUT_INVALID", "nested deeper than 100")
-        self.assertFails(self.agent.run(code % 5000), "OUTPUT_INVALID", "nested deeper than 100")
-        self.assertEqual(self.agent.run(code % 99).outcome, "succeeded")
+        self.assertFails(self.agent.run(code % 32), "OUTPUT_INVALID", "nested deeper than 32")
+        self.assertFails(self.agent.run(code % 5000), "OUTPUT_INVALID", "nested deeper than 32")
+        self.assertEqual(self.agent.run(code % 31).outcome, "succeeded")
+
+    def test_whole_numbers_have_a_limit(self) -> None:
+        for number in ("10**309", "-10**400", "10**5000"):
+            ended = self.returns("{'a': [1, {'k': %s}]}" % number)
+            self.assertFails(ended, "OUTPUT_INVALID", "$.a[1].k: the whole number is beyond")
+        ended = self.returns("{'k': 10**308, 'digits': '1' * 400}")
+        self.assertEqual(ended.result["k"], 10**308)
 
     def test_values_that_are_json_pass(self) -> None:
         ended = self.returns("{'t': (1, 2.5, None, True), 'big': 2**70, 'e': {}, 'l': [], 'same': [x := [], x]}")

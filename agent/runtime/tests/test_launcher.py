@@ -15,6 +15,10 @@ import unittest
 import support
 from test_sandbox import descendants
 
+# isort: split
+import frames
+from attempt import FINISHED, Attempt
+
 QUICK = "def handler(input):\n    return {'ok': 1}"
 WAITS = "import os, time\ndef handler(input):\n    print('up')\n    while True: time.sleep(600)"
 
@@ -130,6 +134,20 @@ class Start(unittest.TestCase):
                 self.assertEqual((ended.outcome, ended.message), ("failed", "The agent stopped it"))
                 for watch in watches:
                     support.wait_until_ended(watch)
+
+
+class WelcomeSize(unittest.TestCase):
+    # MAX_HELD_ATTEMPTS of shared/src/link/held-bounds.ts
+    HELD = 6144
+
+    def test_the_attempts_that_an_agent_can_hold_fit_into_a_header(self) -> None:
+        attempt = Attempt("0190b3a0-0000-7000-8000-000000000000", 999_999, 1, 0, 0)
+        attempt.state = FINISHED
+        attempt.stdout.length = attempt.stderr.length = 1 << 40
+        frame = frames.encode({"type": "welcome", "attempts": [attempt.summary()] * self.HELD})
+        frames.frame_length(frame, 0)
+        with self.assertRaises(frames.FrameError):
+            frames.frame_length(frames.encode({"attempts": [attempt.summary()] * self.HELD * 2}), 0)
 
 
 class Unsandboxed(support.RuntimeTest):
@@ -302,16 +320,20 @@ class Connections(support.RuntimeTest):
         agent.close()
 
     def test_a_start_with_a_wrong_field_fails_that_attempt(self) -> None:
-        for fields, text in (
-            ({"kind": "perl"}, "kind must be one of"),
-            ({"handler": 5}, "handler must be"),
-            ({"limits": {"memory_bytes": -1}}, "limits.memory_bytes must be"),
-            ({"code_bytes": 1}, "do not add up"),
-            ({"env": {"A=B": "x"}}, "'A=B' is not a valid variable"),
-            ({"tenant": ""}, "tenant must be"),
+        command = {"kind": "command", "code_bytes": 0}
+        for fields, code, text in (
+            ({"kind": "perl"}, "SUBMIT_FAILED", "kind must be one of"),
+            ({"handler": 5}, "INTERNAL", "handler must be"),
+            ({"code_bytes": 1}, "INTERNAL", "do not add up"),
+            ({"tenant": ""}, "INTERNAL", "tenant must be"),
+            ({"limits": {"memory_bytes": -1}}, "INPUT_INVALID", "limits.memory_bytes must be"),
+            ({"env": {"A=B": "x"}}, "INPUT_INVALID", "'A=B' is not a valid variable"),
+            ({"network": {"mode": "any"}}, "INPUT_INVALID", "network must be"),
+            ({**command, "argv": ["echo", "a\0b"]}, "INPUT_INVALID", "argv must not contain NUL"),
         ):
             with self.subTest(text):
-                self.assertFails(self.agent.run(QUICK, **fields), "INTERNAL", text)
+                source = "" if "argv" in fields else QUICK
+                self.assertFails(self.agent.run(source, **fields), code, text)
 
     def test_load_is_told(self) -> None:
         self.agent.run(QUICK)
@@ -477,7 +499,8 @@ class Spool(unittest.TestCase):
             "    for n in range(10): os.write(1, bytes([65 + n]) * 32768)\n    return {'ok': 1}"
         )
         whole = b"".join(bytes([65 + n]) * 32768 for n in range(10))
-        for letter in (b"A", b"F"):  # with the first one goes the record that the attempt was started
+        # With the first one goes the record that the attempt was started. Neither is in the file that has the result.
+        for letter in (b"A", b"C"):
             with self.subTest(letter), support.Launcher("--spool-bytes", str(1 << 20)) as launcher:
                 agent = launcher.connect()
                 agent.auto_ack = False

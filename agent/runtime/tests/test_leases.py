@@ -8,6 +8,7 @@ import socket
 import tempfile
 import threading
 import time
+import unittest
 
 import support
 
@@ -17,6 +18,7 @@ STUBBORN = (
     "    signal.signal(signal.SIGTERM, lambda *_: print('asked', flush=True))\n"
     "    print('up', flush=True)\n    while True: time.sleep(600)"
 )
+LOOK = "GET /containers/harrier-x/json HTTP/1.1"
 REASON = "could not reach the control plane"
 
 
@@ -62,8 +64,8 @@ class Lease(support.RuntimeTest):
 
     def test_it_is_asked_first_and_killed_before_the_end(self) -> None:
         execution = self.start_waiting(STUBBORN, max_disconnect_ms=0)
-        end = in_ms(3_000)
-        self.agent.send({"type": "lease", "until_ms": end, "grace_ms": 2_000})
+        end = in_ms(12_000)
+        self.agent.send({"type": "lease", "until_ms": end, "grace_ms": 10_000})
         ended = self.agent.wait_for(execution)
         self.assertFails(ended, "AGENT_LOST", REASON)
         self.assertEqual((ended.stdout, ended.header["signal"]), (b"up\nasked\n", signal.SIGKILL))
@@ -75,10 +77,10 @@ class Lease(support.RuntimeTest):
         self.assertEqual(self.agent.wait_for(execution).header["signal"], signal.SIGKILL)
 
     def test_renewals_let_it_go_on(self) -> None:
-        code = "import sys\ndef handler(input):\n    print('up', flush=True)\n    import time; time.sleep(0.6)\n    return {}"
+        code = "import sys\ndef handler(input):\n    print('up', flush=True)\n    import time; time.sleep(3)\n    return {}"
         self.renew(60_000)
         other = self.start_waiting(max_disconnect_ms=0)
-        self.renew(300)
+        self.renew(2_500)
         execution = self.agent.start(code, max_disconnect_ms=0)
         self.renew(60_000)
         self.assertSucceeds(self.agent.wait_for(execution), {})
@@ -179,6 +181,30 @@ class Engine:
         self._listener.close()
 
 
+class LivelyEngine(Engine):
+    """Has one container until it is killed, or until so many have looked for it."""
+
+    def __init__(self, directory: str, looks: int | None = None) -> None:
+        self._looks = looks
+        super().__init__(directory)
+
+    def _serve(self) -> None:
+        running = True
+        while running:
+            connection, _ = self._listener.accept()
+            with connection:
+                request = connection.recv(4096).split(b"\r\n")[0].decode()
+                self.asked.append(request)
+                gone = self.asked.count(LOOK) == self._looks
+                running = "SIGKILL" not in request and not gone
+                status = "404 Not Found" if gone else "204 No Content"
+                try:
+                    connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+                except BrokenPipeError:
+                    pass  # it asks for something else by now
+        self._done.set()
+
+
 class Containers(support.RuntimeTest):
     """A container of one call is the agent's; the launcher ends it when the agent cannot."""
 
@@ -227,3 +253,85 @@ class Containers(support.RuntimeTest):
         self.agent.send({"type": "lease", "until_ms": in_ms(-1), "grace_ms": 0})
         self.assertFails(self.agent.run(WAITS, max_disconnect_ms=0), "AGENT_LOST")
         self.assertFalse(os.path.exists(self.mark))
+
+
+class WithoutLauncher(unittest.TestCase):
+    """The process that guards containers is all that is left."""
+
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.mark = os.path.join(directory.name, "mark")
+        self.directory = directory.name
+        self.launcher = support.Launcher()
+        self.launcher.__enter__()
+        self.addCleanup(self.launcher.__exit__)
+        self.agent = self.launcher.connect()
+
+    def begin(self, looks: int | None = None) -> Engine:
+        """A container is guarded, and the process that does so runs."""
+        engine = LivelyEngine(self.directory, looks)
+        self.addCleanup(engine.close)
+        fields = {"engine": engine.path, "container": "harrier-x", "mark": self.mark, "max_disconnect_ms": 0}
+        self.agent.send({"type": "guard", "execution": "e1", "attempt": 1, **fields})
+        self.agent.run("def handler(input): return {}")
+        return engine
+
+    def renew(self, agent: support.Agent, delay_ms: int) -> None:
+        agent.send({"type": "lease", "until_ms": in_ms(delay_ms), "grace_ms": 100})
+        agent.run("def handler(input): return {}")
+
+    def guard_pid(self) -> int:
+        for pid in children_of(self.launcher.pid):
+            with open(f"/proc/{pid}/cmdline") as file:
+                if "container_guard.py" in file.read():
+                    return pid
+        raise AssertionError("nothing guards the container")
+
+    def kill_launcher(self) -> int:
+        """Returns a watch of the process that guards."""
+        watch = os.pidfd_open(self.guard_pid())
+        launcher = os.pidfd_open(self.launcher.pid)
+        os.kill(self.launcher.pid, signal.SIGKILL)
+        support.wait_until_ended(launcher)
+        return watch
+
+    def test_a_container_is_marked_and_killed_and_then_nothing_is_left(self) -> None:
+        engine = self.begin()
+        self.renew(self.agent, 5_000)
+        watch = self.kill_launcher()
+        kill = "POST /containers/harrier-x/kill?signal="
+        asked = [request for request in engine.wait() if request != LOOK]
+        self.assertEqual(asked, [f"{kill}SIGTERM HTTP/1.1", f"{kill}SIGKILL HTTP/1.1"])
+        self.assertTrue(os.path.exists(self.mark))
+        support.wait_until_ended(watch)
+
+    def test_a_container_whose_lease_another_launcher_renews_goes_on_until_it_is_gone(self) -> None:
+        engine = self.begin(looks=14)  # one a second: until the first lease is over
+        # A launcher takes a while to start on a busy machine.
+        self.renew(self.agent, 10_000)
+        watch = self.kill_launcher()
+        self.launcher.__enter__()
+        self.renew(self.launcher.connect(), 60_000)
+        self.assertEqual(set(engine.wait()), {LOOK})
+        support.wait_until_ended(watch)
+        self.assertFalse(os.path.exists(self.mark))
+
+    def test_without_a_lease_containers_are_left_to_the_next_agent(self) -> None:
+        engine = self.begin()
+        support.wait_until_ended(self.kill_launcher())
+        self.assertEqual(engine.asked, [])
+
+    def test_one_that_is_killed_is_started_again_and_knows_all(self) -> None:
+        engine = self.begin()
+        self.renew(self.agent, 60_000)
+        watch = os.pidfd_open(self.guard_pid())
+        os.kill(self.guard_pid(), signal.SIGKILL)
+        support.wait_until_ended(watch)
+        self.renew(self.agent, -1)
+        self.assertEqual(engine.wait()[-1], "POST /containers/harrier-x/kill?signal=SIGKILL HTTP/1.1")
+
+
+def children_of(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]

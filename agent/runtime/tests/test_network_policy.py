@@ -42,6 +42,8 @@ class Policies(unittest.TestCase):
             f"64:ff9b::{own}": "own address", "64:ff9b::192.0.2.1": None, "2002:c000:201::1": None,
             "169.254.169.254": "link-local", "fe80::1": "link-local", "fe80::1%eth0": "link-local",
             "::ffff:169.254.169.254": "link-local", "fd00:ec2::254": "metadata", "100.100.100.200": "metadata",
+            "168.63.129.16": "metadata", "64:ff9b::168.63.129.16": "metadata", "192.0.0.192": "metadata",
+            "fd00:c1::a9fe:a9fe": "metadata", "fd00:42::42": "metadata", "168.63.129.17": None,
             "0.0.0.0": "unspecified", "0.1.2.3": "unspecified", "::": "unspecified", "224.0.0.1": "multicast",
             "ff02::1": "multicast", "255.255.255.255": "multicast", own: "own address", f"::ffff:{own}": "own address",
             "192.0.2.1": None, "10.1.2.3": None, "2001:db8::1": None, "::ffff:192.0.2.1": None,

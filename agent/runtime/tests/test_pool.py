@@ -44,7 +44,7 @@ class Zygote:
 class World:
     """A pool, its zygote, and what the pool told."""
 
-    def __init__(self, per_key: int = PER_KEY, kept: int = KEPT) -> None:
+    def __init__(self, per_key: int = PER_KEY, kept: int = KEPT, fork_ahead: int = 1) -> None:
         self.loop = Loop(None)
         self.zygote = Zygote(self.loop)
         self.order: list[Attempt] = []
@@ -53,7 +53,7 @@ class World:
         self.failed: list[Attempt] = []
         with open(os.devnull, "wb") as null:
             self.null = os.dup(null.fileno())
-        settings = PoolSettings(1, per_key, kept, 1 << 20)
+        settings = PoolSettings(fork_ahead, per_key, kept, 1 << 20)
         self.pool = Pool(
             self.loop,
             Logger(self.null),
@@ -82,9 +82,9 @@ class World:
         del self.pending[attempt]
         self.failed.append(attempt)
 
-    def submit(self, key: str | None) -> Attempt:
+    def submit(self, key: str | None, network: bool = False) -> Attempt:
         attempt = Attempt(f"e{len(self.order) + len(self.pending)}", 1, 1, 0, 0)
-        attempt.header, attempt.reuse_key = {"limits": {"tmp_bytes": 0}}, key
+        attempt.header, attempt.reuse_key, attempt.network = {"limits": {"tmp_bytes": 0}}, key, network
         self.pending[attempt] = None
         self.pool.submit(attempt)
         return attempt
@@ -116,8 +116,8 @@ class World:
 
 
 class Bounds(unittest.TestCase):
-    def world(self, *bounds: int) -> World:
-        world = World(*bounds)
+    def world(self, *bounds: int, **settings: int) -> World:
+        world = World(*bounds, **settings)
         self.addCleanup(world.close)
         return world
 
@@ -171,6 +171,20 @@ class Bounds(unittest.TestCase):
                 self.assertTrue(world.zygote.asked, "a fresh call waits for nothing but its process")
         if world.pool._short:
             self.assertEqual((world.pool._kept, world.idle()), (KEPT, []))
+
+    def test_a_worker_is_forked_for_the_call_that_is_expected_and_for_another_one_that_comes(self) -> None:
+        for comes in (True, False):
+            with self.subTest(network=comes):
+                world = self.world(fork_ahead=0)
+                world.pool.expect(1 << 20, True)
+                self.assertEqual([worker.network for worker in world.zygote.asked], [True])
+                world.fork_all()
+                attempt = world.submit(None, network=comes)
+                self.assertEqual(attempt in world.busy, comes)
+                world.fork_all()
+                self.assertEqual(world.busy[attempt].network, comes)
+                world.end(attempt)
+                self.assertEqual([worker for worker in world.zygote.workers.values() if worker.pidfd >= 0], [])
 
     def test_the_worker_that_was_idle_longest_makes_room(self) -> None:
         world = self.world(1, 3)

@@ -16,13 +16,15 @@ test('bytes and facts are there after the process was started again', () => {
   const first = open(directory);
   first.append('stdout', Buffer.from('hello'));
   first.keep('facts.json', { a: 1 });
+  first.note('seen.json', { b: 2 });
   first.close();
   const second = open(directory);
   second.append('stdout', Buffer.from(' you'));
   expect(second.read('stdout', 2, 100).toString()).toBe('llo you');
   expect(second.read('stdout', 0, 3).toString()).toBe('hel');
   expect(second.read('stdout', 9, 100).length).toBe(0);
-  expect([second.kept('facts.json'), second.kept('other.json')]).toEqual([{ a: 1 }, undefined]);
+  const kept = ['facts.json', 'seen.json', 'other.json'].map((name) => second.kept(name));
+  expect(kept).toEqual([{ a: 1 }, { b: 2 }, undefined]);
 });
 
 test('a log that is cut off says so, once; a result that is cut off is known to be', () => {

@@ -34,7 +34,7 @@ export interface StreamLimit {
 
 /**
  * What is kept of one attempt until the control plane has it: the two streams, facts as JSON, and marks. One directory,
- * which outlives the agent's process. The streams may lose their ends with the host; facts are synced.
+ * which outlives the agent's process. The streams may lose their ends with the host; facts that are kept are synced.
  */
 export class AttemptFiles {
   readonly directory: string;
@@ -87,7 +87,12 @@ export class AttemptFiles {
 
   /** Keeps facts under a name, as a whole or not at all. */
   keep(name: string, facts: unknown): void {
-    keepFacts(this.directory, name, facts);
+    keepFacts(this.directory, name, facts, true);
+  }
+
+  /** Keeps facts as `keep` does, for as long as the host runs: one that fails may leave what cannot be read. */
+  note(name: string, facts: unknown): void {
+    keepFacts(this.directory, name, facts, false);
   }
 
   /** @returns the facts kept under a name; undefined when there are none. @throws Error when they cannot be read */
@@ -127,13 +132,13 @@ export class AttemptFiles {
   }
 }
 
-function keepFacts(directory: string, name: string, facts: unknown): void {
+function keepFacts(directory: string, name: string, facts: unknown, synced: boolean): void {
   const path = join(directory, name);
   const file = openSync(`${path}.new`, 'w', 0o600);
   try {
     writeFileSync(file, JSON.stringify(facts));
     // A host that fails may else keep the name and not the bytes.
-    fsyncSync(file);
+    if (synced) fsyncSync(file);
   } finally {
     closeSync(file);
   }

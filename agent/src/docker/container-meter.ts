@@ -1,4 +1,4 @@
-import { type ContainerUsage, NO_USAGE, readContainerGroups } from './container-groups.ts';
+import { type ContainerUsage, readContainerGroups } from './container-groups.ts';
 import type { ContainerRun } from './container-run.ts';
 
 /**
@@ -10,16 +10,27 @@ const LONGEST_PAUSE_MS = 100;
 const PAUSE_RATIO = 0.02;
 /** Asking the engine costs it milliseconds of work. */
 const ENGINE_PAUSE_MS = 1_000;
+/** Keeping it writes a file. */
+const KEEP_PAUSE_MS = 1_000;
 
 /** Knows what a container has used, up to about its end. */
 export class ContainerMeter {
   readonly #run: ContainerRun;
-  #usage: ContainerUsage = NO_USAGE;
+  readonly #keep: (usage: ContainerUsage) => void;
+  #usage: ContainerUsage;
+  #keptAtMs = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #running = false;
 
-  constructor(run: ContainerRun) {
+  /**
+   * @param before what was kept of the container by a former agent
+   * @param keep called with what is seen first, and then at most once a second: the container may end while no agent is
+   *   there, and nobody tells what it has used afterwards
+   */
+  constructor(run: ContainerRun, before: ContainerUsage, keep: (usage: ContainerUsage) => void) {
     this.#run = run;
+    this.#usage = before;
+    this.#keep = keep;
   }
 
   get usage(): ContainerUsage {
@@ -49,13 +60,25 @@ export class ContainerMeter {
     const groups = id === undefined ? undefined : readContainerGroups(id);
     if (groups !== undefined) {
       this.#note(groups);
+      this.#keepAtTimes();
       const pauseMs = (performance.now() - sinceMs) * PAUSE_RATIO;
       this.#next(sinceMs, Math.min(LONGEST_PAUSE_MS, Math.max(SHORTEST_PAUSE_MS, pauseMs)));
       return;
     }
     // Where this host does not show them, the engine tells; of a container that has ended, nothing.
-    this.#note(await this.#run.usage().catch(() => NO_USAGE));
+    const told = await this.#run.usage().catch(() => undefined);
+    if (told !== undefined) {
+      this.#note(told);
+      this.#keepAtTimes();
+    }
     this.#next(sinceMs, ENGINE_PAUSE_MS);
+  }
+
+  #keepAtTimes(): void {
+    const nowMs = performance.now();
+    if (!this.#running || nowMs - this.#keptAtMs < KEEP_PAUSE_MS) return;
+    this.#keptAtMs = nowMs;
+    this.#keep(this.#usage);
   }
 
   #note(seen: ContainerUsage): void {

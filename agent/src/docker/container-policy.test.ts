@@ -65,5 +65,27 @@ test('more processors than there are is no limit, which the engine would refuse'
 });
 
 test('the variables of the call stand above the defaults', () => {
-  expect(containerOptions(SPEC, ENGINE).Env).toEqual(['HOME=/data', 'TMPDIR=/tmp', 'A=1']);
+  expect(containerOptions(SPEC, ENGINE).Env).toEqual([
+    'HOME=/data',
+    'TMPDIR=/tmp',
+    'A=1',
+    'NVIDIA_VISIBLE_DEVICES=void',
+  ]);
+});
+
+test('a container without cards gets none, whatever its caller says', () => {
+  const options = containerOptions({ ...SPEC, env: { NVIDIA_VISIBLE_DEVICES: 'all' } }, { ...ENGINE, gpus: 'nvidia' });
+  expect(options.Env).toContain('NVIDIA_VISIBLE_DEVICES=void');
+  expect(options.Env).not.toContain('NVIDIA_VISIBLE_DEVICES=all');
+  expect(options.HostConfig?.DeviceRequests).toBeUndefined();
+});
+
+test.each([
+  ['nvidia', { Driver: 'nvidia', DeviceIDs: ['GPU-a', 'MIG-b'], Capabilities: [['gpu', 'compute', 'utility']] }],
+  ['cdi', { Driver: 'cdi', DeviceIDs: ['nvidia.com/gpu=GPU-a', 'nvidia.com/gpu=MIG-b'] }],
+] as const)('a container gets its cards by %s, by their UUIDs', (gpus, request) => {
+  const options = containerOptions({ ...SPEC, gpuUuids: ['GPU-a', 'MIG-b'] }, { ...ENGINE, gpus });
+  expect(options.HostConfig?.DeviceRequests).toEqual([request]);
+  expect(options.Env).toContain('NVIDIA_VISIBLE_DEVICES=GPU-a,MIG-b');
+  expect(options.Env).toContain('CUDA_VISIBLE_DEVICES=GPU-a,MIG-b');
 });

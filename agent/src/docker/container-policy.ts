@@ -40,14 +40,21 @@ export interface ContainerSpec {
   profile: 'call' | 'zygote';
   /** Its standard input is written to. */
   stdin: boolean;
+  /** UUIDs of the cards that it sees. Absent: none. */
+  gpuUuids?: readonly string[];
 }
 
 /** What the engine is, as far as it matters here. */
 export interface EngineTraits {
   cpus: number;
   appArmor: boolean;
+  /** How it gives GPUs to containers; absent: it cannot. */
+  gpus?: 'nvidia' | 'cdi' | undefined;
 }
 
+/** Why a container gets no GPUs. */
+export const NO_GPUS =
+  'the Docker engine gives containers no GPUs: it has neither the NVIDIA runtime nor devices of the Container Device Interface';
 /** User and group of every container, whatever its image says. */
 export const CONTAINER_USER = '1000:1000';
 /** The engine refuses less. */
@@ -67,13 +74,15 @@ const PROFILES = {
  * ordinary user without capabilities, a system call filter, no devices, no files of the host but the agent's own.
  */
 export function containerOptions(spec: ContainerSpec, engine: EngineTraits): CreateOptions {
-  const { limits } = spec;
+  const { limits, gpuUuids = [] } = spec;
   const memoryBytes = memoryBound(limits.memoryBytes);
   return {
     Image: spec.imageId,
     ...(spec.command.length === 0 ? {} : { Cmd: [...spec.command] }),
     ...(spec.entrypoint === undefined ? {} : { Entrypoint: [...spec.entrypoint] }),
-    Env: Object.entries({ HOME: '/tmp', TMPDIR: '/tmp', ...spec.env }).map(([name, value]) => `${name}=${value}`),
+    Env: Object.entries({ HOME: '/tmp', TMPDIR: '/tmp', ...spec.env, ...gpuEnv(gpuUuids) }).map(
+      ([name, value]) => `${name}=${value}`,
+    ),
     Labels: { ...spec.labels },
     User: CONTAINER_USER,
     Tty: false,
@@ -106,6 +115,7 @@ export function containerOptions(spec: ContainerSpec, engine: EngineTraits): Cre
       PidsLimit: limits.processes,
       // The engine refuses more than there are.
       ...(limits.cpu > 0 && limits.cpu < engine.cpus ? { NanoCpus: Math.max(1, Math.round(limits.cpu * NANO)) } : {}),
+      ...(gpuUuids.length === 0 ? {} : { DeviceRequests: [deviceRequest(gpuUuids, engine.gpus)] }),
       Ulimits: [{ Name: 'core', Soft: 0, Hard: 0 }],
       LogConfig: {
         // Keeps bytes as they are; `json-file` does not. With two files, the newest `max-size` bytes are never dropped.
@@ -116,6 +126,27 @@ export function containerOptions(spec: ContainerSpec, engine: EngineTraits): Cre
       AutoRemove: false,
     },
   };
+}
+
+/**
+ * Where NVIDIA's runtime is the engine's default one, a variable of the image or of a caller would give every card to the
+ * container.
+ */
+function gpuEnv(uuids: readonly string[]): Record<string, string> {
+  if (uuids.length === 0) return { NVIDIA_VISIBLE_DEVICES: 'void' };
+  const names = uuids.join(',');
+  const capabilities = 'compute,utility';
+  return {
+    CUDA_VISIBLE_DEVICES: names,
+    NVIDIA_VISIBLE_DEVICES: names,
+    NVIDIA_DRIVER_CAPABILITIES: capabilities,
+  };
+}
+
+/** As `docker run --gpus device=…` and `--device nvidia.com/gpu=…` make it. */
+function deviceRequest(uuids: readonly string[], how: EngineTraits['gpus']): Docker.DeviceRequest {
+  if (how === 'cdi') return { Driver: 'cdi', DeviceIDs: uuids.map((uuid) => `nvidia.com/gpu=${uuid}`) };
+  return { Driver: 'nvidia', DeviceIDs: [...uuids], Capabilities: [['gpu', 'compute', 'utility']] };
 }
 
 /** The memory that a container has when that much is asked for. */

@@ -1,3 +1,5 @@
+import { MAX_DOCUMENT_DEPTH } from '@harrier/shared';
+
 /** Source text that a runner image is to run, beside the input. */
 export interface RunnerModule {
   source: string;
@@ -21,8 +23,6 @@ export type ContainerResponse =
   | { kind: 'error'; code: string; message: string; details: unknown }
   | { kind: 'invalid'; problem: string };
 
-/** Nested deeper, a value is refused, as it is for handlers in Python. */
-const MAX_DEPTH = 100;
 /** Every value satisfies it. */
 const NO_SCHEMA = '{}';
 const MAX_TEXT_CHARS = 4096;
@@ -61,7 +61,7 @@ export function parseResponse(stdout: Uint8Array): ContainerResponse {
   if (document.ok !== true) return invalid('"ok" is neither true nor false');
   if (!isObject(document.output)) return invalid('"output" is not a JSON object');
   const { value, depth } = lastMember(text, 'output');
-  if (depth > MAX_DEPTH) return invalid(`"output" is nested deeper than ${MAX_DEPTH}`);
+  if (depth > MAX_DOCUMENT_DEPTH) return invalid(`"output" is nested deeper than ${MAX_DOCUMENT_DEPTH}`);
   return { kind: 'ok', output: value };
 }
 

@@ -43,6 +43,7 @@ export class ContainerRun {
   readonly name: string;
   readonly #engine: DockerEngine;
   #id: string | undefined;
+  #startAsked = false;
 
   constructor(engine: DockerEngine, name: string) {
     this.#engine = engine;
@@ -52,6 +53,11 @@ export class ContainerRun {
   /** What the engine calls it; undefined until it was created or asked for. */
   get id(): string | undefined {
     return this.#id;
+  }
+
+  /** The engine was asked to start it, and may have done so, whatever it has answered. */
+  get startAsked(): boolean {
+    return this.#startAsked;
   }
 
   /**
@@ -78,6 +84,7 @@ export class ContainerRun {
     const ended = this.#read(stream, new StreamFrames(onOutput));
     // Whoever starts a container may fail before anybody waits for its end.
     ended.catch(() => {});
+    this.#startAsked = true;
     try {
       await this.#whileUp(container.start(), signal);
     } catch (error) {

@@ -10,6 +10,7 @@ const FACTS = {
   OSType: 'linux',
   ServerVersion: '1',
   NCPU: 3,
+  DockerRootDir: '/srv/docker',
   SecurityOptions: ['name=apparmor', 'name=seccomp,profile=x'],
 };
 
@@ -73,7 +74,8 @@ test('an engine that ends is noticed at once, and so is its return', async () =>
   const server = await listen(path, engineOf(FACTS));
   const { engine, opened } = open(path);
   await opened;
-  expect(engine.facts).toEqual({ version: '1', cpus: 3, appArmor: true });
+  const told = { version: '1', cpus: 3, appArmor: true, dataDir: '/srv/docker', runtimes: [], gpus: undefined };
+  expect(engine.facts).toEqual(told);
   const { lost } = engine;
   const change = () => new Promise<void>((resolve) => engine.onChange(resolve));
   const gone = change();
@@ -84,5 +86,18 @@ test('an engine that ends is noticed at once, and so is its return', async () =>
   expect(lost.reason).toBeInstanceOf(EngineUnavailableError);
   rmSync(path, { force: true });
   await listen(path, engineOf(FACTS));
-  await vi.waitUntil(() => engine.unavailable() === undefined, { timeout: 30_000 });
+  await vi.waitUntil(() => engine.unavailable() === undefined);
+});
+
+test.each([
+  [{ Runtimes: { runc: {}, nvidia: {} } }, 'nvidia'],
+  [{ Runtimes: { runc: {} }, DiscoveredDevices: [{ Source: 'cdi', ID: 'nvidia.com/gpu=0' }] }, 'cdi'],
+  [{ Runtimes: { runc: {} }, DiscoveredDevices: [{ Source: 'cdi', ID: 'vendor.com/nic=0' }] }, undefined],
+])('how containers get GPUs is what the engine tells: %o', async (info, gpus) => {
+  const path = join(tempDir(), 'docker.sock');
+  await listen(path, engineOf({ ...FACTS, ...info }));
+  const { engine, opened } = open(path);
+  await opened;
+  expect(engine.facts.gpus).toBe(gpus);
+  expect(engine.facts.runtimes).toEqual(Object.keys(info.Runtimes).sort());
 });

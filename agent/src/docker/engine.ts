@@ -27,6 +27,12 @@ export interface EngineFacts {
   cpus: number;
   /** AppArmor is in force, whose profile for containers forbids every mount. */
   appArmor: boolean;
+  /** Where it keeps images and containers, as the engine sees the host. */
+  dataDir: string;
+  /** Names of the runtimes, for example `runc`. */
+  runtimes: readonly string[];
+  /** How containers get GPUs; undefined: they cannot. */
+  gpus: 'nvidia' | 'cdi' | undefined;
 }
 
 /** The engine does not answer. */
@@ -245,7 +251,16 @@ async function readFacts(docker: Docker): Promise<EngineFacts> {
     version: info.ServerVersion,
     cpus: info.NCPU,
     appArmor: security.some((option) => option.startsWith('name=apparmor')),
+    dataDir: info.DockerRootDir,
+    runtimes: Object.keys(info.Runtimes ?? {}).sort(),
+    gpus: gpuSupport(info),
   };
+}
+
+/** NVIDIA's runtime, or what the Container Device Interface has found, which engines tell from API 1.50 on. */
+function gpuSupport(info: { Runtimes?: object; DiscoveredDevices?: { ID?: string }[] }): EngineFacts['gpus'] {
+  if (Object.hasOwn(info.Runtimes ?? {}, 'nvidia')) return 'nvidia';
+  return (info.DiscoveredDevices ?? []).some(({ ID }) => ID?.startsWith('nvidia.com/gpu=')) ? 'cdi' : undefined;
 }
 
 function describeFailure(error: unknown, socketPath: string): string {

@@ -36,6 +36,8 @@ describe('a pattern', () => {
     ['python:3', `python:3@${DIGEST}`],
     ['python:3.*', `python:3.12@${DIGEST}`],
     ['python:3*', 'python:3000/evil'],
+    ['acme/*', 'library/acme/tool'],
+    ['ghcr.io/acme/*', 'library/ghcr.io/acme/tool'],
   ])('%s denies %s', (pattern, image) => expect(allows(pattern, image)).toBe(false));
 });
 

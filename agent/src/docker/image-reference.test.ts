@@ -13,6 +13,9 @@ test.each([
   ['[::1]:5000/a', '[::1]:5000/a:latest', '[::1]:5000/a:latest'],
   [`python@${DIGEST}`, `docker.io/library/python@${DIGEST}`, `python@${DIGEST}`],
   [`ghcr.io/a/b:1@${DIGEST}`, `ghcr.io/a/b:1@${DIGEST}`, `ghcr.io/a/b@${DIGEST}`],
+  ['library/acme/tool', 'docker.io/library/acme/tool:latest', 'library/acme/tool:latest'],
+  ['library/evil.example/tool', 'docker.io/library/evil.example/tool:latest', 'library/evil.example/tool:latest'],
+  ['library/library/tool', 'docker.io/library/library/tool:latest', 'library/library/tool:latest'],
   [DIGEST, DIGEST, DIGEST],
   [DIGEST.slice(7), DIGEST, DIGEST],
 ])('%s is %s', (text, full, engine) => {
@@ -20,6 +23,9 @@ test.each([
   expect(formatImage(reference)).toBe(full);
   expect(engineName(reference)).toBe(engine);
   expect(parseImageReference(full)).toEqual(reference);
+  // The engine, too, reads an image of that registry: another one must not get its credentials.
+  const same = 'id' in reference ? reference : { registry: reference.registry, repository: reference.repository };
+  expect(parseImageReference(engine)).toMatchObject(same);
 });
 
 test.each([
@@ -36,6 +42,9 @@ test.each([
   'a/',
   'reg_x.io:5000/a',
   'a@md5:1',
+  'docker.io/evil.example/x',
+  'index.docker.io/127.0.0.1/x',
+  'docker.io/localhost/x',
 ])('"%s" names no image', (text) => {
   expect(() => parseImageReference(text)).toThrow(`"${text}" names no image`);
 });

@@ -53,19 +53,28 @@ export function parseImageReference(text: string): ImageReference {
   if (bad !== undefined) {
     throw new ImageReferenceError(text, `"${bad}" is not of lower-case letters and digits, separated by one of ._-`);
   }
+  // Without its registry it would be the name of an image of that other one, and so it is written in places.
+  const [first = ''] = repository.split('/', 1);
+  if (registry === DEFAULT_REGISTRY && first !== repository && isRegistry(first)) {
+    throw new ImageReferenceError(text, `"${first}" is a registry, and stands behind another one`);
+  }
   if (repository.length > MAX_REPOSITORY_CHARS) throw new ImageReferenceError(text, 'it is too long');
   return { registry, repository, tag: tag ?? (digest === undefined ? 'latest' : undefined), digest };
 }
 
-/** Docker's rule: what stands before the first slash is a registry when it could not be part of a Docker Hub name. */
 function splitName(name: string): { registry: string; repository: string } {
   const slash = name.indexOf('/');
   const first = slash < 0 ? '' : name.slice(0, slash);
-  if (first === 'localhost' || /[.:A-Z]/.test(first)) {
+  if (isRegistry(first)) {
     const registry = first === LEGACY_REGISTRY ? DEFAULT_REGISTRY : first;
     return { registry, repository: officialName(registry, name.slice(slash + 1)) };
   }
   return { registry: DEFAULT_REGISTRY, repository: officialName(DEFAULT_REGISTRY, name) };
+}
+
+/** Docker's rule: what stands before the first slash is a registry when it could not be part of a Docker Hub name. */
+function isRegistry(first: string): boolean {
+  return first === 'localhost' || /[.:A-Z]/.test(first);
 }
 
 function officialName(registry: string, repository: string): string {
@@ -80,7 +89,9 @@ export function fullName({ registry, repository }: NamedImage): string {
 /** `python`: as people and the engine write it. */
 export function familiarName({ registry, repository }: NamedImage): string {
   if (registry !== DEFAULT_REGISTRY) return `${registry}/${repository}`;
-  return repository.replace(/^library\//, '');
+  // `library/evil.example/x` is no official image, and without its beginning would be one of another registry.
+  const [, official] = /^library\/([^/]+)$/.exec(repository) ?? [];
+  return official ?? repository;
 }
 
 /** The whole reference, its registry included. */

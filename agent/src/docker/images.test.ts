@@ -3,7 +3,7 @@ import { silentLogger } from '../test-support/silent-logger.ts';
 import { standInEngine } from '../test-support/stand-in-engine.ts';
 import { EngineUnavailableError } from './engine.ts';
 import { ImagePolicy } from './image-policy.ts';
-import { type HeldImage, Images } from './images.ts';
+import { type HeldImage, Images, NoRoomError } from './images.ts';
 
 const APP = 'ghcr.io/acme/app';
 const OLD = `sha256:${'a'.repeat(64)}`;
@@ -70,4 +70,37 @@ test('an engine that hangs holds nobody who gives up, and nobody when it is lost
   for (const each of left) each.catch(() => {});
   engine.close();
   for (const each of left) await expect(each).rejects.toThrow(EngineUnavailableError);
+});
+
+test('without room nothing is fetched, and what is there is used', async () => {
+  const pulled: string[] = [];
+  const { engine } = await standInEngine(({ method, url = '' }, response) => {
+    if (method === 'POST') pulled.push(url);
+    const isThere = url.includes('there');
+    response.setHeader('content-type', 'application/json').statusCode = isThere || method === 'POST' ? 200 : 404;
+    response.end(JSON.stringify(isThere ? { Id: OLD, RepoDigests: [], Size: 1 } : {}));
+  });
+  const policy = new ImagePolicy(['*']);
+  let full: string | undefined = 'too little is free';
+  const asked: string[] = [];
+  const whyNoRoom = (dataDir: string) => {
+    asked.push(dataDir);
+    return full;
+  };
+  const images = new Images({ engine, policy, credentialsPath: undefined, whyNoRoom, logger: silentLogger() });
+  const ensure = (text: string, rule: 'always' | 'if_missing') => images.ensure(text, rule, silent, never);
+  for (const rule of ['always', 'if_missing'] as const) {
+    const refused = ensure('missing:1', rule);
+    await expect(refused).rejects.toThrow(NoRoomError);
+    await expect(refused).rejects.toThrow('no room for the image docker.io/library/missing:1: too little is free');
+  }
+  expect(asked).toEqual(['/srv/docker', '/srv/docker']);
+  expect((await ensure('there:1', 'if_missing')).id).toBe(OLD);
+  expect(pulled).toEqual([]);
+  // It may have been moved; mostly it was not.
+  expect((await ensure('there:1', 'always')).id).toBe(OLD);
+  expect(pulled).toHaveLength(1);
+  full = undefined;
+  await expect(ensure('missing:1', 'if_missing')).rejects.toThrow('is gone after it was fetched');
+  expect(pulled).toHaveLength(2);
 });

@@ -44,11 +44,24 @@ export class ImageError extends Error {
   }
 }
 
+/** Nothing was fetched, since there is no room for anything: another agent may have some. */
+export class NoRoomError extends ImageError {
+  constructor(message: string) {
+    super(message);
+    this.name = 'NoRoomError';
+  }
+}
+
 export interface ImagesOptions {
   engine: DockerEngine;
   policy: ImagePolicy;
   /** A `config.json` of Docker with `auths`; undefined: no credentials. */
   credentialsPath: string | undefined;
+  /**
+   * Why no image can be fetched to where the engine keeps its own; undefined when one can, or nobody knows. At once. Absent:
+   * nobody asks.
+   */
+  whyNoRoom?: (dataDir: string) => string | undefined;
   logger: Logger;
 }
 
@@ -81,7 +94,7 @@ export class Images {
    * The image, fetched if need be. One fetch of an image goes on at a time, however many ask for it; what it tells are
    * whole lines.
    * @param text a reference; where the policy allows its tag alone, its digest must be one that the tag has named
-   * @throws ImageError; EngineUnavailableError; the signal's reason when aborted
+   * @throws ImageError; NoRoomError before anything was fetched; EngineUnavailableError; the signal's reason when aborted
    */
   async ensure(text: string, rule: PullRule, events: TaskEvents, signal: AbortSignal): Promise<HeldImage> {
     const reference = await this.#allowed(text, signal);
@@ -95,6 +108,7 @@ export class Images {
         `the image ${reference.id} is not on this agent, and an id cannot be fetched from a registry`,
       );
     }
+    await this.#checkRoom(text, reference, rule, signal);
     await this.#pulls.run(engineName(reference), events, signal, (told, stop) => this.#pull(reference, told, stop));
     const found = await this.#find(text, reference, signal);
     if (found === undefined) throw new ImageError(`the image ${formatImage(reference)} is gone after it was fetched`);
@@ -131,6 +145,15 @@ export class Images {
     const locked = parse(lock);
     if ('id' in locked || formatImage({ ...locked, digest: undefined }) !== formatImage(parse(text))) return;
     this.#remember(lock);
+  }
+
+  /** An image that is there is asked for again: mostly there is nothing to fetch. */
+  async #checkRoom(text: string, reference: NamedImage, rule: PullRule, signal: AbortSignal): Promise<void> {
+    const { engine, whyNoRoom } = this.#options;
+    const full = whyNoRoom?.(engine.facts.dataDir);
+    if (full === undefined) return;
+    if (rule === 'always' && (await this.#find(text, reference, signal)) !== undefined) return;
+    throw new NoRoomError(`no room for the image ${formatImage(reference)}: ${full}`);
   }
 
   #remember(lock: string): void {

@@ -46,6 +46,16 @@ export class BuildRuns {
     this.bounds = bounds;
   }
 
+  /** Steps that run, and that wait for their turn. */
+  get counts(): { running: number; waiting: number } {
+    return { running: this.#running, waiting: this.#waiting.length };
+  }
+
+  /** As `PrivateRuns.startAhead`. */
+  startAhead(...sandbox: Parameters<PrivateRuns['startAhead']>): () => void {
+    return this.#runs.startAhead(...sandbox);
+  }
+
   /** As `PrivateRuns.run`; whoever has to wait for it is told. */
   async run(command: PrivateCommand, events: TaskEvents, signal: AbortSignal): Promise<FinishedMessage> {
     await this.#turn(events, signal);

@@ -33,6 +33,8 @@ function stand(places: number, onExpect: OnExpect = attach, listed: readonly Lis
   const retired: string[] = [];
   const exits = new Map<string, PromiseWithResolvers<void>>();
   const lost = new AbortController();
+  /** What the engine does before it has removed a container. */
+  const removal = { before: async (): Promise<void> => {} };
   const container = (name: string) => ({
     attach: async () => new PassThrough(),
     start: async () => {},
@@ -42,7 +44,10 @@ function stand(places: number, onExpect: OnExpect = attach, listed: readonly Lis
       return exit.promise;
     },
     inspect: async () => ({ State: { FinishedAt: '', StartedAt: '', ExitCode: 0, OOMKilled: false } }),
-    remove: async () => void removed.push(name),
+    remove: async () => {
+      await removal.before();
+      removed.push(name);
+    },
   });
   const docker = {
     createContainer: async (options: { name: string; HostConfig: { Memory: number } }) => {
@@ -58,7 +63,7 @@ function stand(places: number, onExpect: OnExpect = attach, listed: readonly Lis
   };
   const engine = {
     docker,
-    facts: { version: '1', cpus: 4, appArmor: false },
+    facts: { version: '1', cpus: 4, appArmor: false, dataDir: '/srv/docker' },
     lost: lost.signal,
     unavailable: () => undefined,
     onChange: () => {},
@@ -66,6 +71,7 @@ function stand(places: number, onExpect: OnExpect = attach, listed: readonly Lis
   const budget = new ContainerBudget(places);
   const pool: ContainerPool = new ContainerPool({
     ...{ engine, budget, dataDir: tempDir(), idleMs: 300_000, memoryBytes: 1e9, tmpBytes: 1e8 },
+    removeAgainMs: 1,
     host: {
       replaced: Promise.resolve(),
       expectZygote: ({ key }) => {
@@ -78,7 +84,7 @@ function stand(places: number, onExpect: OnExpect = attach, listed: readonly Lis
     logger: silentLogger(),
   });
   onTestFinished(() => pool.close());
-  return { pool, budget, created, removed, retired, exits };
+  return { pool, budget, created, removed, removal, retired, exits };
 }
 
 test('a container serves whoever it was started for, also when others wait for its place', async () => {
@@ -143,4 +149,83 @@ test('calls with a limit of processors have a container with that limit, and tho
   const { pool, created } = stand(8);
   for (const cpu of [0, 0.5, 0.5, 4, 16, 2]) (await pool.get(request('a', { cpu }), IMAGE, never)).release();
   expect(created.map(({ HostConfig }) => HostConfig.NanoCpus)).toEqual([undefined, 0.5e9, 2e9]);
+});
+
+test('a call with cards has a container of its own that sees them, and leaves with it', async () => {
+  const { pool, created, removed } = stand(4);
+  const wanted = request('acme', { gpuUuids: ['GPU-a'] });
+  const first = await pool.get(wanted, IMAGE, never);
+  expect(pool.find(wanted, IMAGE), 'no other call may have it').toBeUndefined();
+  const second = await pool.get(request('acme'), IMAGE, never);
+  expect(second.start?.key).not.toBe(first.start?.key);
+  expect(created).toMatchObject([{ HostConfig: { DeviceRequests: [{ DeviceIDs: ['GPU-a'] }] } }, {}]);
+  expect(created[1]?.HostConfig).not.toHaveProperty('DeviceRequests');
+  first.release();
+  await vi.waitFor(() => expect(removed).toHaveLength(1));
+  second.release();
+  expect(pool.find(request('acme'), IMAGE), 'the other one is warm').toBeDefined();
+});
+
+/** A container for a call with cards, and whether it has them. */
+function withCards(pool: ContainerPool, signal: AbortSignal) {
+  const taken = Promise.withResolvers<void>();
+  const facts = { taken: false, gone: false };
+  const got = pool.get(request('acme', { gpuUuids: ['GPU-a'] }), IMAGE, signal, (gone) => {
+    facts.taken = true;
+    void gone.then(() => {
+      facts.gone = true;
+    });
+    taken.resolve();
+  });
+  got.catch(() => {});
+  return { got, facts, taken: taken.promise };
+}
+
+test('a container with cards leaves at once with the call that is given up, and is gone when it is removed', async () => {
+  const expected = Promise.withResolvers<void>();
+  const { pool, budget, removed, removal } = stand(4, () => expected.resolve());
+  const removing = Promise.withResolvers<void>();
+  const mayRemove = Promise.withResolvers<void>();
+  removal.before = () => {
+    removing.resolve();
+    return mayRemove.promise;
+  };
+  const given = new AbortController();
+  const { got, facts, taken } = withCards(pool, given.signal);
+  await Promise.all([taken, expected.promise]);
+  given.abort(new Error('no longer wanted'));
+  await expect(got).rejects.toThrow('no longer wanted');
+  await removing.promise;
+  expect(facts).toEqual({ taken: true, gone: false });
+  mayRemove.resolve();
+  await vi.waitFor(() => expect(facts.gone).toBe(true));
+  expect([removed.length, budget.used]).toEqual([1, 0]);
+});
+
+test('a call with cards that is given up before its container has a place takes none', async () => {
+  const { pool, created } = stand(1);
+  const first = await pool.get(request('a'), IMAGE, never);
+  const given = new AbortController();
+  const { got, facts } = withCards(pool, given.signal);
+  given.abort(new Error('no longer wanted'));
+  await expect(got).rejects.toThrow('no longer wanted');
+  first.release();
+  (await pool.get(request('b'), IMAGE, never)).release();
+  expect([facts.taken, created.length]).toEqual([false, 2]);
+});
+
+test('a container with cards is removed until that has worked, and they are taken until then', async () => {
+  const { pool, removed, removal } = stand(4);
+  const { got, facts } = withCards(pool, never);
+  const held = await got;
+  let fails = 2;
+  removal.before = async () => {
+    if (fails-- === 0) return;
+    expect(facts.gone).toBe(false);
+    throw new Error('the driver failed to remove the root file system');
+  };
+  expect(facts).toEqual({ taken: true, gone: false });
+  held.release();
+  await vi.waitFor(() => expect(facts.gone).toBe(true));
+  expect([removed.length, fails]).toEqual([1, -1]);
 });

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { renameSync, statfsSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { type Logger, messageOf } from '@harrier/shared';
 
@@ -10,6 +11,8 @@ const run = promisify(execFile);
 const MIB = 1024 * 1024;
 /** What is on its way out begins with it. */
 const GONE_PREFIX = '.gone-';
+/** Between two tries to remove what is being written to. */
+const REMOVAL_PAUSE_MS = 500;
 
 /** What is left on a file system. At once: the kernel answers from memory. */
 export function spaceOf(directory: string): { freeBytes: number; freeFiles: number } {
@@ -49,15 +52,38 @@ export async function writeDurably(path: string, text: string): Promise<void> {
   await rename(temporary, path);
 }
 
-/** Takes a directory out of sight at once, so that nobody begins to use it in between, then from the disk. */
-export async function discard(path: string, logger: Logger): Promise<void> {
+/**
+ * Takes a directory out of sight at once, so that nobody begins to use it in between, then from the disk.
+ * @param options.tries how often its removal is tried, half a second apart: of what somebody may still write to. Default: 1
+ * @param options.signal there is no further try after it
+ */
+export async function discard(
+  path: string,
+  logger: Logger,
+  options: { tries?: number; signal?: AbortSignal } = {},
+): Promise<void> {
   const gone = join(dirname(path), `${GONE_PREFIX}${randomUUID()}`);
   try {
     renameSync(path, gone);
-    await removeTree(gone);
+    await removeInTries(gone, options);
   } catch (error) {
     // Gone already, or a file beside the tenants.
     if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return;
     logger.warn({ path, reason: messageOf(error) }, 'a directory could not be removed');
+  }
+}
+
+async function removeInTries(
+  path: string,
+  { tries = 1, signal }: { tries?: number; signal?: AbortSignal },
+): Promise<void> {
+  for (let left = tries - 1; ; left--) {
+    try {
+      await removeTree(path);
+      return;
+    } catch (error) {
+      if (left <= 0) throw error;
+    }
+    await sleep(REMOVAL_PAUSE_MS, undefined, signal === undefined ? {} : { signal });
   }
 }

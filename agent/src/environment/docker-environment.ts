@@ -1,8 +1,9 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Environment_Docker_Pull as Pull } from '@harrier/shared/gen/module';
+import { NO_GPUS } from '../docker/container-policy.ts';
 import { type DockerEngine, EngineUnavailableError } from '../docker/engine.ts';
 import { ALLOWED_IMAGES_SETTING, type ImagePolicy } from '../docker/image-policy.ts';
-import { type HeldImage, ImageError, type Images, type PullRule } from '../docker/images.ts';
+import { type HeldImage, ImageError, type Images, NoRoomError, type PullRule } from '../docker/images.ts';
 import type { ContainerPool } from './container-pool.ts';
 import {
   EnvironmentError,
@@ -79,8 +80,11 @@ export class DockerEnvironment implements EnvironmentProvider {
     try {
       const image = await this.#image(request, events, signal);
       if (!isPython(request)) return new PreparedImage(image);
+      if (request.gpuUuids?.length && this.#options.engine.facts.gpus === undefined) {
+        throw new EnvironmentError(Code.ENVIRONMENT_FAILED, NO_GPUS);
+      }
       events.onProgress(100, 'starting the container');
-      return await this.#options.pool.get(request, image, signal);
+      return await this.#options.pool.get(request, image, signal, (gone) => events.onGpusTaken(gone));
     } catch (error) {
       throw environmentError(error, signal);
     }
@@ -154,7 +158,7 @@ function environmentError(error: unknown, signal: AbortSignal): unknown {
   if (signal.aborted) return signal.reason;
   if (error instanceof ImageError) {
     const code = error.denied ? Code.POLICY_DENIED : Code.ENVIRONMENT_FAILED;
-    return new EnvironmentError(code, error.message, { cause: error });
+    return new EnvironmentError(code, error.message, { cause: error, elsewhere: error instanceof NoRoomError });
   }
   if (error instanceof EngineUnavailableError) {
     return new EnvironmentError(Code.ENVIRONMENT_FAILED, error.message, { cause: error });

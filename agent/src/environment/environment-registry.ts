@@ -10,6 +10,7 @@ export interface Support {
 /** The environments of this agent by kind, and what the control plane was told of them. */
 export class EnvironmentRegistry {
   readonly #providers = new Map<string, EnvironmentProvider>();
+  readonly #capabilities = new Map<string, () => string | undefined>();
   readonly #onSupportChange: () => void;
   #told: string | undefined;
 
@@ -21,6 +22,14 @@ export class EnvironmentRegistry {
   /** A later provider of the same kind takes the place of the former. */
   add(provider: EnvironmentProvider): void {
     this.#providers.set(provider.kind, provider);
+  }
+
+  /**
+   * Something else that this host may have, told with the environments.
+   * @param unavailable as that of a provider
+   */
+  addCapability(name: string, unavailable: () => string | undefined): void {
+    this.#capabilities.set(name, unavailable);
   }
 
   /** The provider of what a request wants when it can prepare it now, else why not. */
@@ -50,10 +59,11 @@ export class EnvironmentRegistry {
 
   support(): Support {
     const support: Support = { available: [], unavailable: {} };
-    for (const provider of this.#providers.values()) {
-      const reason = provider.unavailable();
-      if (reason === undefined) support.available.push(provider.kind);
-      else support.unavailable[provider.kind] = reason;
+    const kinds = [...this.#providers.values()].map((provider) => [provider.kind, provider.unavailable()] as const);
+    const others = [...this.#capabilities].map(([name, unavailable]) => [name, unavailable()] as const);
+    for (const [name, reason] of [...kinds, ...others]) {
+      if (reason === undefined) support.available.push(name);
+      else support.unavailable[name] = reason;
     }
     return support;
   }

@@ -11,7 +11,12 @@ import type { TaskEvents } from '../tasks/shared-tasks.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
 import type { BuildDirectories } from './build-space.ts';
-import { EnvironmentStore, type EnvironmentStoreOptions, type HeldEnvironment } from './environment-store.ts';
+import {
+  type EnvironmentPlace,
+  EnvironmentStore,
+  type EnvironmentStoreOptions,
+  type HeldEnvironment,
+} from './environment-store.ts';
 
 const MIB = 1024 * 1024;
 const about = (key: string) => ({ key, kind: 'venv', lock: '', facts: {} });
@@ -38,7 +43,7 @@ async function build(store: EnvironmentStore, key: string, bytes = 1, tenant = '
 
 /** Everything of a tenant but the packages that its builds keep. */
 function stored(directory: string, tenant = 'acme'): string[] {
-  return readdirSync(join(directory, tenant)).filter((name) => name !== '.cache');
+  return readdirSync(join(directory, tenant)).filter((name) => !name.startsWith('.cache'));
 }
 
 describe('a build', () => {
@@ -88,7 +93,7 @@ describe('a build', () => {
     });
     await expect(failing).rejects.toThrow('no such package');
     expect(stored(directory)).toEqual([]);
-    expect((await build(store, 'k1')).key).toMatch(/^k1\./);
+    expect((await build(store, 'k1')).tree).toContain('/k1/');
   });
 
   test('that one caller leaves goes on for the other', async () => {
@@ -108,7 +113,7 @@ describe('a build', () => {
     leave.abort(new Error('cancelled'));
     await expect(left).rejects.toThrow('cancelled');
     go.resolve();
-    expect((await stays).key).toMatch(/^k1\./);
+    expect((await stays).tree).toContain('/k1/');
   });
 
   test('that everybody left ends before the next one of its key begins', async () => {
@@ -338,7 +343,27 @@ test('a process that is killed in the middle of a build leaves nothing but what 
   const store = await open(directory);
   expect(store.hold('acme', 'whole')).toBeDefined();
   expect(store.hold('acme', 'torn')).toBeUndefined();
+  await store.settled();
   expect(stored(directory)).toEqual(['whole']);
+});
+
+test('a build of a former agent that still writes does not keep the next agent from its store', async () => {
+  const directory = tempDir();
+  const tree = join(directory, 'acme', '.build-1', 'tree');
+  mkdirSync(tree, { recursive: true });
+  // The same names again and again: what there is to be removed stays little.
+  const writing = 'i=0; while :; do : > "f$i"; i=$(((i + 1) % 50)); test -e told || { : > told; echo; }; done';
+  const writers = [1, 2, 3].map(() => spawn('sh', ['-c', writing], { cwd: tree, stdio: ['ignore', 'pipe', 'ignore'] }));
+  // One whose directory is gone ends by itself.
+  const closed = writers.map((writer) => once(writer, 'close'));
+  await Promise.race(writers.map(({ stdout }) => once(stdout, 'data')));
+  const store = await open(directory);
+  expect(stored(directory).filter((name) => !name.startsWith('.gone-'))).toEqual([]);
+  await build(store, 'k1');
+  for (const writer of writers) writer.kill('SIGKILL');
+  await Promise.all(closed);
+  await store.settled();
+  expect(stored(directory)).toEqual(['k1']);
 });
 
 test('what may not have been on the disk when the system went down is built again', async () => {
@@ -351,7 +376,79 @@ test('what may not have been on the disk when the system went down is built agai
   const next = await open(directory);
   expect(next.hold('acme', 'k1')).toBeUndefined();
   expect(next.hold('acme', 'k2')).toBeDefined();
+  await next.settled();
   expect(stored(directory)).toEqual(['k2']);
+});
+
+describe('what is started ahead', () => {
+  test('in the place of a build is that of the environment, and is retired when nothing comes of it', async () => {
+    const retired: string[] = [];
+    const store = await openWith(tempDir(), 1024 * MIB, (tenant, startKey) => retired.push(`${tenant} ${startKey}`));
+    let ahead = '';
+    const starting = async (directories: BuildDirectories, place: EnvironmentPlace) => {
+      ahead = place.key;
+      expect(place.tree).toBe(directories.tree);
+      place.runsAs(place.key);
+      await filled(1)(directories);
+    };
+    const work = async (directories: BuildDirectories, _e: TaskEvents, _s: AbortSignal, place: EnvironmentPlace) =>
+      await starting(directories, place);
+    const built = await store.build('acme', about('k1'), undefined, NOBODY, never, work);
+    expect([built.key, retired]).toEqual([ahead, []]);
+    const same = store.buildUnnamed('acme', 'other words', NOBODY, never, async (...given) => {
+      await work(...given);
+      return about('k1');
+    });
+    expect((await same).key).toBe(built.key);
+    expect(retired.splice(0)).toEqual([`acme ${ahead}`]);
+    const failing = store.build('acme', about('k2'), undefined, NOBODY, never, async (...given) => {
+      await work(...given);
+      throw new Error('no such package');
+    });
+    await expect(failing).rejects.toThrow('no such package');
+    expect(retired).toEqual([`acme ${ahead}`]);
+  });
+
+  test('for the next build of a tenant is found by that one alone, and ends with it', async () => {
+    const directory = tempDir();
+    const store = await open(directory);
+    const log: string[] = [];
+    const startNext = (directories: BuildDirectories) => {
+      log.push(directories.tree);
+      return () => log.push('end');
+    };
+    const build = async (tenant: string, key: string) => {
+      let tree = '';
+      const held = await store.build(tenant, { ...about(key), startNext }, undefined, NOBODY, never, async (at) => {
+        tree = at.tree;
+        await filled(1)(at);
+      });
+      held.release();
+      await store.settled();
+      return tree;
+    };
+    await build('acme', 'k1');
+    const [ahead] = log.splice(0);
+    expect(existsSync(ahead ?? '')).toBe(true);
+    expect(await build('acme', 'k2')).toBe(ahead);
+    const [end, next] = log.splice(0);
+    expect([end, existsSync(next ?? '')]).toEqual(['end', true]);
+    // There is one for all tenants.
+    expect(await build('other', 'k1')).not.toBe(next);
+    expect(existsSync(next ?? '')).toBe(false);
+    const [, last] = log.splice(0);
+    await store.close();
+    expect([log, existsSync(last ?? '')]).toEqual([['end'], false]);
+    expect(stored(directory).toSorted()).toEqual(['k1', 'k2']);
+  });
+});
+
+test('an environment of a former version, whose name was short, has a name of its own', async () => {
+  const directory = tempDir();
+  await build(await open(directory), 'k1');
+  const path = join(directory, 'acme', 'k1', 'manifest.json');
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), build: '0badcafe' }));
+  expect((await open(directory)).hold('acme', 'k1')?.key).toBe('k1.0badcafe');
 });
 
 test('an environment is in use before it is finished, and is not evicted meanwhile', async () => {
@@ -414,18 +511,48 @@ test('downloads count with the environments, and go first', async () => {
   expect(stored(directory).toSorted()).toEqual(['k1', 'k2']);
 });
 
+test('an environment is finished with the downloads of its tenant, also where there was no room for them', async () => {
+  const directory = tempDir();
+  const store = await open(directory, 1.5 * MIB);
+  const fill = async (directories: BuildDirectories) => {
+    await filled(MIB)(directories);
+    await writeFile(join(directories.cache, 'package'), Buffer.alloc(MIB, 1));
+  };
+  const finish = async ({ cache, closedCache }: BuildDirectories) => {
+    expect([cache, closedCache].map((one) => readdirSync(one))).toEqual([[], []]);
+  };
+  const built = await store.build('acme', { ...about('k1'), finish }, undefined, NOBODY, never, fill);
+  await store.settled();
+  expect(built.manifest).not.toHaveProperty('unfinished');
+  expect(built.manifest).not.toHaveProperty('boot');
+});
+
+test('an environment that cannot be finished is there after the system has gone down, and is finished later', async () => {
+  const directory = tempDir();
+  const store = await open(directory);
+  const finish = async () => {
+    throw new Error('no compiler');
+  };
+  const built = await store.build('acme', { ...about('k1'), finish }, undefined, NOBODY, never, filled(1));
+  await store.settled();
+  expect(built.manifest).not.toHaveProperty('boot');
+  expect(built.manifest.unfinished).toBe(true);
+});
+
 test('an agent that ends while it finishes an environment leaves that to the next', async () => {
   const directory = tempDir();
   let begun = 0;
+  const started = Promise.withResolvers<void>();
   const endless = async (_: BuildDirectories, signal: AbortSignal) => {
     begun++;
+    started.resolve();
     await once(signal, 'abort');
   };
   const built = { ...about('k1'), finish: endless };
   const store = await open(directory);
   const first = await store.build('acme', built, undefined, NOBODY, never, filled(1));
   store.finishLater(first, endless);
-  expect(begun).toBe(1);
+  await started.promise;
   await store.close();
   const next = await open(directory);
   const held = next.hold('acme', 'k1');
@@ -456,11 +583,7 @@ test('a tree that cannot be measured is refused without the paths of the host, a
   expect(refused.message).toBe('what the build has written cannot be measured (ENAMETOOLONG)');
   expect(stored(directory)).toEqual([]);
   // What builds keep would stop every later one.
-  await store.scratch(
-    'acme',
-    never,
-    async ({ cache, maxFileBytes }) => await deep({ tree: cache, cache, maxFileBytes }),
-  );
+  await store.scratch('acme', never, async (directories) => await deep({ ...directories, tree: directories.cache }));
   await store.settled();
   expect(existsSync(join(directory, 'acme', '.cache'))).toBe(false);
   (await build(store, 'k2')).release();
@@ -489,7 +612,10 @@ test('a disk that is full stops a build, refuses the next, and leaves what is th
     lines.push(await tell('medium', store.build('acme', about('medium'), undefined, events, never, fill(10))));
     lines.push(await tell('next', store.build('acme', about('next'), undefined, events, never, fill(1))));
     lines.push(await tell('resolving', store.scratch('acme', never, async () => undefined)));
-    lines.push(readdirSync(directory + '/acme').filter((name) => name !== '.cache').join());
+    const left = () => readdirSync(directory + '/acme').filter((name) => !name.startsWith('.cache'));
+    // What failed is put aside at once, and removed by and by.
+    while (left().some((name) => name.startsWith('.gone-'))) await new Promise((resolve) => setTimeout(resolve, 20));
+    lines.push(left().join());
     console.log(JSON.stringify(lines));`;
   const [large, medium, next, resolving, left] = await onSmallDisk(directory, body);
   expect(large).toMatch(/^large: ENOSPC/);

@@ -2,20 +2,35 @@ import { createHash, randomUUID } from 'node:crypto';
 import { renameSync } from 'node:fs';
 import { lstat, mkdir, readdir, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
 import { untilAborted } from '../tasks/until-aborted.ts';
-import { type BuildDirectories, BuildSpace, type BuildSpaceOptions, CACHE, isTenant, TREE } from './build-space.ts';
-import { discard, mib, removeTree, spaceOf, syncFileSystem } from './disk.ts';
+import {
+  type BuildDirectories,
+  BuildSpace,
+  type BuildSpaceOptions,
+  CACHE,
+  isTenant,
+  type StartAhead,
+  TREE,
+} from './build-space.ts';
+import { discard, mib, spaceOf, syncFileSystem } from './disk.ts';
 import { EnvironmentError } from './environment.ts';
 import { BOOT, MANIFEST, type Manifest, readManifest, writeManifest } from './manifest.ts';
 
 /** What is used often need not be written down each time: it only orders the evictions after a restart. */
 const TOUCH_MS = 60_000;
+/** What is done while an environment is in use leaves the processors to its first call for so long. */
+const SETTLE_DELAY_MS = 500;
+/** Length of the names of directories that former versions have built. */
+const SHORT_BUILD = 8;
+/** How often it is tried to remove what a torn build has left: a minute's time for that build to end. */
+const REMOVAL_TRIES = 120;
 
-/** An environment in the store, held: it is not evicted before `release`. */
-export interface HeldEnvironment {
+/** A directory that interpreters can be started in. */
+export interface EnvironmentPlace {
   /**
    * Names this very directory: what runs in an environment that was evicted must not be taken for one in the environment
    * that was built again in its place.
@@ -23,9 +38,13 @@ export interface HeldEnvironment {
   readonly key: string;
   /** What is mounted at /environment. */
   readonly tree: string;
-  readonly manifest: Manifest;
-  /** A warm interpreter may be started in it under this key; it is retired when the environment is evicted. */
+  /** A warm interpreter may be started in it under this key; it is retired when the directory goes. */
   runsAs(startKey: string): void;
+}
+
+/** An environment in the store, held: it is not evicted before `release`. */
+export interface HeldEnvironment extends EnvironmentPlace {
+  readonly manifest: Manifest;
   release(): void;
 }
 
@@ -42,9 +61,12 @@ interface Entry {
 }
 
 export interface EnvironmentStoreOptions extends BuildSpaceOptions {
-  /** Ends the warm interpreter of an evicted environment, which would keep its files on the disk. */
+  /** Ends the warm interpreter in a directory that goes, whose files it would keep on the disk. */
   retire: (tenant: string, startKey: string) => void;
 }
+
+/** How a build ended, as whoever watches the store is told. */
+export type BuildListener = (result: 'built' | 'failed', seconds: number) => void;
 
 /** What a build has made. */
 export interface Built extends Pick<Manifest, 'kind' | 'lock' | 'facts'> {
@@ -55,11 +77,19 @@ export interface Built extends Pick<Manifest, 'kind' | 'lock' | 'facts'> {
    * nothing. Absent: nothing.
    */
   finish?: Finish;
+  /** Starts what the tenant's next build begins with, most likely. Absent: nothing. */
+  startNext?: StartAhead;
 }
 
 export type Finish = (directories: BuildDirectories, signal: AbortSignal) => Promise<void>;
 
-type Fill<Result> = (directories: BuildDirectories, events: TaskEvents, signal: AbortSignal) => Promise<Result>;
+/** @param place where the tree is while it is filled; what is started in it may go on when the environment is there */
+type Fill<Result> = (
+  directories: BuildDirectories,
+  events: TaskEvents,
+  signal: AbortSignal,
+  place: EnvironmentPlace,
+) => Promise<Result>;
 
 /**
  * Prepared environments on disk: `TENANT/KEY/tree`, beside it a manifest that is written last. The key tells everything
@@ -76,6 +106,8 @@ export class EnvironmentStore {
   /** Environments that this process has begun to finish: what fails once is not tried for each call. */
   readonly #begun = new WeakSet<Manifest>();
   readonly #closing = new AbortController();
+  #evictions = 0;
+  #onBuilt: BuildListener | undefined;
 
   private constructor(options: EnvironmentStoreOptions) {
     this.#options = options;
@@ -92,7 +124,7 @@ export class EnvironmentStore {
     for (const tenant of await readdir(options.directory)) {
       const directory = join(options.directory, tenant);
       if (!isTenant(tenant) || !(await lstat(directory)).isDirectory()) continue;
-      for (const name of await readdir(directory)) if (name !== CACHE) await store.#recover(tenant, name);
+      for (const name of await readdir(directory)) if (!name.startsWith(CACHE)) await store.#recover(tenant, name);
       store.#inBackground('downloads could not be counted', store.#space.countCache(tenant));
     }
     return store;
@@ -107,6 +139,7 @@ export class EnvironmentStore {
   async close(): Promise<void> {
     this.#closing.abort(new Error('the store is closed'));
     await this.settled();
+    await this.#space.dropSpare();
   }
 
   /** Key of an environment: SHA-256 of everything that shapes it. */
@@ -119,6 +152,16 @@ export class EnvironmentStore {
     let bytes = 0;
     for (const { manifest } of this.#entries.values()) bytes += manifest.sizeBytes;
     return bytes;
+  }
+
+  /** Environments that are there, and how many made room for others since the start. */
+  get counts(): { environments: number; evictions: number } {
+    return { environments: this.#entries.size, evictions: this.#evictions };
+  }
+
+  /** @param listener told of the end of each build from now on */
+  onBuilt(listener: BuildListener): void {
+    this.#onBuilt = listener;
   }
 
   /** From memory: no file is touched. */
@@ -228,6 +271,11 @@ export class EnvironmentStore {
     }
   }
 
+  /** Ends what waits for the next build; a later build may leave something to wait again. */
+  async dropSpare(): Promise<void> {
+    await this.#space.dropSpare();
+  }
+
   /** Does what is left undone of an environment's `Built.finish`, in the background; nothing where that was begun already. */
   finishLater(held: HeldEnvironment, finish: Finish): void {
     for (const entry of this.#entries.values()) {
@@ -267,14 +315,23 @@ export class EnvironmentStore {
     fill: Fill<Built>,
   ): Promise<Entry> {
     await this.#makeRoom();
+    const startMs = performance.now();
+    const build = randomUUID();
+    const startKeys = new Set<string>();
+    const runsAs = (startKey: string) => startKeys.add(startKey);
     const building = this.#space.run(tenant, signal, async (directory, directories, watched) => {
+      const drop = async () => {
+        for (const startKey of startKeys) this.#options.retire(tenant, startKey);
+        await discard(directory, this.#options.logger);
+      };
       try {
-        const { key, finish, ...shape } = await fill(directories, events, watched);
+        const place = { key: build, tree: directories.tree, runsAs };
+        const { key, finish, startNext, ...shape } = await fill(directories, events, watched, place);
         watched.throwIfAborted();
         const sizeBytes = await this.#space.measure(directories.tree);
         const requests = request === undefined ? [] : [request];
         const manifest: Manifest = {
-          ...{ build: randomUUID().slice(0, 8), ...shape, requests, sizeBytes, boot: BOOT },
+          ...{ build, ...shape, requests, sizeBytes, boot: BOOT },
           ...(finish === undefined ? {} : { unfinished: true }),
         };
         await writeManifest(directory, manifest);
@@ -282,22 +339,28 @@ export class EnvironmentStore {
         // From here on at once: of two builds that come to the same, the first stays.
         const there = this.#entries.get(idOf(tenant, key));
         if (there !== undefined) {
-          await discard(directory, this.#options.logger);
+          await drop();
           return there;
         }
         this.#checkBudget(sizeBytes);
         renameSync(directory, join(this.#options.directory, tenant, key));
-        const added = this.#add(tenant, key, manifest, Date.now());
-        this.#settle(added, finish);
+        const added = this.#add(tenant, key, manifest, Date.now(), startKeys);
+        this.#settle(added, finish, startNext);
         return added;
       } catch (error) {
-        await discard(directory, this.#options.logger);
+        await drop();
         throw error;
       }
     });
-    return await building.finally(() => {
+    let result: 'built' | 'failed' = 'failed';
+    try {
+      const entry = await building;
+      result = 'built';
+      return entry;
+    } finally {
+      this.#onBuilt?.(result, (performance.now() - startMs) / 1000);
       this.#inBackground('downloads could not be counted', this.#countCache(tenant));
-    });
+    }
   }
 
   /** @throws EnvironmentError when an environment does not fit beside those in use, as all others were evicted */
@@ -333,35 +396,41 @@ export class EnvironmentStore {
    * Finishes an environment and brings it to the disk, while it is in use: nobody waits for that. Until then its manifest
    * holds for this start of the system only.
    */
-  #settle(entry: Entry, finish?: Finish): void {
+  #settle(entry: Entry, finish?: Finish, startNext?: StartAhead): void {
     if (finish !== undefined) this.#begun.add(entry.manifest);
-    const settled = this.#settled(entry, finish).catch((error) => {
+    const settled = this.#settled(entry, finish, startNext).catch((error) => {
       if (this.#isPresent(entry)) throw error;
     });
     this.#inBackground(`environment ${entry.key} of ${entry.tenant} could not be finished`, settled);
   }
 
-  async #settled(entry: Entry, finish: Finish | undefined): Promise<void> {
+  async #settled(entry: Entry, finish?: Finish, startNext?: StartAhead): Promise<void> {
     const { tenant, manifest } = entry;
-    const directories = this.#space.directoriesOf(tenant, this.#treeOf(entry));
+    const tree = this.#treeOf(entry);
     const { signal } = this.#closing;
+    let failure: unknown;
     if (finish !== undefined) {
       const held = this.#held(entry);
       try {
-        const finishing = this.#space.watch(tenant, directories, signal, (stop) => finish(directories, stop));
-        await untilAborted(finishing, signal);
+        await setTimeout(SETTLE_DELAY_MS, undefined, { signal, ref: false });
+        await untilAborted(this.#space.again(tenant, tree, signal, finish), signal);
         delete manifest.unfinished;
+      } catch (error) {
+        failure = error;
       } finally {
-        manifest.sizeBytes = await this.#space.measure(directories.tree);
+        manifest.sizeBytes = await this.#space.measure(tree);
         held.release();
         await this.#makeRoom();
       }
     }
-    // The manifest says that all of it is there, so it must not reach the disk before the rest.
-    await syncFileSystem(directories.tree);
+    // The manifest says that all of it is there, so it must not reach the disk before the rest. What was not finished can be used.
+    signal.throwIfAborted();
+    await syncFileSystem(tree);
     signal.throwIfAborted();
     delete manifest.boot;
     await this.#write(entry);
+    if (failure !== undefined) throw failure;
+    if (startNext !== undefined) await this.#space.keepSpare(tenant, startNext);
   }
 
   async #recover(tenant: string, key: string): Promise<void> {
@@ -369,19 +438,24 @@ export class EnvironmentStore {
     try {
       if (key.startsWith('.')) throw new Error('it is not complete');
       const manifest = await readManifest(directory);
+      // Former versions named it by eight digits, which are not enough by themselves.
+      if (manifest.build.length <= SHORT_BUILD) manifest.build = `${key}.${manifest.build}`;
       const usedMs = (await lstat(join(directory, MANIFEST))).mtimeMs;
       const entry = this.#add(tenant, key, manifest, usedMs);
       if (manifest.boot !== undefined) this.#settle(entry);
     } catch (error) {
-      this.#options.logger.info({ directory, reason: messageOf(error) }, 'removing what a build has left');
-      await removeTree(directory);
+      const { logger } = this.#options;
+      logger.info({ directory, reason: messageOf(error) }, 'removing what a build has left');
+      // A build of a former agent writes to it until the launcher has ended it.
+      const removed = discard(directory, logger, { tries: REMOVAL_TRIES, signal: this.#closing.signal });
+      this.#inBackground('what a build has left could not be removed', removed);
     }
   }
 
-  #add(tenant: string, key: string, manifest: Manifest, usedMs: number): Entry {
+  #add(tenant: string, key: string, manifest: Manifest, usedMs: number, startKeys = new Set<string>()): Entry {
     const entry = {
       ...{ tenant, key, manifest, holders: 0, usedMs, touchedMs: usedMs },
-      ...{ startKeys: new Set<string>(), written: Promise.resolve() },
+      ...{ startKeys, written: Promise.resolve() },
     };
     this.#entries.set(idOf(tenant, key), entry);
     return entry;
@@ -392,7 +466,7 @@ export class EnvironmentStore {
     this.#touch(entry);
     let released = false;
     return {
-      key: `${entry.key}.${entry.manifest.build}`,
+      key: entry.manifest.build,
       tree: this.#treeOf(entry),
       manifest: entry.manifest,
       runsAs: (startKey) => entry.startKeys.add(startKey),
@@ -449,6 +523,7 @@ export class EnvironmentStore {
       if (fits()) return;
       if (!this.#isPresent(entry) || entry.holders > 0) continue;
       this.#entries.delete(idOf(entry.tenant, entry.key));
+      this.#evictions++;
       this.#options.logger.info({ key: entry.key, tenant: entry.tenant }, 'an environment makes room');
       for (const startKey of entry.startKeys) this.#options.retire(entry.tenant, startKey);
       await discard(join(directory, entry.tenant, entry.key), this.#options.logger);

@@ -19,6 +19,10 @@ export interface EnvironmentRequest {
   decidedLocks?: Readonly<Record<string, string>>;
   /** Processors for the code, where the environment bounds them (`docker`); absent or 0: all. */
   cpu?: number;
+  /** Cards that the code sees, where the environment gives them (`docker`); absent: none. */
+  gpuUuids?: readonly string[];
+  /** No interpreter is started in it: it becomes a part of something else. */
+  partOnly?: true;
 }
 
 /** An environment that code can run in now. Held until `release`. */
@@ -45,6 +49,11 @@ export interface PreparationEvents extends TaskEvents {
    * plane is away; rejects with the reason of the preparation's signal.
    */
   decideLock(lock: string, platform: string): Promise<string>;
+  /**
+   * What is prepared has the request's GPUs from now on, whether the preparation succeeds or not. Never after an abort.
+   * @param gone resolves when nothing has them any more: after `release`, a failure, or an abort
+   */
+  onGpusTaken(gone: Promise<void>): void;
 }
 
 /** What `resolve` finds. */
@@ -68,7 +77,7 @@ export interface EnvironmentProvider {
   prepared(request: EnvironmentRequest): PreparedEnvironment | undefined;
   /**
    * Why what is not `prepared` cannot be prepared now, though another agent may: no room. At once. Absent where that
-   * cannot be told before.
+   * cannot be told at once: `prepare` then rejects with an error that is `elsewhere`.
    */
   refusal?(): string | undefined;
   /**
@@ -94,10 +103,13 @@ type FailureCode = typeof ExecutionError_Code.ENVIRONMENT_FAILED | typeof Execut
 /** Why an environment cannot be had. The message is for the caller: the resolver's own words, or the rule that denies it. */
 export class EnvironmentError extends Error {
   readonly code: FailureCode;
+  /** Nothing was begun, for want of room: another agent may have some. */
+  readonly elsewhere: boolean;
 
-  constructor(code: FailureCode, message: string, options?: ErrorOptions) {
+  constructor(code: FailureCode, message: string, options: ErrorOptions & { elsewhere?: boolean } = {}) {
     super(message, options);
     this.name = 'EnvironmentError';
     this.code = code;
+    this.elsewhere = options.elsewhere ?? false;
   }
 }

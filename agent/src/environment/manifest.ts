@@ -9,7 +9,7 @@ const FORMAT = 1;
 
 /** What is known of a stored environment. */
 export interface Manifest {
-  /** Differs when the same environment is built again. */
+  /** Names this very directory: it differs when the same environment is built again. */
   build: string;
   kind: string;
   /** What was installed, as text; see `Environment` of the schema. */

@@ -1,6 +1,7 @@
 import type { Environment } from '@harrier/shared/gen/module';
+import type { StartEnvironment } from '../launcher/messages.ts';
 import { SharedTasks, type TaskEvents } from '../tasks/shared-tasks.ts';
-import type { BuildDirectories } from './build-space.ts';
+import type { BuildDirectories, StartAhead } from './build-space.ts';
 import {
   EnvironmentError,
   type EnvironmentProvider,
@@ -9,7 +10,23 @@ import {
   type PreparedEnvironment,
   type ResolvedEnvironment,
 } from './environment.ts';
-import { type Built, EnvironmentStore, type Finish, type HeldEnvironment } from './environment-store.ts';
+import {
+  type Built,
+  type EnvironmentPlace,
+  EnvironmentStore,
+  type Finish,
+  type HeldEnvironment,
+} from './environment-store.ts';
+
+/** As `Launcher.warm`. */
+export type Warm = (tenant: string, environment: StartEnvironment) => void;
+
+export interface PackageProviderOptions {
+  /** Why no sandbox can be had now. */
+  unavailable: () => string | undefined;
+  /** Starts interpreters ahead; absent: nothing is started ahead. */
+  warm?: Warm | undefined;
+}
 
 const SILENT: TaskEvents = { onOutput: () => undefined, onProgress: () => undefined };
 /** What is forgotten only makes an answer less exact. */
@@ -21,6 +38,16 @@ export interface BuildStep {
   directories: BuildDirectories;
   events: TaskEvents;
   signal: AbortSignal;
+  /** To be called when the tree has its interpreter and only packages are missing; once, more often or not at all. Absent: nobody asks. */
+  onMade?: () => void;
+}
+
+/** What is to be prepared, for whom. */
+interface Wanted<Plan> {
+  tenant: string;
+  plan: Plan;
+  /** Modules to import in the interpreter that the first call uses; undefined: it is of no use to start one ahead. */
+  ahead: readonly string[] | undefined;
 }
 
 /** What a resolver has found. */
@@ -63,9 +90,12 @@ export interface PackageKind<Plan> {
   install(plan: Plan, lock: string, step: BuildStep): Promise<void>;
   /** What `Built.finish` is for an environment of the kind; absent: nothing. */
   finish?(plan: Plan, step: BuildStep): Promise<void>;
+  /** Starts the sandbox that a build of a plan like this begins with; see `StartAhead`. Absent: nothing. */
+  startAhead?(plan: Plan, sandbox: Pick<BuildStep, 'tenant' | 'directories'>): () => void;
   /** `resolve`, then `install` of what was found. */
   resolveAndInstall(plan: Plan, step: BuildStep): Promise<string>;
-  start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment;
+  /** How interpreters are started in an environment with these facts. */
+  start(place: EnvironmentPlace, facts: Record<string, string>, preload: readonly string[]): StartEnvironment;
 }
 
 /**
@@ -75,16 +105,15 @@ export interface PackageKind<Plan> {
 export class PackageProvider<Plan> implements EnvironmentProvider {
   readonly #store: EnvironmentStore;
   readonly #own: PackageKind<Plan>;
-  readonly #unavailable: () => string | undefined;
+  readonly #options: PackageProviderOptions;
   readonly #resolving = new SharedTasks<Resolution>();
   /** Bytes to download for locks that were resolved here, by the key of their environment. */
   readonly #sizes = new Map<string, number>();
 
-  /** @param unavailable why no sandbox can be had now */
-  constructor(store: EnvironmentStore, own: PackageKind<Plan>, unavailable: () => string | undefined) {
+  constructor(store: EnvironmentStore, own: PackageKind<Plan>, options: PackageProviderOptions) {
     this.#store = store;
     this.#own = own;
-    this.#unavailable = unavailable;
+    this.#options = options;
   }
 
   get kind(): 'venv' | 'conda' {
@@ -92,7 +121,7 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
   }
 
   unavailable(): string | undefined {
-    return this.#unavailable();
+    return this.#options.unavailable();
   }
 
   refusal(): string | undefined {
@@ -106,7 +135,7 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     const held = this.#store.holdByRequest(request.tenant, this.#requestKey(plan, lock));
     if (held === undefined) return undefined;
     this.#finishLater(held, request.tenant, plan);
-    const prepared = this.#own.start(held, request.preload);
+    const prepared = this.#prepared(held, request.preload);
     if (lock !== undefined) return prepared;
     return { ...prepared, lock: held.manifest.lock, platform: this.#own.platformOf(plan) };
   }
@@ -123,12 +152,15 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     const { tenant, environment, preload } = request;
     const plan = await this.#own.plan(environment);
     const lock = this.#lockOf(plan, request);
+    // Calls with cards have an interpreter each.
+    const ahead = request.partOnly || request.gpuUuids?.length ? undefined : preload;
+    const wanted = { tenant, plan, ahead };
     const held =
       lock === undefined
-        ? await this.#decided(tenant, plan, events, signal)
-        : await this.#install(tenant, plan, lock, this.#requestKey(plan, lock), events, signal);
+        ? await this.#decided(wanted, events, signal)
+        : await this.#install(wanted, lock, this.#requestKey(plan, lock), events, signal);
     this.#finishLater(held, tenant, plan);
-    return this.#own.start(held, preload);
+    return this.#prepared(held, preload);
   }
 
   async resolve(request: EnvironmentRequest, signal: AbortSignal): Promise<ResolvedEnvironment> {
@@ -168,36 +200,49 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
    * What the same request has led to before, or else what it comes to now, is there before its lock is decided: mostly it is
    * the one that is decided. When another agent was first, that agent's is installed, and this one is evicted some time.
    */
-  async #decided(tenant: string, plan: Plan, events: PreparationEvents, signal: AbortSignal): Promise<HeldEnvironment> {
+  async #decided(wanted: Wanted<Plan>, events: PreparationEvents, signal: AbortSignal): Promise<HeldEnvironment> {
+    const { tenant, plan } = wanted;
     const request = this.#own.requestKey(plan);
     const found =
       this.#store.holdByRequest(tenant, request) ??
-      (await this.#store.buildUnnamed(tenant, request, events, signal, async (directories, told, stop) => {
+      (await this.#store.buildUnnamed(tenant, request, events, signal, async (directories, told, stop, place) => {
         told.onProgress(0, 'resolving and installing packages');
-        const step = { tenant, directories, events: told, signal: stop };
-        return this.#built(tenant, plan, await this.#own.resolveAndInstall(plan, step));
+        const onMade = () => this.#startAhead(wanted, place);
+        const step = { tenant, directories, events: told, signal: stop, onMade };
+        return this.#built(wanted, await this.#own.resolveAndInstall(plan, step));
       }));
     try {
       const lock = await events.decideLock(found.manifest.lock, this.#own.platformOf(plan));
-      return await this.#install(tenant, plan, lock, request, events, signal);
+      return await this.#install(wanted, lock, request, events, signal);
     } finally {
       found.release();
     }
   }
 
   async #install(
-    tenant: string,
-    plan: Plan,
+    wanted: Wanted<Plan>,
     text: string,
     request: string,
     events: TaskEvents,
     signal: AbortSignal,
   ): Promise<HeldEnvironment> {
-    const built = this.#built(tenant, plan, text);
-    return await this.#store.build(tenant, built, request, events, signal, async (directories, told, stop) => {
+    const { tenant, plan } = wanted;
+    const built = this.#built(wanted, text);
+    return await this.#store.build(tenant, built, request, events, signal, async (directories, told, stop, place) => {
       told.onProgress(0, 'installing packages');
-      await this.#own.install(plan, built.lock, { tenant, directories, events: told, signal: stop });
+      const onMade = () => this.#startAhead(wanted, place);
+      await this.#own.install(plan, built.lock, { tenant, directories, events: told, signal: stop, onMade });
     });
+  }
+
+  /** An interpreter takes as long to start as packages to come; it imports nothing before the first call. */
+  #startAhead({ tenant, plan, ahead }: Wanted<Plan>, place: EnvironmentPlace): void {
+    const { warm } = this.#options;
+    if (ahead !== undefined) warm?.(tenant, this.#own.start(place, this.#own.factsOf(plan), ahead));
+  }
+
+  #prepared(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
+    return { start: this.#own.start(held, held.manifest.facts, preload), release: () => held.release() };
   }
 
   async #resolve(tenant: string, plan: Plan, signal: AbortSignal): Promise<string> {
@@ -217,11 +262,17 @@ export class PackageProvider<Plan> implements EnvironmentProvider {
     return lock;
   }
 
-  #built(tenant: string, plan: Plan, text: string): Built {
+  #built({ tenant, plan, ahead }: Wanted<Plan>, text: string): Built {
     const lock = this.#own.checkedLock(plan, text);
     const built = { key: this.#keyOf(plan, lock), kind: this.kind, lock, facts: this.#own.factsOf(plan) };
     const finish = this.#finishOf(tenant, plan);
-    return finish === undefined ? built : { ...built, finish };
+    const startNext = ahead === undefined ? undefined : this.#startNextOf(tenant, plan);
+    return { ...built, ...(finish === undefined ? {} : { finish }), ...(startNext === undefined ? {} : { startNext }) };
+  }
+
+  #startNextOf(tenant: string, plan: Plan): StartAhead | undefined {
+    if (this.#own.startAhead === undefined) return undefined;
+    return (directories) => this.#own.startAhead?.(plan, { tenant, directories }) ?? (() => undefined);
   }
 
   #finishOf(tenant: string, plan: Plan): Finish | undefined {

@@ -1,13 +1,14 @@
-import { mkdir, statfs } from 'node:fs/promises';
+import { chmod, mkdir, statfs } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { HarrierError, type Logger, lockDirectory, messageOf } from '@harrier/shared';
 import type { PrivateRuns } from '../launcher/private-runs.ts';
 import { type BuildBounds, BuildRuns } from './build-runs.ts';
 import { createCondaProvider } from './conda/conda-provider.ts';
 import type { EnvironmentProvider } from './environment.ts';
-import { EnvironmentStore } from './environment-store.ts';
+import { type BuildListener, EnvironmentStore } from './environment-store.ts';
 import { Interpreters } from './interpreters.ts';
 import { claimStore, removeOrphanedStores, storeOf } from './orphaned-stores.ts';
+import type { Warm } from './package-provider.ts';
 import { findTool, isOpenToAll, reachableTool } from './tools.ts';
 import { pipInstaller, uvInstaller } from './venv/installer.ts';
 import { createVenvProvider } from './venv/venv-provider.ts';
@@ -46,6 +47,8 @@ export interface PackageProvidersOptions {
   searchPath: string;
   runs: PrivateRuns;
   bounds: BuildBounds;
+  /** Starts interpreters ahead of the first call; absent: nothing does. */
+  warm?: Warm | undefined;
   /** Ends the warm interpreter of an environment that is evicted. */
   retire: (tenant: string, startKey: string) => void;
   /** Interpreter of `inline`, once the launcher has told it. */
@@ -57,6 +60,14 @@ export interface PackageProvidersOptions {
 
 export interface PackageProviders {
   providers: EnvironmentProvider[];
+  /** Environments that are kept, their bytes, what they may take, and how many made room for others. */
+  store(): { environments: number; bytes: number; maxBytes: number; evictions: number };
+  /** Steps of builds that run, and that wait for their turn. */
+  builds(): { running: number; waiting: number };
+  /** @param listener told of the end of each build from now on */
+  onBuilt(listener: BuildListener): void;
+  /** Ends the sandbox that waits for the next build. The launcher must be there still. */
+  dropSpare(): Promise<void>;
   /** Leaves the store to another agent. */
   close(): Promise<void>;
 }
@@ -71,6 +82,7 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
   const isRoot = process.getuid?.() === 0;
   const directory = settings.directory ?? (await defaultDirectory(dataDir, isRoot));
   await mkdir(directory, { recursive: true, mode: 0o711 });
+  if (settings.directory === undefined) await chmod(directory, 0o711);
   if (isRoot && !(await isOpenToAll(directory))) {
     const message = `HARRIER_AGENT_ENVIRONMENTS_DIR: the user of the sandboxes (${SANDBOX_USER.uid}) cannot enter ${directory}; it and what is above it must be executable by everybody`;
     throw new HarrierError('failed_precondition', message);
@@ -82,9 +94,10 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
       logger.warn({ reason: messageOf(error) }, 'environments of agents that are gone could not be removed'),
     );
   }
+  const maxBytes = settings.maxBytes ?? (await shareOf(directory));
   const store = await EnvironmentStore.open({
     directory,
-    maxBytes: settings.maxBytes ?? (await shareOf(directory)),
+    maxBytes,
     minFreeBytes: settings.minFreeBytes,
     builder: isRoot ? SANDBOX_USER : undefined,
     retire: options.retire,
@@ -104,6 +117,7 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
     ...common,
     interpreters: new Interpreters(searchPath, options.python, isRoot),
     installer: uv === undefined ? pipInstaller() : uvInstaller(uv),
+    warm: options.warm,
   });
   const channels = { channels: settings.channels, allowed: settings.allowedChannels };
   logger.info({ directory, installer: uv === undefined ? 'pip' : 'uv' }, 'environments are kept');
@@ -112,7 +126,14 @@ export async function createPackageProviders(options: PackageProvidersOptions): 
     await store.close();
     lock.release();
   };
-  return { providers, close };
+  return {
+    providers,
+    store: () => ({ ...store.counts, bytes: store.sizeBytes, maxBytes }),
+    builds: () => runs.counts,
+    onBuilt: (listener) => store.onBuilt(listener),
+    dropSpare: () => store.dropSpare(),
+    close,
+  };
 }
 
 async function defaultDirectory(dataDir: string, isRoot: boolean): Promise<string> {

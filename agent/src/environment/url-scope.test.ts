@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { isWithin, plainUrl, shownUrl } from './url-scope.ts';
+import { isWithin, openUrl, plainUrl, shownUrl } from './url-scope.ts';
 
 const ALL = ['http:', 'https:', 'file:'];
 
@@ -54,6 +54,13 @@ test('what is below a URL is within it, and what only begins like it is not', ()
   expect(isWithin('https://a/b/c', 'https://a/b')).toBe(true);
   expect(isWithin('https://a/bc', 'https://a/b')).toBe(false);
   expect(isWithin('https://a.evil/b', 'https://a')).toBe(false);
+});
+
+test('the open form of a URL is plain, leads to the same, and holds no secret', () => {
+  expect(openUrl('https://user:p%40ss@host:8443/t/TOKEN/channel')).toBe('https://host:8443/channel');
+  expect(openUrl('https://host/t/TOKEN')).toBe('https://host');
+  expect(openUrl('https://host/at/b/t/c')).toBe('https://host/at/b/t/c');
+  expect(openUrl('file:///opt/t/x')).toBe('file:///opt/t/x');
 });
 
 test('nothing secret of a URL is shown', () => {

@@ -25,6 +25,14 @@ export function isWithin(url: string, scope: string): boolean {
   return url === scope || url.startsWith(`${scope}/`);
 }
 
+/** A channel's URL as everybody may read it: without user name, password and token. Plain URLs only. */
+export function openUrl(url: string): string {
+  const open = new URL(url);
+  open.username = '';
+  open.password = '';
+  return (plainUrl(open.href, [open.protocol]) ?? '').replace(/^([^/]*\/\/[^/]*)\/t\/[^/]+/, '$1');
+}
+
 /** For messages and logs: without user names, passwords, and the tokens that conda has in paths (`/t/TOKEN/`). */
 export function shownUrl(url: string): string {
   return withoutCredentials(url).replace(/\/t\/[^/]+/g, '/t/…');

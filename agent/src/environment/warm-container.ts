@@ -9,6 +9,7 @@ import type { ContainerRun } from '../docker/container-run.ts';
 import { type DockerEngine, EngineUnavailableError, engineMessage } from '../docker/engine.ts';
 import type { HeldImage } from '../docker/images.ts';
 import type { ExpectMessage } from '../launcher/messages.ts';
+import { untilAborted } from '../tasks/until-aborted.ts';
 import { EnvironmentError } from './environment.ts';
 
 /** What the launcher does for a container's interpreter. */
@@ -61,7 +62,11 @@ export interface WarmContainer {
   readonly preload: readonly string[];
   /** Processors for all calls in it together; 0: all of the host. */
   readonly cpu: number;
+  /** Cards of the one call that it is for; none: it is for many calls. */
+  readonly gpuUuids: readonly string[];
   readonly attached: PromiseWithResolvers<void>;
+  /** The engine has no container of it, and starts none any more. */
+  readonly gone: PromiseWithResolvers<void>;
   state: WarmState;
   users: number;
   idleTimer: NodeJS.Timeout | undefined;
@@ -70,18 +75,19 @@ export interface WarmContainer {
 
 /**
  * Starts it; resolves when its interpreter is the launcher's.
- * @throws EnvironmentError, EngineUnavailableError; it is to be removed then
+ * @throws EnvironmentError, EngineUnavailableError, the signal's reason when aborted; it is to be removed then
  */
 export async function launchWarmContainer(
   warm: WarmContainer,
   image: HeldImage,
   { host, engine, dataDir, memoryBytes, tmpBytes }: WarmContainerOptions,
+  signal: AbortSignal,
 ): Promise<void> {
   mkdirSync(warm.directory, { recursive: true });
   // Above it only the agent may enter; in the container another user must.
   chmodSync(dirname(warm.directory), 0o700);
   chmodSync(warm.directory, 0o755);
-  const { tenant, key, preload, cpu } = warm;
+  const { tenant, key, preload, cpu, gpuUuids } = warm;
   const socket = join(warm.directory, SOCKET);
   if (!host.expectZygote({ tenant, key, socket, variables: {}, preload })) {
     throw new EnvironmentError(Code.ENVIRONMENT_FAILED, "the agent's launcher is not running");
@@ -101,6 +107,7 @@ export async function launchWarmContainer(
       ],
       profile: 'zygote',
       stdin: false,
+      gpuUuids,
     },
     engine.facts,
   );
@@ -111,12 +118,13 @@ export async function launchWarmContainer(
   const late = Promise.withResolvers<never>();
   const timer = setTimeout(() => late.reject(new Error('it took too long')), ATTACH_TIMEOUT_MS);
   try {
-    const running = await warm.run.start(options, undefined, onOutput, engine.lost);
+    const running = await warm.run.start(options, undefined, onOutput, signal);
     const ended = running.ended.then(() => endedEarly(warm.run));
-    await Promise.race([warm.attached.promise, ended, late.promise]);
+    await untilAborted(Promise.race([warm.attached.promise, ended, late.promise]), signal);
   } catch (error) {
     const gone = engine.unavailable();
     if (gone !== undefined) throw new EngineUnavailableError(gone, { cause: error });
+    signal.throwIfAborted();
     const said = written.trim() === '' ? '' : `:\n${written.trim()}`;
     const message = `no Python 3.9 or newer comes up in the image ${image.lock}: ${engineMessage(error)}${said}`;
     throw new EnvironmentError(Code.ENVIRONMENT_FAILED, message, { cause: error });

@@ -27,11 +27,14 @@ export function factsOf(
   const outputBytes = Number(limits?.outputBytes ?? 0);
   return {
     ...key,
+    tenant: assignment.tenant,
+    taskClass: assignment.taskClass,
     bootId: BOOT,
     program: kind,
     file: entrypoint?.[0] ?? '',
     timeoutMs: Math.ceil(durationMs(assignment.timeout)),
     maxDisconnectMs: maxDisconnectMs(assignment),
+    ...(assignment.gpuUuids.length === 0 ? {} : { gpuUuids: assignment.gpuUuids }),
     memoryBytes: Number(limits?.memoryBytes ?? 0),
     outputBytes,
     stdoutBytes,
@@ -74,5 +77,6 @@ export function specOf(
     mounts,
     profile: 'call',
     stdin: true,
+    gpuUuids: facts.gpuUuids ?? [],
   };
 }

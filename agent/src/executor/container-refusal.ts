@@ -6,7 +6,7 @@ import type { DockerAttempt } from './docker-attempt.ts';
 import type { StartRefusal } from './executor.ts';
 
 const NOTHING_RAN = { exitCode: undefined, output: new Uint8Array(0) };
-const CANCELLED: Outcome = {
+export const CANCELLED: Outcome = {
   ...NOTHING_RAN,
   outcome: 'cancelled',
   error: { code: Code.CANCELLED, message: 'cancelled before it ran' },

@@ -2,6 +2,7 @@ import { type Logger, messageOf } from '@harrier/shared';
 import { engineMessage } from '../docker/engine.ts';
 import type { Ending } from './container-outcome.ts';
 import type { DockerAttempt } from './docker-attempt.ts';
+import { logFacts } from './log-facts.ts';
 
 /** Between asking a container to stop and killing it, when its timeout is reached. */
 const TIMEOUT_GRACE_MS = 2_000;
@@ -38,7 +39,10 @@ export class ContainerStops {
       await attempt.run.signal(signal);
     } catch (error) {
       // The container is killed when it is followed again.
-      this.#logger.warn({ container: attempt.run.name, signal, reason: engineMessage(error) }, 'no signal sent');
+      this.#logger.warn(
+        { ...logFacts(attempt.facts), container: attempt.run.name, signal, reason: engineMessage(error) },
+        'no signal sent',
+      );
     }
   }
 
@@ -57,8 +61,7 @@ export function keepOrTell({ run, facts }: DockerAttempt, logger: Logger, write:
   try {
     write();
   } catch (error) {
-    const { executionId, attempt } = facts;
     const reason = messageOf(error);
-    logger.error({ executionId, attempt, container: run.name, reason }, 'a fact is only in memory');
+    logger.error({ ...logFacts(facts), container: run.name, reason }, 'a fact is only in memory');
   }
 }

@@ -3,15 +3,17 @@ import { join } from 'node:path';
 import type { JsonObject } from '@bufbuild/protobuf';
 import type { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { AttemptFiles, keptFacts } from '../docker/attempt-files.ts';
+import { type ContainerUsage, NO_USAGE } from '../docker/container-groups.ts';
 import { ContainerMeter } from '../docker/container-meter.ts';
 import type { ContainerRun } from '../docker/container-run.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import type { ContainerProgram, Ending, Outcome } from './container-outcome.ts';
-import type { AttemptEnd, AttemptKey } from './executor.ts';
+import type { AttemptEnd, StartRefusal } from './executor.ts';
+import type { LogFacts } from './log-facts.ts';
 import { OutputSender } from './output-sender.ts';
 
 /** What must be known of an attempt when the agent was started again. */
-export interface AttemptFacts extends AttemptKey {
+export interface AttemptFacts extends LogFacts {
   program: ContainerProgram;
   /** The boot of the host in which it was started; absent: not known. */
   bootId?: string;
@@ -21,6 +23,8 @@ export interface AttemptFacts extends AttemptKey {
   timeoutMs: number;
   /** How long it may run on after the lease has ended; absent: kept by an agent that knew no leases. */
   maxDisconnectMs?: number;
+  /** What is reserved for it; absent: nothing. */
+  gpuUuids?: readonly string[];
   memoryBytes: number;
   /** Largest result. */
   outputBytes: number;
@@ -50,6 +54,7 @@ const END = 'end.json';
 const ENDING = 'ending.json';
 const HANDED_OVER = 'handed-over.json';
 const BEFORE = 'before.json';
+const USAGE = 'usage.json';
 /** Made by the launcher. */
 const LEASE_OVER = 'lease-over';
 
@@ -57,7 +62,8 @@ const LEASE_OVER = 'lease-over';
  * An attempt in a container, on this agent until it is forgotten:
  *
  *   waiting ──container runs──▶ running ──ended──▶ ended
- *      └──────────refused, cancelled──────────────▲
+ *      ├──────────refused, cancelled──────────────▲
+ *      └──the engine is lost──▶ given back
  *
  * Its files hold what a restarted agent needs to go on.
  */
@@ -71,6 +77,10 @@ export class DockerAttempt {
   readonly abort = new AbortController();
   /** Its container runs or ran. */
   started = false;
+  /** The engine was lost when it was asked to start the container: nobody knows yet whether it did. */
+  uncertain = false;
+  /** Why nothing of it has run; the control plane is to be told, and another agent may try. */
+  refusal: StartRefusal['error'] | undefined;
   /** Somebody follows the container. */
   followed = false;
   engineLost = false;
@@ -95,7 +105,7 @@ export class DockerAttempt {
   ) {
     this.facts = facts;
     this.run = run;
-    this.meter = new ContainerMeter(run);
+    this.meter = new ContainerMeter(run, keptUsage(directory), (usage) => this.#keepUsage(usage));
     this.#end = keptFacts(directory, END) as KeptEnd | undefined;
     this.#ending = keptFacts(directory, ENDING) as Ending | undefined;
     const hasLog = facts.program === 'command';
@@ -199,6 +209,7 @@ export class DockerAttempt {
   close(): void {
     clearTimeout(this.timer);
     this.meter.end();
+    if (this.started && !this.ended) this.#keepUsage(this.meter.usage);
     this.files.close();
   }
 
@@ -206,6 +217,23 @@ export class DockerAttempt {
     clearTimeout(this.timer);
     this.meter.end();
     this.files.remove();
+  }
+
+  #keepUsage(usage: ContainerUsage): void {
+    try {
+      this.files.note(USAGE, usage);
+    } catch {
+      // A disk that is full costs a later agent this, and nothing else.
+    }
+  }
+}
+
+/** What a former agent saw its container use; nothing where it saw none, or the host has failed since. */
+function keptUsage(directory: string): ContainerUsage {
+  try {
+    return (keptFacts(directory, USAGE) as ContainerUsage | undefined) ?? NO_USAGE;
+  } catch {
+    return NO_USAGE;
   }
 }
 

@@ -1,4 +1,5 @@
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import type { RequestListener } from 'node:http';
 import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
@@ -10,8 +11,8 @@ import { Images } from '../docker/images.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { standInEngine } from '../test-support/stand-in-engine.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
-import { DockerExecutor } from './docker-executor.ts';
-import type { AttemptEnd, ExecutorEvents } from './executor.ts';
+import { DockerExecutor, type DockerExecutorOptions } from './docker-executor.ts';
+import type { AttemptEnd, ExecutorEvents, StartRefusal } from './executor.ts';
 
 const UNPREPARED = { start: undefined, release: () => {} };
 
@@ -24,11 +25,12 @@ function assignment(executionId: string): Assignment {
   });
 }
 
-/** An executor on an engine that answers nothing but that it is there. */
-async function hung(places: number, dataDir = tempDir()) {
+/** An executor on an engine that answers nothing but that it is there, or what the test says. */
+async function hung(places: number, dataDir = tempDir(), answer: RequestListener = () => {}) {
   const asked = Promise.withResolvers<void>();
-  const { engine, end } = await standInEngine(({ url }) => {
-    if (url?.startsWith('/images/')) asked.resolve();
+  const { engine, end } = await standInEngine((request, response) => {
+    if (request.url?.startsWith('/images/')) asked.resolve();
+    answer(request, response);
   });
   const policy = new ImagePolicy(['*']);
   const images = new Images({ engine, policy, credentialsPath: undefined, logger: silentLogger() });
@@ -50,13 +52,21 @@ async function hung(places: number, dataDir = tempDir()) {
   const budget = new ContainerBudget(places);
   const guard = { guard: () => {}, release: () => {} };
   const parts = { engine, images, budget, dataDir, guard };
-  const executor = new DockerExecutor({ ...parts, runners: {}, events, logger: silentLogger() });
+  const refused = new Map<string, StartRefusal['error']>();
+  const link = { isUp: true, asked: 0 };
+  const onRefused: DockerExecutorOptions['onRefused'] = ({ executionId }, error) => {
+    link.asked++;
+    if (link.isUp) refused.set(executionId, error);
+    return link.isUp;
+  };
+  const executor = new DockerExecutor({ ...parts, runners: {}, events, onRefused, logger: silentLogger() });
   executor.open();
   onTestFinished(() => executor.close());
   const start = (id: string): void => {
     expect(executor.start(assignment(id), UNPREPARED, new Uint8Array(0))).toBeUndefined();
   };
-  return { executor, held: held.promise, asked: asked.promise, end, start, ended: (id: string) => ended(id).promise };
+  const told = { held: held.promise, asked: asked.promise, refused, ended: (id: string) => ended(id).promise };
+  return { executor, link, end, start, ...told };
 }
 
 test('a call is cancelled while the engine hangs', async () => {
@@ -67,15 +77,82 @@ test('a call is cancelled while the engine hangs', async () => {
   expect(await ended('a')).toMatchObject({ outcome: 'cancelled' });
 });
 
-test('calls that have not started end with the engine: those that wait for it, and those that wait for a place', async () => {
-  const { asked, end, start, ended } = await hung(1);
+test('calls that have not started are given back with the engine: those that wait for it, and those that wait for a place', async () => {
+  const dataDir = tempDir();
+  const { asked, end, start, refused } = await hung(1, dataDir);
   start('asks');
   start('waits');
   await asked;
   end();
-  for (const id of ['asks', 'waits']) {
-    expect(await ended(id)).toMatchObject({ outcome: 'failed', error: { code: Code.SUBMIT_FAILED } });
-  }
+  await expect.poll(() => [...refused.keys()].sort()).toEqual(['asks', 'waits']);
+  const message = expect.stringMatching(/^the container cannot be started: /);
+  expect(refused.get('waits')).toEqual({ code: Code.SUBMIT_FAILED, message });
+  // Nothing of them is left.
+  expect(readdirSync(join(dataDir, 'containers'))).toEqual([]);
+});
+
+test('what could not be given back without a link is given back over the next one, unless it was cancelled', async () => {
+  const { executor, link, asked, end, start, refused, ended } = await hung(1);
+  link.isUp = false;
+  start('again');
+  start('cancelled');
+  await asked;
+  end();
+  await expect.poll(() => link.asked).toBe(2);
+  executor.cancel({ executionId: 'cancelled', attempt: 1 }, 'cancel', 0);
+  expect(await ended('cancelled')).toMatchObject({ outcome: 'cancelled' });
+  link.isUp = true;
+  executor.replay();
+  await expect.poll(() => [...refused.keys()]).toEqual(['again']);
+});
+
+/**
+ * An engine that does not answer the start of a container, and tells its status when it is asked later.
+ * @param onLook called before that is answered
+ */
+function startUnanswered(status: string, onLook: () => void = () => {}): RequestListener {
+  let asked = false;
+  return ({ method, url = '', socket }, response) => {
+    const json = (code: number, body: unknown) => response.writeHead(code).end(JSON.stringify(body));
+    if (url.endsWith('/start')) {
+      asked = true;
+      socket.destroy();
+    } else if (url.includes('/attach'))
+      socket.write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
+    else if (url.startsWith('/images/')) json(200, { Id: 'sha256:1', RepoDigests: [], Config: {} });
+    else if (url.startsWith('/containers/create')) json(201, { Id: 'c1' });
+    else if (url.includes('/kill')) json(409, { message: 'container c1 is not running' });
+    else if (method === 'DELETE') response.writeHead(204).end();
+    else if (url.includes('/json')) {
+      if (asked) onLook();
+      json(200, {
+        Id: 'c1',
+        State: { Status: status, Running: status === 'running', StartedAt: new Date().toISOString() },
+      });
+    }
+  };
+}
+
+test.each([
+  ['created', 'given back'],
+  ['running', Code.AGENT_LOST],
+])('a container whose start the engine did not answer, and that is %s later', async (status, wanted) => {
+  const { start, refused, ended } = await hung(1, tempDir(), startUnanswered(status));
+  start('a');
+  const end = ended('a').then(({ error }) => error?.code);
+  const given = expect
+    .poll(() => refused.size)
+    .toBe(1)
+    .then(() => 'given back');
+  expect(await Promise.race([end, given])).toBe(wanted);
+});
+
+test('a call that is cancelled while nobody knows whether its container was started is cancelled, not given back', async () => {
+  const cancel = () => executor.cancel({ executionId: 'a', attempt: 1 }, 'cancel', 1_000);
+  const { executor, start, refused, ended } = await hung(1, tempDir(), startUnanswered('created', cancel));
+  start('a');
+  expect(await ended('a')).toMatchObject({ outcome: 'cancelled', error: { code: Code.CANCELLED } });
+  expect(refused.size).toBe(0);
 });
 
 test('what the disk does not take is refused, or is true as long as this agent lives', async () => {

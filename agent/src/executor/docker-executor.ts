@@ -7,7 +7,7 @@ import type { Assignment } from '@harrier/shared/gen/link';
 import { Limits_Network as Network } from '@harrier/shared/gen/module';
 import type { ContainerBudget } from '../docker/container-budget.ts';
 import { LABEL } from '../docker/container-list.ts';
-import { containerOptions } from '../docker/container-policy.ts';
+import { containerOptions, NO_GPUS } from '../docker/container-policy.ts';
 import { ContainerRun, LogOverrunError } from '../docker/container-run.ts';
 import { removeOtherContainers } from '../docker/container-sweep.ts';
 import { type DockerEngine, engineMessage } from '../docker/engine.ts';
@@ -21,10 +21,11 @@ import { factsOf, specOf } from './container-facts.ts';
 import type { ContainerGuard } from './container-guard.ts';
 import { containerOutcome, LEASE_OVER, type Outcome } from './container-outcome.ts';
 import { type ProgramInContainer, programInContainer, type ScriptRunner } from './container-program.ts';
-import { denied, failed, neverRan } from './container-refusal.ts';
+import { CANCELLED, denied, failed, neverRan } from './container-refusal.ts';
 import { ContainerStops, keepOrTell } from './container-stops.ts';
 import { DockerAttempt } from './docker-attempt.ts';
 import type { AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
+import { logFacts } from './log-facts.ts';
 
 export interface DockerExecutorOptions {
   engine: DockerEngine;
@@ -37,6 +38,8 @@ export interface DockerExecutorOptions {
   /** How source text is run, by language. */
   runners: Readonly<Record<string, ScriptRunner>>;
   events: ExecutorEvents;
+  /** Gives back an attempt of which nothing has run. @returns whether that was told; if not, it is tried again at the next replay */
+  onRefused: (key: AttemptKey, error: StartRefusal['error']) => boolean;
   logger: Logger;
 }
 
@@ -89,6 +92,9 @@ export class DockerExecutor implements Executor {
     if (network !== Network.NONE && network !== Network.NETWORK_UNSPECIFIED) {
       return denied('limits.network: containers have no network');
     }
+    if (assignment.gpuUuids.length > 0 && engine.facts.gpus === undefined) {
+      return { error: { code: Code.SUBMIT_FAILED, message: NO_GPUS }, requeue: true };
+    }
     const program = programInContainer(assignment, runners);
     if (program === undefined) return denied('this agent does not run this kind of program in a container');
     const facts = factsOf(key, assignment, program, prelude.length);
@@ -110,7 +116,9 @@ export class DockerExecutor implements Executor {
 
   cancel(key: AttemptKey, _reason: CancelReason, graceMs: number): void {
     const attempt = this.#attempts.get(keyOf(key));
-    if (attempt !== undefined) this.#stops.stop(attempt, 'cancel', graceMs);
+    if (attempt === undefined) return;
+    this.#stops.stop(attempt, 'cancel', graceMs);
+    if (attempt.refusal !== undefined) this.#finish(attempt, CANCELLED, 0);
   }
 
   acknowledgeOutput(key: AttemptKey, stdoutOffset: number, stderrOffset: number): void {
@@ -133,7 +141,9 @@ export class DockerExecutor implements Executor {
       if (this.#closed) return;
       const { events } = this.#options;
       const all = [...this.#attempts.values()];
-      const held = all.map(({ facts: { executionId, attempt }, ended }) => ({ executionId, attempt, finished: ended }));
+      const held = all.map(({ facts: { executionId, attempt, gpuUuids }, ended }) => {
+        return { executionId, attempt, finished: ended, ...(gpuUuids && { gpuUuids }) };
+      });
       events.onRecovered(this, held);
       for (const attempt of all) {
         attempt.sender.rewind();
@@ -185,8 +195,28 @@ export class DockerExecutor implements Executor {
       await this.#settle(attempt);
     } catch (error) {
       if (attempt.started) this.#broken(attempt, error);
-      else this.#finish(attempt, neverRan(attempt, error), 0);
+      else this.#notStarted(attempt, error);
     }
+  }
+
+  /** What has not run because the engine is gone may run elsewhere. */
+  #notStarted(attempt: DockerAttempt, error: unknown): void {
+    const outcome = neverRan(attempt, error);
+    if (outcome.error?.code !== Code.SUBMIT_FAILED) this.#finish(attempt, outcome, 0);
+    else if (!attempt.run.startAsked) this.#giveBack(attempt, outcome.error);
+    else {
+      attempt.uncertain = true;
+      attempt.started = true;
+      this.#broken(attempt, error);
+    }
+  }
+
+  #giveBack(attempt: DockerAttempt, why: StartRefusal['error']): void {
+    if (this.#closed || attempt.ended) return;
+    attempt.refusal = why;
+    attempt.followed = false;
+    void this.#removeContainer(attempt);
+    this.#tellEnd(attempt);
   }
 
   #handedOver(attempt: DockerAttempt): void {
@@ -237,7 +267,10 @@ export class DockerExecutor implements Executor {
       await attempt.run.remove();
     } catch (error) {
       // It is removed when the engine is back; see #sweep.
-      this.#options.logger.warn({ container: attempt.run.name, reason: engineMessage(error) }, 'container not removed');
+      this.#options.logger.warn(
+        { ...logFacts(attempt.facts), container: attempt.run.name, reason: engineMessage(error) },
+        'container not removed',
+      );
     } finally {
       attempt.release();
       this.#options.guard.release(attempt.facts);
@@ -245,8 +278,10 @@ export class DockerExecutor implements Executor {
   }
 
   #tellEnd(attempt: DockerAttempt): void {
-    const { end, sender, facts } = attempt;
-    if (end !== undefined && sender.drained) this.#options.events.onFinished(facts, end);
+    const { end, sender, facts, refusal } = attempt;
+    if (!sender.drained) return;
+    if (end !== undefined) this.#options.events.onFinished(facts, end);
+    else if (refusal !== undefined && this.#options.onRefused(facts, refusal)) this.forget(facts);
   }
 
   // Containers that nobody follows: after a restart of the agent, and when the engine was lost.
@@ -280,7 +315,7 @@ export class DockerExecutor implements Executor {
     if (this.#closed) return;
     const gone = this.#options.engine.unavailable() !== undefined;
     for (const attempt of this.#attempts.values()) {
-      if (attempt.ended || !attempt.started) continue;
+      if (attempt.ended || attempt.refusal !== undefined || !attempt.started) continue;
       if (gone) attempt.engineLost = true;
       else if (!attempt.followed) void this.#resume(attempt);
     }
@@ -293,7 +328,10 @@ export class DockerExecutor implements Executor {
     const { engine, logger } = this.#options;
     if (engine.unavailable() !== undefined) return;
     const isLost = error instanceof LogOverrunError || ++attempt.failures > MAX_FAILURES;
-    logger.warn({ container: attempt.run.name, reason: messageOf(error) }, 'container not followed');
+    logger.warn(
+      { ...logFacts(attempt.facts), container: attempt.run.name, reason: messageOf(error) },
+      'container not followed',
+    );
     if (isLost) this.#finish(attempt, failed(Code.INTERNAL, messageOf(error)), 0);
     else setTimeout(() => this.#retry(attempt), RETRY_MS).unref();
   }
@@ -308,6 +346,12 @@ export class DockerExecutor implements Executor {
     try {
       const state = await attempt.run.state();
       if (this.#closed || attempt.ended) return;
+      if (state.kind === 'created' && attempt.uncertain) {
+        const message = 'the Docker engine was lost before it had started the container';
+        if (attempt.ending === undefined) this.#giveBack(attempt, { code: Code.SUBMIT_FAILED, message });
+        else this.#finish(attempt, attempt.ending === 'lease' ? failed(Code.AGENT_LOST, LEASE_OVER) : CANCELLED, 0);
+        return;
+      }
       if (state.kind === 'missing' || state.kind === 'created') {
         this.#finish(attempt, failed(Code.AGENT_LOST, 'the container is gone'), 0);
         return;
@@ -331,7 +375,9 @@ export class DockerExecutor implements Executor {
   async #sweep(): Promise<void> {
     const { engine, dataDir, logger } = this.#options;
     const isWanted = (name: string) =>
-      [...this.#attempts.values()].some(({ ended, run }) => !ended && run.name === name);
+      [...this.#attempts.values()].some(
+        ({ ended, refusal, run }) => !ended && refusal === undefined && run.name === name,
+      );
     await removeOtherContainers(engine, { [LABEL.agent]: dataDir, [LABEL.role]: 'run' }, isWanted, logger);
   }
 

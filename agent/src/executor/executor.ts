@@ -32,6 +32,8 @@ export interface AttemptEnd {
 /** An attempt that a keeper still has. */
 export interface HeldByExecutor extends AttemptKey {
   finished: boolean;
+  /** GPUs that were reserved for it. Absent: none. */
+  gpuUuids?: readonly string[];
 }
 
 /**
@@ -54,8 +56,8 @@ export interface AttemptKeeper {
 
 /** Runs attempts of one kind. */
 export interface Executor extends AttemptKeeper {
-  /** `process`: what the launcher runs; `docker`: what has a container of its own. */
-  readonly kind: 'process' | 'docker';
+  /** `process`: what the launcher runs; `docker`: what has a container of its own; `slurm`: what is a job of a cluster. */
+  readonly kind: 'process' | 'docker' | 'slurm';
   /**
    * Starts an attempt; `onStarted`, `onOutput` and `onFinished` follow in this order. A second start of a known attempt
    * does nothing. Answers why it cannot be started, then no event follows.
@@ -67,7 +69,8 @@ export interface Executor extends AttemptKeeper {
 }
 
 /** The kind of executor that runs an assignment. */
-export function executorKind({ program, environment }: Assignment): Executor['kind'] {
+export function executorKind({ program, environment, slurm }: Assignment): Executor['kind'] {
+  if (slurm !== undefined) return 'slurm';
   if (program.case === 'image') return 'docker';
   return environment?.kind.case === 'docker' && program.case !== 'python' ? 'docker' : 'process';
 }

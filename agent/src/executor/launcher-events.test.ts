@@ -25,6 +25,7 @@ function setUp() {
   const facts = {
     onIsolation: vi.fn(),
     onLoad: vi.fn(),
+    onLost: vi.fn(),
     onLauncher: vi.fn(),
     onAttached: vi.fn(),
     onDetached: vi.fn(),

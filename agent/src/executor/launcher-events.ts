@@ -11,8 +11,13 @@ export interface LauncherFacts {
   /** The interpreter of inline code. */
   onPython(path: string): void;
   onLoad(load: LoadMessage): void;
-  /** A launcher answers: another process has none of the interpreters that the former one had. */
-  onLauncher(pid: number): void;
+  /** No launcher answers any more. */
+  onLost(): void;
+  /**
+   * A launcher answers: another process has none of the interpreters that the former one had.
+   * @param ageMs for how long it has run; undefined: it does not say
+   */
+  onLauncher(pid: number, ageMs: number | undefined): void;
   onAttached(tenant: string, key: string): void;
   onDetached(tenant: string, key: string, reason: string): void;
 }
@@ -21,15 +26,19 @@ export interface LauncherFacts {
 export function launcherEvents(executor: () => Executor, events: ExecutorEvents, facts: LauncherFacts): LauncherEvents {
   return {
     onWelcome: (welcome) => {
-      facts.onLauncher(welcome.pid);
+      facts.onLauncher(welcome.pid, welcome.age_ms);
       facts.onIsolation(welcome.isolation, welcome.cgroup_limits ?? []);
       facts.onPython(welcome.python_path);
-      const held = welcome.attempts.map(({ execution, attempt, state }) => {
-        return { executionId: execution, attempt, finished: state === 'finished' };
+      const held = welcome.attempts.map(({ execution, attempt, state, gpus }) => {
+        const has = gpus === undefined ? {} : { gpuUuids: gpus };
+        return { executionId: execution, attempt, finished: state === 'finished', ...has };
       });
       events.onRecovered(executor(), held);
     },
-    onLost: () => events.onLost(executor()),
+    onLost: () => {
+      facts.onLost();
+      events.onLost(executor());
+    },
     onStarted: (executionId, attempt) => events.onStarted({ executionId, attempt }),
     onOutput: (executionId, attempt, stream, offset, data) => {
       events.onOutput({ executionId, attempt }, stream, offset, data);
@@ -44,7 +53,8 @@ export function launcherEvents(executor: () => Executor, events: ExecutorEvents,
   };
 }
 
-function attemptEnd(message: FinishedMessage, output: Uint8Array): AttemptEnd {
+/** How an attempt ended, in the words of the runtime. */
+export function attemptEnd(message: FinishedMessage, output: Uint8Array): AttemptEnd {
   return {
     outcome: message.outcome,
     error: message.error === null ? undefined : executionError(message.error),

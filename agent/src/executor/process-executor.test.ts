@@ -8,7 +8,7 @@ import { ProcessExecutor } from './process-executor.ts';
 
 function refusalOf(program: MessageInitShape<typeof AssignmentSchema>['program'], connected = true) {
   const startAttempt: Launcher['startAttempt'] = (message) => encodeHeader(message, 0).length > 0 && connected;
-  const executor = new ProcessExecutor({ startAttempt: vi.fn(startAttempt) } as never as Launcher, []);
+  const executor = new ProcessExecutor({ startAttempt: vi.fn(startAttempt) } as never as Launcher, [], () => undefined);
   const assignment = create(AssignmentSchema, { tenant: 'acme', ...(program && { program }) } as never);
   return executor.start(assignment, { start: undefined, release: () => {} }, new Uint8Array(0));
 }
@@ -30,4 +30,19 @@ test('a program of an unknown kind is refused for good', () => {
 test('arguments larger than a frame are refused for good', () => {
   const huge = { case: 'command', value: { argv: ['echo', 'x'.repeat(1024 * 1024)] } } as never;
   expect(refusalOf(huge)).toMatchObject({ error: { code: Code.INPUT_INVALID }, requeue: false });
+});
+
+test('cards that it cannot get here are a reason to try another agent', () => {
+  const assignment = create(AssignmentSchema, { tenant: 'acme', program: LIST, gpuUuids: ['GPU-a'] } as never);
+  const startAttempt = vi.fn<Launcher['startAttempt']>(() => true);
+  const refusal = (givesGpus: boolean, attached = false) => {
+    const launcher = { startAttempt, givesGpus } as never as Launcher;
+    const executor = new ProcessExecutor(launcher, [], () => 'there is no device node /dev/nvidia0');
+    const start = attached ? { key: 'docker-1', attached } : undefined;
+    return executor.start(assignment, { start, release: () => {} }, new Uint8Array(0));
+  };
+  expect(refusal(false)).toMatchObject({ error: { message: expect.stringContaining('older version') }, requeue: true });
+  expect(refusal(true)).toMatchObject({ error: { message: 'there is no device node /dev/nvidia0' }, requeue: true });
+  expect(startAttempt).not.toHaveBeenCalled();
+  expect(refusal(true, true), 'in a container that has them').toBeUndefined();
 });

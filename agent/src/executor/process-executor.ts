@@ -4,6 +4,7 @@ import type { PreparedEnvironment } from '../environment/environment.ts';
 import { LauncherProtocolError } from '../launcher/frame-codec.ts';
 import type { Launcher } from '../launcher/launcher.ts';
 import type { AttemptKey, CancelReason, Executor, StartRefusal } from './executor.ts';
+import type { GpuAccess, GpuAccessFinder } from './gpu-access.ts';
 import { startMessage } from './start-message.ts';
 
 /** Code and commands as processes of the launcher: in its sandbox, or in a container that is attached to it. */
@@ -11,16 +12,23 @@ export class ProcessExecutor implements Executor {
   readonly kind = 'process';
   readonly #launcher: Launcher;
   readonly #indexHosts: readonly string[];
+  readonly #gpuAccess: GpuAccessFinder;
 
-  /** @param indexHosts what calls with network INDEX may reach, each `HOST:PORT` */
-  constructor(launcher: Launcher, indexHosts: readonly string[]) {
+  /**
+   * @param indexHosts what calls with network INDEX may reach, each `HOST:PORT`
+   * @param gpuAccess how attempts get to their GPUs
+   */
+  constructor(launcher: Launcher, indexHosts: readonly string[], gpuAccess: GpuAccessFinder) {
     this.#launcher = launcher;
     this.#indexHosts = indexHosts;
+    this.#gpuAccess = gpuAccess;
   }
 
   start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined {
     const { start: environment, scriptCommand } = prepared;
-    const options = { environment, scriptCommand, prelude, indexHosts: this.#indexHosts };
+    const gpus = this.#gpusOf(assignment, prepared);
+    if (typeof gpus === 'string') return { error: { code: Code.SUBMIT_FAILED, message: gpus }, requeue: true };
+    const options = { environment, scriptCommand, gpus, prelude, indexHosts: this.#indexHosts };
     const start = startMessage(assignment, options);
     if (start === undefined) {
       const message = 'this agent has nothing that runs what the assignment holds';
@@ -34,6 +42,15 @@ export class ProcessExecutor implements Executor {
       return { error: { code: Code.INPUT_INVALID, message }, requeue: false };
     }
     return { error: { code: Code.SUBMIT_FAILED, message: "the agent's launcher is not running" }, requeue: true };
+  }
+
+  /** A text says why the attempt cannot have its GPUs here. */
+  #gpusOf({ gpuUuids }: Assignment, { start }: PreparedEnvironment): GpuAccess | string | undefined {
+    if (gpuUuids.length === 0) return undefined;
+    // The interpreter in a container has what its container has.
+    if (start?.attached === true) return undefined;
+    if (!this.#launcher.givesGpus) return "the agent's launcher is of an older version, which gives no GPUs";
+    return this.#gpuAccess(gpuUuids);
   }
 
   cancel(key: AttemptKey, reason: CancelReason, graceMs: number): void {

@@ -107,3 +107,30 @@ test('durations are milliseconds', () => {
   expect(durationMs(undefined)).toBe(0);
   expect(durationMs({ seconds: 86_400n, nanos: 1_000_000 } as never)).toBe(86_400_001);
 });
+
+test('an attempt with cards has a sandbox of its own with exactly these, above what its caller says', () => {
+  const gpus = {
+    uuids: ['GPU-a'],
+    devices: [{ source: '/dev/nvidia3', target: '/dev/nvidia3' }],
+    libraries: [{ source: '/opt/nvidia', target: '/opt/nvidia', writable: false }],
+  };
+  const value = { source: '', handler: 'handler', filename: 'm.py', reuseKey: 'kept' };
+  const fields = { ...COMMON, env: { CUDA_VISIBLE_DEVICES: '0,1,2' }, program: { case: 'python', value } };
+  const assignment = create(AssignmentSchema, { ...fields, gpuUuids: ['GPU-a'] } as never);
+  const environment = { key: 'venv-1', python: '/v/bin/python', binds: [], variables: { V: '1' }, preload: ['torch'] };
+  const message = startMessage(assignment, { ...OPTIONS, environment, gpus })?.message;
+  expect(message).toMatchObject({
+    gpus: ['GPU-a'],
+    reuse_key: null,
+    env: { CUDA_VISIBLE_DEVICES: 'GPU-a', NVIDIA_VISIBLE_DEVICES: 'GPU-a' },
+    environment: {
+      key: 'gpu-e1-2',
+      python: '/v/bin/python',
+      binds: gpus.libraries,
+      variables: { V: '1', LD_LIBRARY_PATH: '/opt/nvidia' },
+      preload: ['torch'],
+      devices: gpus.devices,
+    },
+  });
+  expect(startMessage(assignment, OPTIONS)?.message.environment, 'where it sees the cards anyway').toBeUndefined();
+});

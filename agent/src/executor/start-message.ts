@@ -3,6 +3,7 @@ import type { Assignment } from '@harrier/shared/gen/link';
 import type { Limits } from '@harrier/shared/gen/module';
 import type { PreparedEnvironment } from '../environment/environment.ts';
 import type { StartEnvironment, StartLimits, StartMessage } from '../launcher/messages.ts';
+import { type GpuAccess, gpuVariables } from './gpu-access.ts';
 import { startNetwork } from './start-network.ts';
 
 /** Time between asking code to stop and killing it, when its timeout is reached. */
@@ -15,6 +16,8 @@ export interface StartOptions {
   environment: StartEnvironment | undefined;
   /** The program that runs source text which is not Python; absent: there is none. */
   scriptCommand?: PreparedEnvironment['scriptCommand'];
+  /** How it gets to its GPUs; undefined: it has none, or sees them anyway. */
+  gpus?: GpuAccess | undefined;
   /** What the preparation wrote: the beginning of standard error, which the control plane gets from the agent. */
   prelude: Uint8Array;
   /** What calls with network INDEX may reach, each `HOST:PORT`. */
@@ -24,13 +27,15 @@ export interface StartOptions {
 /** An assignment as the launcher takes it; undefined when its program is of a kind that the launcher does not run. */
 export function startMessage(
   assignment: Assignment,
-  { environment, scriptCommand, prelude, indexHosts }: StartOptions,
+  { environment: prepared, scriptCommand, gpus, prelude, indexHosts }: StartOptions,
   nowMs: number = Date.now(),
 ): { message: StartMessage; body: Uint8Array[] } | undefined {
   const { ref, tenant, program, inputJson } = assignment;
   const execution = ref?.executionId ?? '';
   const attempt = ref?.attempt ?? 0;
   const network = startNetwork(assignment.limits, indexHosts);
+  const environment = gpus === undefined ? prepared : gpuEnvironment(prepared, gpus, `gpu-${execution}-${attempt}`);
+  const { gpuUuids } = assignment;
   const timeoutMs = Math.ceil(durationMs(assignment.timeout));
   const common = {
     type: 'start',
@@ -38,7 +43,7 @@ export function startMessage(
     attempt,
     tenant,
     input_bytes: inputJson.length,
-    env: assignment.env,
+    env: { ...assignment.env, ...gpuVariables(gpuUuids) },
     timeout_ms: timeoutMs,
     grace_ms: TIMEOUT_GRACE_MS,
     limits: startLimits(assignment.limits),
@@ -52,6 +57,7 @@ export function startMessage(
     ...(environment === undefined ? {} : { environment }),
     ...(network === undefined ? {} : { network }),
     ...(prelude.length === 0 ? {} : { prelude_bytes: prelude.length }),
+    ...(gpuUuids.length === 0 ? {} : { gpus: gpuUuids }),
   } as const;
   const head = prelude.length === 0 ? [] : [prelude];
   if (program.case === 'python') {
@@ -64,7 +70,8 @@ export function startMessage(
         handler,
         filename,
         code_bytes: code.length,
-        reuse_key: reuseKey === '' ? null : reuseKey,
+        // A process that is kept would keep its memory on a card.
+        reuse_key: reuseKey === '' || gpuUuids.length > 0 ? null : reuseKey,
       },
       body: [...head, code, inputJson],
     };
@@ -83,6 +90,23 @@ export function startMessage(
     };
   }
   return undefined;
+}
+
+/** The same environment with the cards of one attempt, in a sandbox of its own: nobody else's call may see them. */
+function gpuEnvironment(
+  prepared: StartEnvironment | undefined,
+  { devices, libraries }: GpuAccess,
+  key: string,
+): StartEnvironment {
+  const directories = libraries.map(({ target }) => target).join(':');
+  const variables = directories === '' ? {} : { LD_LIBRARY_PATH: directories };
+  return {
+    ...prepared,
+    key,
+    binds: [...(prepared?.binds ?? []), ...libraries],
+    variables: { ...variables, ...prepared?.variables },
+    devices,
+  };
 }
 
 /** Milliseconds of a duration; 0 when there is none. */

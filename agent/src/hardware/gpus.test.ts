@@ -1,71 +1,73 @@
+import { Hardware_Gpu_State as State } from '@harrier/shared/gen/agent';
 import { describe, expect, test } from 'vitest';
 import { standInTool } from '../test-support/stand-in-tool.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
-import { gpusProbe, parseNvidiaSmi } from './gpus.ts';
+import { testdata, testdataPath } from '../test-support/testdata.ts';
+import { gpusProbe } from './gpus.ts';
+import { parseRocm } from './rocm.ts';
 
-// Made up in the documented form of `nvidia-smi --query-gpu=… --format=csv,noheader,nounits`; not recorded on a card.
-const TWO_CARDS = [
-  '0, GPU-11111111-2222-3333-4444-555555555555, NVIDIA H200, 143771, 1024, 37, 570.86.15',
-  '1, GPU-66666666-7777-8888-9999-000000000000, NVIDIA H200, 143771, 0, 0, 570.86.15',
-].join('\n');
 const GIB = 1024n ** 3n;
+const NVIDIA = { refresh: async () => {}, list: () => [{ uuid: 'GPU-a', index: 0, vendor: 'NVIDIA' }] };
+const NO_CARDS = { refresh: async () => {}, list: () => [] };
+const graphics = [
+  { vendor: 'NVIDIA Corporation', model: 'GH100', vramMib: 0 },
+  { vendor: 'Advanced Micro Devices, Inc. [AMD/ATI]', model: 'Instinct MI300X', vramMib: 196_608 },
+  { vendor: 'ASPEED Technology, Inc.', model: 'ASPEED Graphics Family', vramMib: 16 },
+];
+const information = () => Promise.resolve({ graphics } as never);
 
-const none = () => Promise.resolve(undefined);
-
-describe('GPUs', () => {
-  test('are those that nvidia-smi tells, with figures', async () => {
-    const directory = tempDir();
-    standInTool(
-      directory,
-      'nvidia-smi',
-      `case "$*" in *--format=csv,noheader,nounits*) cat <<'END'\n${TWO_CARDS}\nEND\nesac`,
-    );
-    const { gpus } = await gpusProbe(`${directory}:/usr/bin:/bin`, none).read();
-    expect(gpus).toHaveLength(2);
-    expect(gpus?.[0]).toEqual({
-      uuid: 'GPU-11111111-2222-3333-4444-555555555555',
-      index: 0,
-      model: 'NVIDIA H200',
-      vendor: 'NVIDIA',
-      memoryBytes: 143_771n * 1024n * 1024n,
-      memoryUsedBytes: GIB,
-      utilizationRatio: 0.37,
-      driverVersion: '570.86.15',
-    });
-  });
-
+describe('cards', () => {
   test('of a host without one are none', async () => {
-    expect(await gpusProbe(tempDir(), none).read()).toEqual({ gpus: [] });
+    expect(await gpusProbe(tempDir(), NO_CARDS, () => Promise.resolve(undefined)).read()).toEqual({ gpus: [] });
   });
 
-  test('of other makers come without figures, NVIDIA cards are not listed twice', async () => {
-    const graphics = [
-      { vendor: 'NVIDIA Corporation', model: 'GH100', vramMib: 0 },
-      { vendor: 'Advanced Micro Devices, Inc. [AMD/ATI]', model: 'Instinct MI300X', vramMib: 196_608 },
-    ];
-    const information = { graphics } as never;
-    const { gpus } = await gpusProbe(tempDir(), () => Promise.resolve(information)).read();
-    expect(gpus).toEqual([
-      { index: 0, vendor: graphics[1]?.vendor, model: 'Instinct MI300X', memoryBytes: 192n * GIB },
+  test('of NVIDIA come first and once, those that the system lists behind them, given to nobody', async () => {
+    const { gpus } = await gpusProbe(tempDir(), NVIDIA, information).read();
+    expect(gpus).toMatchObject([
+      { uuid: 'GPU-a', index: 0 },
+      { index: 1, model: 'Instinct MI300X', memoryBytes: 192n * GIB, state: State.UNMANAGED },
+      { index: 2, model: 'ASPEED Graphics Family', state: State.UNMANAGED },
     ]);
   });
 
-  test('behind a driver that hangs are none, and it is not asked again at once', async () => {
+  test('of AMD come with figures where its tool is there', async () => {
     const directory = tempDir();
-    standInTool(directory, 'nvidia-smi', 'exec sleep 1000');
-    const probe = gpusProbe(`${directory}:/usr/bin:/bin`, none, 50);
-    expect(await probe.read()).toEqual({ gpus: [] });
-    standInTool(directory, 'nvidia-smi', 'exit 1');
-    expect(await probe.read()).toEqual({});
+    standInTool(directory, 'rocm-smi', `cat ${testdataPath('rocm-6-rx7900.txt')}`);
+    const { gpus } = await gpusProbe(`${directory}:/usr/bin:/bin`, NO_CARDS, information).read();
+    expect(gpus).toMatchObject([
+      { vendor: 'AMD', model: 'Radeon RX 7900 XT', state: State.UNMANAGED },
+      { model: 'ASPEED Graphics Family' },
+    ]);
   });
+});
 
-  test('that do not support a figure have 0 for it', () => {
-    const [gpu] = parseNvidiaSmi('0, GPU-a, GRID K1, [N/A], [Not Supported], [N/A], 1.0\n');
-    expect(gpu).toMatchObject({ memoryBytes: 0n, memoryUsedBytes: 0n, utilizationRatio: 0 });
-  });
+test('an answer of rocm-smi 6 is read behind its warnings', () => {
+  expect(parseRocm(testdata('rocm-6-rx7900.txt'))).toEqual([
+    {
+      index: 0,
+      vendor: 'AMD',
+      uuid: '0x1a2b3c4d5e6f7081',
+      model: 'Radeon RX 7900 XT',
+      memoryBytes: 21_458_059_264n,
+      memoryUsedBytes: 27_856_896n,
+      utilizationRatio: 0.07,
+      temperatureCelsius: 31,
+      powerWatts: 14,
+      pciBusId: '0000:03:00.0',
+      driverVersion: '6.12.12',
+    },
+  ]);
+});
 
-  test.each(['', 'No devices were found', 'Failed to initialize NVML: Driver/library version mismatch'])(
-    'are none when the tool says %j',
-    (text) => expect(parseNvidiaSmi(text)).toEqual([]),
-  );
+test('cards of rocm-smi 5 are in order, and what is not told is absent', () => {
+  const cards = parseRocm(testdata('rocm-5-mi250x.txt'));
+  expect(cards).toMatchObject([
+    { index: 0, uuid: '0xe7a0', powerWatts: 89, temperatureCelsius: 40, driverVersion: '5.16.9.22.20' },
+    { index: 1, uuid: '0xe7a1' },
+  ]);
+  expect(cards?.[1]).not.toHaveProperty('powerWatts');
+});
+
+test.each(['', 'ERROR: no GPU', '[]', '{"card0": '])('%j is no answer of rocm-smi', (text) => {
+  expect(parseRocm(text) ?? []).toEqual([]);
 });

@@ -1,62 +1,44 @@
-import { findExecutable } from './find-executable.ts';
+import { Hardware_Gpu_State as State } from '@harrier/shared/gen/agent';
+import type { Gpu, GpuSource } from './gpu-source.ts';
 import type { HardwareFacts, Probe } from './probe.ts';
-import { runTool } from './run-tool.ts';
+import { readRocm } from './rocm.ts';
 import type { SystemInformation } from './system-information.ts';
 
 const EVERY_MS = 10_000;
-const TIMEOUT_MS = 5_000;
-/** A driver that hung once hangs again, and each try may leave a process that cannot be killed. */
-const AFTER_HANG_MS = 300_000;
-const FIELDS = ['index', 'uuid', 'name', 'memory.total', 'memory.used', 'utilization.gpu', 'driver_version'];
 const MIB = 1024n * 1024n;
+const NOT_GIVEN = { state: State.UNMANAGED, stateReason: 'the agent gives only cards of NVIDIA' };
 
-type Gpu = Exclude<NonNullable<HardwareFacts['gpus']>[number], { $typeName: string }>;
+/** The probe of cards, which can also tell between two questions what is known. */
+export interface GpusProbe extends Probe {
+  facts(): HardwareFacts;
+}
 
-/** NVIDIA cards from the driver's own tool, with figures; other cards as the system lists them, without. */
+/** NVIDIA's cards with who has them, AMD's from their own tool, and others as the system lists them, without figures. */
 export function gpusProbe(
   searchPath: string,
+  nvidia: GpuSource,
   information: () => Promise<SystemInformation | undefined>,
-  timeoutMs = TIMEOUT_MS,
-): Probe {
-  let askAgainAtMs = 0;
+): GpusProbe {
+  let others: Gpu[] = [];
+  const facts = (): HardwareFacts => {
+    const own = nvidia.list();
+    return {
+      gpus: [...own, ...others.map((gpu, position) => ({ ...gpu, ...NOT_GIVEN, index: own.length + position }))],
+    };
+  };
   return {
     everyMs: EVERY_MS,
     read: async () => {
-      const startMs = performance.now();
-      if (startMs < askAgainAtMs) return {};
-      const tool = await findExecutable('nvidia-smi', searchPath);
-      const query = [`--query-gpu=${FIELDS.join(',')}`, '--format=csv,noheader,nounits'];
-      const output = tool === undefined ? undefined : await runTool(tool, query, timeoutMs);
-      if (performance.now() - startMs >= timeoutMs) askAgainAtMs = performance.now() + AFTER_HANG_MS;
-      const nvidia = parseNvidiaSmi(output ?? '');
-      const others = ((await information())?.graphics ?? []).filter((card) => !/nvidia/i.test(card.vendor));
-      return { gpus: [...nvidia, ...others.map((card, position) => otherGpu(card, nvidia.length + position))] };
+      const [amd, listed] = await Promise.all([readRocm(searchPath), information(), nvidia.refresh()]);
+      const skipped = amd === undefined ? /nvidia/i : /nvidia|amd|advanced micro devices/i;
+      const listedOthers = (listed?.graphics ?? []).filter(({ vendor }) => !skipped.test(vendor));
+      others = [...(amd ?? []), ...listedOthers.map(listedGpu)];
+      return facts();
     },
+    facts,
   };
 }
 
-/** Reads the comma-separated answer of nvidia-smi; what a card does not support reads `[N/A]` and becomes 0. */
-export function parseNvidiaSmi(csv: string): Gpu[] {
-  const lines = csv.split('\n').map((line) => line.split(',').map((cell) => cell.trim()));
-  return lines
-    .filter((cells) => cells.length === FIELDS.length)
-    .map(([index, uuid = '', model = '', total, used, utilization, driverVersion = '']) => ({
-      uuid,
-      index: numberOf(index),
-      model,
-      vendor: 'NVIDIA',
-      memoryBytes: BigInt(numberOf(total)) * MIB,
-      memoryUsedBytes: BigInt(numberOf(used)) * MIB,
-      utilizationRatio: numberOf(utilization) / 100,
-      driverVersion,
-    }));
-}
-
-function numberOf(text: string | undefined): number {
-  const value = Number(text);
-  return Number.isFinite(value) ? Math.round(value) : 0;
-}
-
-function otherGpu({ vendor, model, vramMib }: SystemInformation['graphics'][number], index: number): Gpu {
-  return { index, vendor, model, memoryBytes: BigInt(Math.round(vramMib)) * MIB };
+function listedGpu({ vendor, model, vramMib }: SystemInformation['graphics'][number]): Gpu {
+  return { vendor, model, memoryBytes: BigInt(Math.round(vramMib)) * MIB };
 }

@@ -1,8 +1,12 @@
 import { clone, equals } from '@bufbuild/protobuf';
-import { type Hardware, HardwareSchema } from '@harrier/shared/gen/agent';
+import { type Hardware_Gpu as Gpu, type Hardware, HardwareSchema } from '@harrier/shared/gen/agent';
 
-/** Every write moves the free space of a disk; what placement can use is a hundredth of its size. */
-const DISK_CHANGE_PARTS = 100n;
+/** Every write moves the free space of a disk; what placement can use is a hundredth of its size. So of a card's memory. */
+const CHANGE_PARTS = 100n;
+/** What a card does differs from one look to the next also when nothing happens. */
+const UTILIZATION_STEP = 0.05;
+const TEMPERATURE_STEP_CELSIUS = 3;
+const POWER_STEP_WATTS = 20;
 
 /** Whether the control plane should hear of the difference. */
 export function isWorthTelling(told: Hardware, current: Hardware): boolean {
@@ -10,9 +14,41 @@ export function isWorthTelling(told: Hardware, current: Hardware): boolean {
   for (const disk of rounded.disks) {
     const before = told.disks.find(({ mount }) => mount === disk.mount);
     if (before === undefined) return true;
-    const change = disk.availableBytes - before.availableBytes;
-    if ((change < 0n ? -change : change) * DISK_CHANGE_PARTS < disk.sizeBytes)
-      disk.availableBytes = before.availableBytes;
+    if (isNear(disk.availableBytes, before.availableBytes, disk.sizeBytes)) disk.availableBytes = before.availableBytes;
+  }
+  for (const gpu of rounded.gpus) {
+    const before = told.gpus.find(({ uuid, index }) => uuid === gpu.uuid && index === gpu.index);
+    if (before === undefined) return true;
+    roundGpu(gpu, before);
   }
   return !equals(HardwareSchema, told, rounded);
+}
+
+/** Gives a card the figures that were told of it where they have hardly changed. */
+function roundGpu(gpu: Gpu, told: Gpu): void {
+  if (isNear(gpu.memoryUsedBytes, told.memoryUsedBytes, gpu.memoryBytes)) gpu.memoryUsedBytes = told.memoryUsedBytes;
+  gpu.utilizationRatio = rounded(gpu.utilizationRatio, told.utilizationRatio, UTILIZATION_STEP) ?? 0;
+  for (const [name, step] of [
+    ['temperatureCelsius', TEMPERATURE_STEP_CELSIUS],
+    ['powerWatts', POWER_STEP_WATTS],
+  ] as const) {
+    const value = rounded(gpu[name], told[name], step);
+    if (value !== undefined) gpu[name] = value;
+  }
+  for (const process of gpu.processes) {
+    const before = told.processes.find(({ pid }) => pid === process.pid);
+    if (before !== undefined && isNear(process.memoryBytes, before.memoryBytes, gpu.memoryBytes)) {
+      process.memoryBytes = before.memoryBytes;
+    }
+  }
+}
+
+function isNear(value: bigint, told: bigint, whole: bigint): boolean {
+  const change = value - told;
+  return (change < 0n ? -change : change) * CHANGE_PARTS < whole;
+}
+
+function rounded(value: number | undefined, told: number | undefined, step: number): number | undefined {
+  if (value === undefined || told === undefined) return value;
+  return Math.abs(value - told) < step ? told : value;
 }

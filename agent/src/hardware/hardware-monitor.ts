@@ -67,6 +67,14 @@ export class HardwareMonitor {
     return this.tell();
   }
 
+  /** What a probe knows between two questions. */
+  set(name: string, facts: HardwareFacts): void {
+    const watched = this.#watched.find((one) => one.name === name);
+    if (watched === undefined) throw new Error(`there is no hardware probe "${name}"`);
+    watched.facts = { ...watched.facts, ...facts };
+    this.#merge();
+  }
+
   async #askDue(): Promise<void> {
     const nowMs = performance.now();
     const due = this.#watched.filter(({ dueAtMs, busy }) => !busy && dueAtMs <= nowMs);

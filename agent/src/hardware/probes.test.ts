@@ -5,8 +5,10 @@ import { expect, test } from 'vitest';
 import { createHostLoadReader } from './host-load.ts';
 import { createProbes } from './probes.ts';
 
-test('this host is described', { timeout: 60_000 }, async () => {
-  const facts = await Promise.all(Object.values(createProbes('/usr/bin:/bin')).map((probe) => probe.read()));
+const NO_CARDS = { refresh: async () => {}, list: () => [] };
+
+test('this host is described', async () => {
+  const facts = await Promise.all(Object.values(createProbes('/usr/bin:/bin', NO_CARDS)).map((probe) => probe.read()));
   const hardware = create(HardwareSchema, Object.assign({}, ...facts));
   expect(toBinary(HardwareSchema, hardware).length).toBeGreaterThan(0);
   expect(hardware.cpu?.logicalCores).toBeGreaterThan(0);

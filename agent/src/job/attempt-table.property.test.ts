@@ -22,6 +22,7 @@ import type {
 import { EnvironmentRegistry } from '../environment/environment-registry.ts';
 import { InlineEnvironment } from '../environment/inline-environment.ts';
 import type { AttemptEnd, AttemptKey, Executor } from '../executor/executor.ts';
+import { NO_GPUS } from '../test-support/no-gpus.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { AttemptTable } from './attempt-table.ts';
 
@@ -202,7 +203,8 @@ class ModelControlPlane {
     this.table = new AttemptTable({
       slots: 1000,
       environments,
-      caps: { memoryBytes: 1, tmpBytes: 1, network: 'none' },
+      caps: { cpu: 4, memoryBytes: 1, tmpBytes: 1, network: 'none' },
+      gpus: NO_GPUS,
       send: (message) => this.linked && this.toServer.push(message),
       onFinished: () => {},
       onEnvironmentPrepared: () => {},

@@ -1,10 +1,12 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
+import { MAX_HELD_ATTEMPTS } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import {
   type AgentMessage,
   AssignmentSchema,
+  AttemptRefSchema,
   CancelAttemptSchema,
   LogStoredSchema,
   WelcomeSchema,
@@ -14,8 +16,9 @@ import { describe, expect, test, vi } from 'vitest';
 import { EnvironmentRegistry } from '../environment/environment-registry.ts';
 import { InlineEnvironment } from '../environment/inline-environment.ts';
 import type { AttemptEnd, AttemptKey, Executor, StartRefusal } from '../executor/executor.ts';
+import { ManualProvider } from '../test-support/manual-provider.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
-import { AttemptTable } from './attempt-table.ts';
+import { AttemptTable, type AttemptTableOptions } from './attempt-table.ts';
 
 const A: AttemptKey = { executionId: 'a', attempt: 1 };
 const B: AttemptKey = { executionId: 'b', attempt: 2 };
@@ -29,7 +32,7 @@ function succeeded(output = '{}'): AttemptEnd {
     runMs: 12,
     cpuMs: 3,
     maxRssBytes: 4096,
-    stdoutBytes: 5,
+    stdoutBytes: 0,
     stderrBytes: 0,
     stdoutTruncated: false,
     stderrTruncated: false,
@@ -47,14 +50,23 @@ function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
   };
   const environments = new EnvironmentRegistry(() => {});
   environments.add(new InlineEnvironment());
+  const provider = new ManualProvider();
+  environments.add(provider);
   const sent: AgentMessage['message'][] = [];
   const onFinished = vi.fn();
   const onQuiet = vi.fn();
+  const gpus = {
+    reserve: vi.fn<AttemptTableOptions['gpus']['reserve']>(() => undefined),
+    adopt: vi.fn<AttemptTableOptions['gpus']['adopt']>(),
+    giveBack: vi.fn<AttemptTableOptions['gpus']['giveBack']>(),
+    release: vi.fn<AttemptTableOptions['gpus']['release']>(),
+  };
   let nowMs = 0;
   const table = new AttemptTable({
     slots: options.slots ?? 2,
     environments,
-    caps: { memoryBytes: 1000, tmpBytes: 1000, network: 'none' },
+    caps: { cpu: 4, memoryBytes: 1000, tmpBytes: 1000, network: 'none' },
+    gpus,
     send: ({ message }) => sent.push(message),
     onFinished,
     onEnvironmentPrepared: vi.fn(),
@@ -67,6 +79,8 @@ function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
   return {
     table,
     executor,
+    provider,
+    gpus,
     onFinished,
     onQuiet,
     advance: (ms: number) => {
@@ -91,7 +105,7 @@ function nameOf(message: AgentMessage['message']): string {
   return `${ref?.executionId}/${ref?.attempt}`;
 }
 
-function assignment(ref: AttemptKey, memoryBytes = 1000n, maxDisconnectMs = 0) {
+function assignment(ref: AttemptKey, memoryBytes = 1000n, maxDisconnectMs = 0, gpuUuids: string[] = []) {
   return create(AssignmentSchema, {
     maxDisconnect: durationFromMs(maxDisconnectMs),
     ref,
@@ -99,7 +113,8 @@ function assignment(ref: AttemptKey, memoryBytes = 1000n, maxDisconnectMs = 0) {
     taskClass: 'cpu_short',
     program: { case: 'python', value: { source: '', handler: 'handler' } },
     environment: { kind: { case: 'inline', value: {} } },
-    limits: { memoryBytes, tmpBytes: 1000n },
+    limits: { memoryBytes, tmpBytes: 1000n, gpus: gpuUuids.length },
+    gpuUuids,
   });
 }
 
@@ -117,7 +132,7 @@ describe('an attempt', () => {
     expect(told()).toEqual(['started a/1', 'log a/1', 'progress a/1']);
     table.logStored(create(LogStoredSchema, { ref: A, stdoutOffset: 5n }));
     expect(executor.acknowledgeOutput).toHaveBeenLastCalledWith(expect.objectContaining(A), 5, 0);
-    table.onFinished(A, succeeded('{"x":1}'));
+    table.onFinished(A, { ...succeeded('{"x":1}'), stdoutBytes: 5 });
     const [result] = takeSent();
     expect(result).toMatchObject({
       case: 'result',
@@ -133,8 +148,10 @@ describe('an attempt', () => {
     expect(onFinished).toHaveBeenCalledWith({
       taskClass: 'cpu_short',
       environment: 'inline',
+      tenant: 'acme',
       outcome: 'succeeded',
       runMs: 12,
+      traceParent: '',
     });
     expect([table.active, table.size]).toEqual([0, 1]);
     expect(executor.forget).not.toHaveBeenCalled();
@@ -222,7 +239,7 @@ describe('an assignment is sent back', () => {
     linkAndReplay();
     const environment = create(EnvironmentSchema, { kind: { case: 'conda', value: {} } });
     table.assign({ ...assignment(A), environment });
-    const message = 'this agent has no environment "conda"; it has inline';
+    const message = 'this agent has no environment "conda"; it has inline, venv';
     expect(takeSent()).toMatchObject([
       { case: 'rejected', value: { requeue: true, error: { code: Code.SUBMIT_FAILED, message } } },
     ]);
@@ -292,6 +309,45 @@ describe('a new link', () => {
     link({ drop: [A] });
     expect(executor.cancel).toHaveBeenCalledWith(expect.objectContaining(A), 'cancel', 0);
     expect(executor.forget).toHaveBeenCalledWith(expect.objectContaining(B));
+  });
+
+  test('to a database that has less than before stops what has written the rest, and tells it as lost when it is gone', () => {
+    const { table, executor, told, takeSent, link, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.onStarted(A);
+    table.onOutput(A, 'stdout', 0, Buffer.from('0123456789'));
+    table.logStored(create(LogStoredSchema, { ref: A, stdoutOffset: 10n }));
+    table.linkDown();
+    link({ resume: [{ ref: A, stdoutOffset: 4n }] });
+    table.onRecovered(executor, [{ ...A, finished: false }]);
+    told();
+    table.onOutput(A, 'stdout', 10, Buffer.from('more'));
+    table.onOutput(A, 'stdout', 14, Buffer.from('and more'));
+    expect(told()).toEqual([]);
+    expect(executor.cancel.mock.calls).toEqual([[expect.objectContaining(A), 'shutdown', 0]]);
+    const everything = [expect.objectContaining(A), Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER];
+    expect(executor.acknowledgeOutput).toHaveBeenLastCalledWith(...everything);
+    table.onFinished(A, { ...succeeded(), stdoutBytes: 22 });
+    expect(takeSent()).toMatchObject([
+      { case: 'result', value: { state: State.FAILED, stdoutBytes: 4n, error: { code: Code.AGENT_LOST } } },
+    ]);
+    table.resultStored(A);
+    expect(table.size).toBe(0);
+  });
+
+  test('to a database that has less than before tells a result as lost whose output is gone', () => {
+    const { table, executor, takeSent, link } = setUp();
+    link({ resume: [{ ref: A, stderrOffset: 3n }] });
+    table.onRecovered(executor, [{ ...A, finished: true }]);
+    table.linkDown();
+    link({ resume: [{ ref: A, stderrOffset: 3n }] });
+    table.onRecovered(executor, [{ ...A, finished: true }]);
+    table.onFinished(A, { ...succeeded(), stderrBytes: 5 });
+    expect(takeSent()).toMatchObject([
+      { case: 'result', value: { state: State.FAILED, stderrBytes: 3n, error: { code: Code.AGENT_LOST } } },
+    ]);
+    expect(executor.cancel).not.toHaveBeenCalled();
   });
 
   test('counts an attempt that ended while there was none once in the metrics', () => {
@@ -442,4 +498,128 @@ test('a stop cancels everything that runs, and the table is quiet when it has en
   expect(onQuiet).not.toHaveBeenCalled();
   table.onFinished(B, succeeded());
   expect(onQuiet).toHaveBeenCalled();
+});
+
+test('what the agent holds is bounded: results that are not stored leave no room for more attempts', () => {
+  const { table, executor, told, link } = setUp();
+  link();
+  told();
+  const key = (n: number): AttemptKey => ({ executionId: `e${n}`, attempt: 1 });
+  for (let n = 0; n < MAX_HELD_ATTEMPTS; n++) {
+    table.assign(assignment(key(n)));
+    table.onFinished(key(n), succeeded());
+  }
+  expect([table.active, table.size]).toEqual([0, MAX_HELD_ATTEMPTS]);
+  told();
+  table.assign(assignment(A));
+  expect(told()).toEqual([expect.stringContaining('rejected')]);
+  table.resultStored(create(AttemptRefSchema, key(0)));
+  table.assign(assignment(A));
+  expect(executor.start).toHaveBeenCalledTimes(MAX_HELD_ATTEMPTS + 1);
+});
+
+describe('cards', () => {
+  const withCards = (ref: AttemptKey) => assignment(ref, 1000n, 0, ['GPU-a']);
+
+  test('are the attempt’s from its assignment to its end', () => {
+    const { table, executor, gpus, linkAndReplay, takeSent } = setUp();
+    linkAndReplay();
+    table.assign(withCards(A));
+    expect(gpus.reserve).toHaveBeenCalledWith(expect.objectContaining(A), ['GPU-a']);
+    expect(table.held()).toMatchObject([{ ref: A, gpuUuids: ['GPU-a'] }]);
+    table.onStarted(A);
+    table.onFinished(A, succeeded());
+    expect(gpus.release).toHaveBeenCalledWith(expect.objectContaining(A), undefined);
+    expect(table.held()).toEqual([{ ref: A, finished: true }]);
+    expect(executor.start).toHaveBeenCalledTimes(1);
+    expect(takeSent().at(-1)).toMatchObject({ case: 'result' });
+  });
+
+  test('that are not free send the assignment back with the reason', () => {
+    const { table, executor, gpus, linkAndReplay, takeSent } = setUp();
+    linkAndReplay();
+    gpus.reserve.mockReturnValueOnce('GPU GPU-a is in use by attempt 1 of execution b');
+    table.assign(withCards(A));
+    expect(executor.start).not.toHaveBeenCalled();
+    expect(takeSent()).toMatchObject([
+      {
+        case: 'rejected',
+        value: { requeue: true, error: { message: 'GPU GPU-a is in use by attempt 1 of execution b' } },
+      },
+    ]);
+  });
+
+  test('are given back when the executor does not take the attempt', () => {
+    const { table, gpus, linkAndReplay } = setUp({
+      refuse: { error: { code: Code.SUBMIT_FAILED, message: 'no' }, requeue: true },
+    });
+    linkAndReplay();
+    table.assign(withCards(A));
+    expect(gpus.giveBack).toHaveBeenCalledWith(expect.objectContaining(A));
+    expect(gpus.release).not.toHaveBeenCalled();
+  });
+
+  /** An attempt whose environment is being prepared. */
+  function preparing(refuse?: StartRefusal) {
+    const parts = setUp(refuse === undefined ? {} : { refuse });
+    parts.linkAndReplay();
+    const assigned = withCards(A);
+    assigned.environment = create(EnvironmentSchema, { kind: { case: 'venv', value: {} } });
+    parts.table.assign(assigned);
+    return parts;
+  }
+
+  test('are given back when the preparation is cancelled before anything has had them', () => {
+    const { table, gpus } = preparing();
+    table.cancel(create(CancelAttemptSchema, { ref: A }));
+    expect(gpus.giveBack).toHaveBeenCalledWith(expect.objectContaining(A));
+  });
+
+  test('that something prepared has are checked after a cancellation, when it is gone', () => {
+    const { table, gpus, provider } = preparing();
+    const gone = new Promise<void>(() => {});
+    provider.last.events.onGpusTaken(gone);
+    table.cancel(create(CancelAttemptSchema, { ref: A }));
+    expect(gpus.release.mock.calls[0]).toEqual([expect.objectContaining(A), gone]);
+    expect(gpus.giveBack).not.toHaveBeenCalled();
+  });
+
+  test.each([true, false])(
+    'that something prepared has are checked when the start fails (requeue: %s)',
+    async (requeue) => {
+      const { gpus, provider } = preparing({ error: { code: Code.SUBMIT_FAILED, message: 'no' }, requeue });
+      const gone = new Promise<void>(() => {});
+      provider.last.events.onGpusTaken(gone);
+      provider.last.done.resolve();
+      await vi.waitFor(() => expect(gpus.release).toHaveBeenCalled());
+      expect(gpus.release.mock.calls[0]).toEqual([expect.objectContaining(A), gone]);
+      expect(gpus.giveBack).not.toHaveBeenCalled();
+      expect(provider.held).toBe(0);
+    },
+  );
+
+  test('that something prepared has are checked after the attempt when it is gone', async () => {
+    const { table, executor, gpus, provider } = preparing();
+    const gone = new Promise<void>(() => {});
+    provider.last.events.onGpusTaken(gone);
+    provider.last.done.resolve();
+    await vi.waitFor(() => expect(executor.start).toHaveBeenCalled());
+    table.onStarted(A);
+    table.onFinished(A, succeeded());
+    expect(gpus.release.mock.calls[0]).toEqual([expect.objectContaining(A), gone]);
+  });
+
+  test('of attempts that a former agent has started are theirs, and checked when they have ended', () => {
+    const { table, executor, gpus } = setUp();
+    table.onRecovered(executor, [
+      { ...A, finished: false, gpuUuids: ['GPU-a'] },
+      { ...B, finished: true, gpuUuids: ['GPU-b'] },
+    ]);
+    expect(gpus.adopt.mock.calls).toEqual([
+      [A, ['GPU-a']],
+      [B, ['GPU-b']],
+    ]);
+    expect(gpus.release.mock.calls).toEqual([[B]]);
+    expect(table.held()).toContainEqual({ ref: A, finished: false, gpuUuids: ['GPU-a'] });
+  });
 });

@@ -1,4 +1,4 @@
-import { failpoint, type Logger } from '@harrier/shared';
+import { failpoint, MAX_HELD_ATTEMPTS, NO_TRACING, type Tracing } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type {
   AgentMessage,
@@ -20,9 +20,13 @@ import {
   type StartRefusal,
 } from '../executor/executor.ts';
 import { durationMs, maxDisconnectMs } from '../executor/start-message.ts';
+import type { GpuKeeper } from '../gpu/gpu-keeper.ts';
+import { knownEnd, lostEnd, OUTPUT_LOST, outputLostEnd, tryElsewhere } from './attempt-ends.ts';
+import { AttemptReports, type AttemptReportsOptions, type Rejected } from './attempt-reports.ts';
+import { AttemptTrace } from './attempt-trace.ts';
 import { requestOfAssignment } from './environment-request.ts';
 import { HeldAttempt } from './held-attempt.ts';
-import { deniedLimit, type LimitCaps } from './limit-caps.ts';
+import { deniedForJob, deniedHere, type LimitCaps } from './limit-caps.ts';
 import {
   lockFoundMessage,
   logMessage,
@@ -32,39 +36,27 @@ import {
   resultMessage,
   startedMessage,
 } from './link-messages.ts';
+import { LocksTold } from './locks-told.ts';
 import { Preparations, type PreparationsEvents } from './preparations.ts';
 
-/** What a finished attempt adds to the metrics. */
-export interface FinishedAttempt {
-  taskClass: string;
-  environment: string;
-  outcome: AttemptEnd['outcome'];
-  runMs: number;
-}
-
-/** What an environment that is there adds to the metrics. */
-export interface EnvironmentPrepared {
-  environment: string;
-  /** `hit`: it was there when the attempt came. */
-  cache: 'hit' | 'miss';
-  prepareMs: number;
-}
-
-export interface AttemptTableOptions {
+export interface AttemptTableOptions extends AttemptReportsOptions {
   /** What attempts run in. */
   environments: EnvironmentRegistry;
-  /** Attempts that run at once, at most. */
+  /** What jobs of Slurm run in; absent: this agent submits none. */
+  slurmEnvironments?: () => EnvironmentRegistry | undefined;
+  /** Attempts that run at once on this host, at most. */
   slots: number;
   /** The most that an assignment may ask for. */
   caps: LimitCaps;
+  /** Who has which GPU. */
+  gpus: Pick<GpuKeeper, 'reserve' | 'adopt' | 'giveBack' | 'release'>;
   send: (message: AgentMessage) => void;
-  onFinished: (finished: FinishedAttempt) => void;
-  onEnvironmentPrepared: (prepared: EnvironmentPrepared) => void;
   /** The table became empty of attempts that run, or of attempts. */
   onQuiet: () => void;
   /** An attempt left the table. */
   onForgotten: () => void;
-  logger: Logger;
+  /** Absent: nothing is traced. */
+  tracing?: Tracing;
   nowMs?: () => number;
 }
 
@@ -76,23 +68,29 @@ export interface AttemptTableOptions {
 export class AttemptTable implements PreparationsEvents {
   readonly #options: AttemptTableOptions;
   readonly #nowMs: () => number;
+  readonly #tracing: Tracing;
   readonly #executors = new Map<Executor['kind'], Executor>();
   readonly #preparations = new Preparations(this);
   readonly #held = new Map<string, HeldAttempt>();
+  /** On this host, and elsewhere. */
   #active = 0;
+  #activeJobs = 0;
   #linked = false;
   /** Keepers whose messages go on to the link: those that have answered the replay asked for by this link. */
   readonly #replayed = new Set<AttemptKeeper>();
   /** Counts the questions for what keepers have; see `HeldAttempt.askedBefore`. */
   #asked = 0;
-  /** Locks that this link was told of beside the attempts that found them. */
-  readonly #locksTold = new Set<string>();
+  readonly #reports: AttemptReports;
+  readonly #locksTold: LocksTold;
   /** Undefined while assignments are taken; otherwise why not. */
   #closedReason: string | undefined;
 
   constructor(options: AttemptTableOptions) {
     this.#options = options;
+    this.#reports = new AttemptReports(options);
+    this.#locksTold = new LocksTold(options.send);
     this.#nowMs = options.nowMs ?? (() => performance.now());
+    this.#tracing = options.tracing ?? NO_TRACING;
   }
 
   addExecutor(executor: Executor): void {
@@ -102,6 +100,11 @@ export class AttemptTable implements PreparationsEvents {
   /** Attempts that occupy a slot. */
   get active(): number {
     return this.#active;
+  }
+
+  /** Attempts that are jobs of Slurm, which take no slot, and have not ended. */
+  get activeJobs(): number {
+    return this.#activeJobs;
   }
 
   /** Attempts that run or whose result is not stored yet. */
@@ -115,10 +118,14 @@ export class AttemptTable implements PreparationsEvents {
   }
 
   /** Everything that is still wanted as far as this agent knows, for `Hello.held`. */
-  held(): { ref: AttemptKey; finished: boolean }[] {
+  held(): { ref: AttemptKey; finished: boolean; gpuUuids?: string[] }[] {
     return [...this.#held.values()]
       .filter((held) => held.state !== 'dropping')
-      .map(({ executionId, attempt, state }) => ({ ref: { executionId, attempt }, finished: state === 'finished' }));
+      .map(({ executionId, attempt, state, gpuUuids }) => {
+        const finished = state === 'finished';
+        const has = finished || gpuUuids.length === 0 ? {} : { gpuUuids: [...gpuUuids] };
+        return { ref: { executionId, attempt }, finished, ...has };
+      });
   }
 
   /** @param reason why assignments are sent back from now on; undefined takes them again */
@@ -132,7 +139,11 @@ export class AttemptTable implements PreparationsEvents {
     this.#linked = true;
     const wanted = new Set<string>();
     for (const stored of resume) {
-      if (stored.ref !== undefined) wanted.add(keyOf(stored.ref));
+      if (stored.ref !== undefined) {
+        wanted.add(keyOf(stored.ref));
+        const held = this.#held.get(keyOf(stored.ref));
+        held?.resumeFrom(Number(stored.stdoutOffset), Number(stored.stderrOffset));
+      }
       this.logStored(stored);
     }
     for (const ref of drop) wanted.delete(keyOf(ref));
@@ -144,26 +155,33 @@ export class AttemptTable implements PreparationsEvents {
   linkDown(): void {
     this.#linked = false;
     this.#replayed.clear();
-    this.#locksTold.clear();
+    this.#locksTold.linkDown();
   }
 
   assign(assignment: Assignment): void {
     const { ref } = assignment;
     if (ref === undefined || this.#held.has(keyOf(ref))) return;
-    const refusal = this.#closedReason ?? (this.#active >= this.#options.slots ? 'the agent is full' : undefined);
+    const isJob = assignment.slurm !== undefined;
+    const refusal = this.#closedReason ?? this.#whyFull(isJob);
     if (refusal !== undefined) {
       this.#reject(assignment, tryElsewhere(refusal));
       return;
     }
-    const denied = deniedLimit(assignment.limits, this.#options.caps);
+    const denied = (isJob ? deniedForJob : deniedHere)(assignment, this.#options.caps);
     if (denied !== undefined) {
       this.#reject(assignment, { error: { code: Code.POLICY_DENIED, message: denied }, requeue: false });
       return;
     }
     const request = requestOfAssignment(assignment);
-    const found = this.#options.environments.find(request);
+    const environments = isJob ? this.#options.slurmEnvironments?.() : this.#options.environments;
+    const found = environments?.find(request) ?? { reason: 'this agent submits nothing to Slurm' };
     if ('reason' in found) {
       this.#reject(assignment, tryElsewhere(found.reason));
+      return;
+    }
+    const taken = this.#options.gpus.reserve(ref, assignment.gpuUuids);
+    if (taken !== undefined) {
+      this.#reject(assignment, tryElsewhere(taken));
       return;
     }
     const arrivedAtMs = this.#nowMs();
@@ -174,38 +192,41 @@ export class AttemptTable implements PreparationsEvents {
     }
     const noRoom = found.provider.refusal?.();
     if (noRoom === undefined) this.#prepare(ref, assignment, found.provider, request, arrivedAtMs);
-    else this.#reject(assignment, { error: { code: Code.ENVIRONMENT_FAILED, message: noRoom }, requeue: true });
+    else this.#refuse(assignment, { error: { code: Code.ENVIRONMENT_FAILED, message: noRoom }, requeue: true });
+  }
+
+  /** @param isJob jobs take no slot */
+  #whyFull(isJob: boolean): string | undefined {
+    if (!isJob && this.#active >= this.#options.slots) return 'the agent is full';
+    if (this.#held.size < MAX_HELD_ATTEMPTS) return undefined;
+    return `the agent holds ${this.#held.size - this.#active - this.#activeJobs} results that are not stored yet`;
   }
 
   #startAtOnce(ref: AttemptKey, assignment: Assignment, prepared: PreparedEnvironment, arrivedAtMs: number): void {
-    this.#observePrepared(environmentKind(assignment), 'hit', arrivedAtMs);
-    const started = this.#start(assignment, prepared, NO_PRELUDE);
+    this.#reports.prepared(environmentKind(assignment), 'hit', this.#nowMs() - arrivedAtMs);
+    const from = { ...this.#fromOf(assignment, arrivedAtMs), state: 'assigned', prepared } as const;
+    const started = this.#start(assignment, prepared, NO_PRELUDE, from.trace);
     if ('error' in started) {
       prepared.release();
-      this.#reject(assignment, started);
+      from.trace?.end('rejected', started.error.message);
+      this.#refuse(assignment, started);
       return;
     }
-    const from = { ...this.#fromOf(assignment, arrivedAtMs), state: 'assigned', prepared } as const;
     this.#add(new HeldAttempt(ref, started, from));
-    this.#tellLock(ref, assignment, prepared);
+    this.#locksTold.tell(ref, assignment, prepared);
   }
 
-  /**
-   * A module may come without a lock although another one, or ad-hoc code, has led to the same environment before: its
-   * version gets that lock now, so that other agents install the same. Nobody waits for the answer.
-   */
-  #tellLock(ref: AttemptKey, { program }: Assignment, { start, lock = '', platform = '' }: PreparedEnvironment): void {
-    if (lock === '' || program.case !== 'python') return;
-    const told = `${program.value.filename} ${start?.key}`;
-    if (this.#locksTold.has(told)) return;
-    if (this.#locksTold.size >= MAX_LOCKS_TOLD) this.#locksTold.clear();
-    this.#locksTold.add(told);
-    this.#options.send(lockFoundMessage(ref, lock, platform));
-  }
-
-  #start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): Executor | StartRefusal {
+  #start(
+    assignment: Assignment,
+    prepared: PreparedEnvironment,
+    prelude: Uint8Array,
+    trace: AttemptTrace | undefined,
+  ): Executor | StartRefusal {
     const executor = this.#executors.get(executorKind(assignment));
     if (executor === undefined) return tryElsewhere('this agent runs no containers');
+    const traceParent = trace?.run() ?? assignment.traceParent;
+    // What a caller has set stays.
+    if (traceParent !== '') assignment.env = { TRACEPARENT: traceParent, ...assignment.env };
     return executor.start(assignment, prepared, prelude) ?? executor;
   }
 
@@ -218,6 +239,7 @@ export class AttemptTable implements PreparationsEvents {
   ): void {
     const from = { ...this.#fromOf(assignment, arrivedAtMs), state: 'preparing' } as const;
     const held = new HeldAttempt(ref, this.#preparations, from);
+    held.trace?.prepare();
     this.#add(held);
     if (this.#forwards(held)) this.#options.send(preparingMessage(held));
     this.#preparations.start(ref, assignment, provider, request);
@@ -227,7 +249,7 @@ export class AttemptTable implements PreparationsEvents {
     const held = ref && this.#held.get(keyOf(ref));
     if (!held?.active) return;
     held.cancelGraceMs = Math.ceil(durationMs(grace));
-    this.#log(held, 'cancel');
+    this.#reports.cancelling(held);
     held.keeper.cancel(held, 'cancel', held.cancelGraceMs);
   }
 
@@ -256,10 +278,13 @@ export class AttemptTable implements PreparationsEvents {
     if (held !== undefined) this.#drop(held, reason);
   }
 
-  /** Stops everything that runs, because the agent stops. */
-  cancelAll(graceMs: number): void {
+  /**
+   * Stops everything that runs on this host, because the agent stops.
+   * @param withJobs also what runs elsewhere and could go on
+   */
+  cancelAll(graceMs: number, withJobs = false): void {
     for (const held of this.#held.values()) {
-      if (!held.active) continue;
+      if (!held.active || (held.isJob && !withJobs)) continue;
       this.#stop(held, 'the agent was stopped', graceMs);
     }
   }
@@ -270,7 +295,8 @@ export class AttemptTable implements PreparationsEvents {
    */
   stopBeyondLease(beyondMs: number, graceMs: number): void {
     for (const held of this.#held.values()) {
-      if (!held.active || held.stopReason !== undefined || held.maxDisconnectMs > beyondMs) continue;
+      // Jobs of Slurm look for themselves.
+      if (!held.active || held.isJob || held.stopReason !== undefined || held.maxDisconnectMs > beyondMs) continue;
       this.#stop(held, 'its agent could not reach the control plane for longer than it may go on', graceMs);
     }
   }
@@ -288,8 +314,7 @@ export class AttemptTable implements PreparationsEvents {
       const held = this.#held.get(keyOf(key));
       if (held === undefined) continue;
       this.#remove(held);
-      if (held.state === 'preparing')
-        this.#reject({ ref: held, tenant: held.tenant }, tryElsewhere('the agent has stopped'));
+      if (held.state === 'preparing') this.#rejectHeld(held, tryElsewhere('the agent has stopped'));
     }
   }
 
@@ -298,6 +323,11 @@ export class AttemptTable implements PreparationsEvents {
   onLockFound(key: AttemptKey, lock: string, platform: string): void {
     const held = this.#held.get(keyOf(key));
     if (held !== undefined && this.#forwards(held)) this.#options.send(lockFoundMessage(held, lock, platform));
+  }
+
+  onGpusTaken(key: AttemptKey, gone: Promise<void>): void {
+    const held = this.#held.get(keyOf(key));
+    if (held !== undefined) held.gpusGone = gone;
   }
 
   onPrepared(
@@ -311,8 +341,8 @@ export class AttemptTable implements PreparationsEvents {
       prepared.release();
       return undefined;
     }
-    this.#observePrepared(held.environment, 'miss', held.arrivedAtMs);
-    const started = this.#start(assignment, prepared, prelude);
+    this.#reports.prepared(held.environment, 'miss', this.#nowMs() - (held.arrivedAtMs ?? this.#nowMs()));
+    const started = this.#start(assignment, prepared, prelude, held.trace);
     if (!('error' in started)) {
       held.handOver(started, prepared, this.#asked);
       // What the control plane has of the prelude.
@@ -321,9 +351,20 @@ export class AttemptTable implements PreparationsEvents {
     }
     prepared.release();
     if (!started.requeue) return started.error;
+    held.trace?.end('rejected', started.error.message);
     this.#remove(held);
     this.#reject(assignment, started);
     return undefined;
+  }
+
+  /** Of a preparation, or of a job that Slurm does not take: another agent may. @returns whether that was told */
+  onRefused(key: AttemptKey, error: StartRefusal['error']): boolean {
+    const held = this.#held.get(keyOf(key));
+    if (held === undefined || !this.#forwards(held)) return false;
+    held.trace?.end('rejected', error.message);
+    this.#remove(held);
+    this.#rejectHeld(held, { error, requeue: true });
+    return true;
   }
 
   onStarted(key: AttemptKey): void {
@@ -335,8 +376,13 @@ export class AttemptTable implements PreparationsEvents {
 
   onOutput(key: AttemptKey, stream: 'stdout' | 'stderr', offset: number, data: Uint8Array): void {
     const held = this.#held.get(keyOf(key));
-    if (held?.state === 'dropping') this.#discardOutput(held);
-    else if (held !== undefined && this.#forwards(held)) this.#options.send(logMessage(held, stream, offset, data));
+    if (held === undefined) return;
+    if (held.state === 'dropping' || held.isOutputLost) {
+      this.#discardOutput(held);
+    } else if (this.#forwards(held)) {
+      if (held.reach(stream, offset, data.length)) this.#options.send(logMessage(held, stream, offset, data));
+      else this.#loseOutput(held);
+    }
   }
 
   onProgress(key: AttemptKey, percent: number, step: string): void {
@@ -347,9 +393,8 @@ export class AttemptTable implements PreparationsEvents {
   onFinished(key: AttemptKey, told: AttemptEnd): void {
     const held = this.#held.get(keyOf(key));
     if (held === undefined) return;
-    const { stopReason } = held;
-    const wasStopped = told.outcome === 'cancelled' || told.error?.code === Code.AGENT_LOST;
-    const end = stopReason !== undefined && wasStopped ? { ...told, ...stopped(stopReason) } : told;
+    if (this.#forwards(held) && !this.#hasReached(held, told)) held.isOutputLost = true;
+    const end = held.isOutputLost ? outputLostEnd(held) : knownEnd(held, told);
     if (held.state === 'dropping') {
       this.#forget(held);
       return;
@@ -363,15 +408,21 @@ export class AttemptTable implements PreparationsEvents {
     if (this.#linked) this.#replayed.add(keeper);
     const present = new Set<string>();
     const running = new Set<string>();
-    for (const { executionId, attempt, finished } of listed) {
+    for (const { executionId, attempt, finished, gpuUuids = [] } of listed) {
       const key = keyOf({ executionId, attempt });
       present.add(key);
       if (!finished) running.add(key);
       if (!this.#held.has(key)) {
         const from = { state: finished ? 'finished' : 'running', askedBefore: this.#asked } as const;
         // A former agent has prepared what it runs in.
-        const prepared = finished ? undefined : this.#options.environments.holdAll();
-        this.#add(new HeldAttempt({ executionId, attempt }, keeper, { ...from, ...(prepared && { prepared }) }));
+        const isJob = (keeper as Partial<Executor>).kind === 'slurm';
+        const environments = isJob ? this.#options.slurmEnvironments?.() : this.#options.environments;
+        const prepared = finished ? undefined : environments?.holdAll();
+        const held = { ...from, isJob, gpuUuids, ...(prepared && { prepared }) };
+        this.#add(new HeldAttempt({ executionId, attempt }, keeper, held));
+        if (gpuUuids.length > 0) this.#options.gpus.adopt({ executionId, attempt }, gpuUuids);
+        // It has ended while nobody looked at what it has left on its cards.
+        if (gpuUuids.length > 0 && finished) this.#options.gpus.release({ executionId, attempt });
       }
     }
     for (const [key, held] of [...this.#held]) {
@@ -402,7 +453,7 @@ export class AttemptTable implements PreparationsEvents {
       if (!this.#forwards(held)) return;
       this.#remove(held);
       const message = 'the launcher was restarted before the attempt started';
-      this.#reject({ ref: held, tenant: held.tenant }, tryElsewhere(message));
+      this.#rejectHeld(held, tryElsewhere(message));
     } else {
       const end = lostEnd(held);
       if (held.state === 'running') this.#finish(held, end);
@@ -416,20 +467,26 @@ export class AttemptTable implements PreparationsEvents {
 
   #add(held: HeldAttempt): void {
     this.#held.set(keyOf(held), held);
-    if (held.active) this.#active++;
+    if (held.active) this.#count(held, 1);
+  }
+
+  #count(held: HeldAttempt, by: 1 | -1): void {
+    if (held.isJob) this.#activeJobs += by;
+    else this.#active += by;
   }
 
   #finish(held: HeldAttempt, end: AttemptEnd): void {
+    this.#freeGpus(held);
     held.finish(this.#nowMs());
-    this.#active--;
-    const { taskClass, environment } = held;
-    this.#options.onFinished({ taskClass, environment, outcome: end.outcome, runMs: end.runMs });
+    this.#count(held, -1);
+    held.trace?.end(end.outcome, end.error?.message);
+    this.#reports.finished(held, end);
     if (this.#active === 0) this.#options.onQuiet();
   }
 
   #drop(held: HeldAttempt, reason: string): void {
     if (held.state === 'dropping') return;
-    this.#log(held, 'drop', reason);
+    this.#reports.dropped(held, reason);
     if (held.state === 'finished') {
       this.#forget(held);
       return;
@@ -438,6 +495,21 @@ export class AttemptTable implements PreparationsEvents {
     held.cancelGraceMs = 0;
     held.keeper.cancel(held, 'cancel', 0);
     this.#discardOutput(held);
+  }
+
+  /**
+   * The control plane has less than it had acknowledged, and what it had acknowledged is gone here: its database was restored from a
+   * backup. A log has no gaps, so the attempt ends, and a retry writes one from the start.
+   */
+  #loseOutput(held: HeldAttempt): void {
+    held.isOutputLost = true;
+    if (held.active && held.stopReason === undefined) this.#stop(held, OUTPUT_LOST, 0);
+    this.#discardOutput(held);
+  }
+
+  /** Whether all that an attempt has written was sent, which is so before its end. */
+  #hasReached({ reachedBytes }: HeldAttempt, { stdoutBytes, stderrBytes }: AttemptEnd): boolean {
+    return stdoutBytes <= reachedBytes.stdout && stderrBytes <= reachedBytes.stderr;
   }
 
   /** Output that nobody stores would be waited for: the end comes after it. */
@@ -452,72 +524,56 @@ export class AttemptTable implements PreparationsEvents {
 
   #remove(held: HeldAttempt): void {
     this.#held.delete(keyOf(held));
+    this.#freeGpus(held);
     held.release();
-    if (held.active) this.#active--;
+    held.trace?.end('dropped', 'it was not wanted any more');
+    if (held.active) this.#count(held, -1);
     if (this.#active === 0) this.#options.onQuiet();
     this.#options.onForgotten();
   }
 
-  #reject({ ref, tenant }: { ref?: AttemptKey | undefined; tenant: string }, { error, requeue }: StartRefusal): void {
+  /** Safe to call twice. */
+  #freeGpus(held: HeldAttempt): void {
+    if (held.gpuUuids.length === 0) return;
+    const isUntouched = held.state === 'preparing' && held.gpusGone === undefined;
+    if (isUntouched) this.#options.gpus.giveBack(held);
+    else this.#options.gpus.release(held, held.gpusGone);
+  }
+
+  /** Sends back an assignment that has its GPUs already. */
+  #refuse(assignment: Assignment, refusal: StartRefusal): void {
+    if (assignment.ref !== undefined && assignment.gpuUuids.length > 0) this.#options.gpus.giveBack(assignment.ref);
+    this.#reject(assignment, refusal);
+  }
+
+  #reject(rejected: Rejected, refusal: StartRefusal): void {
+    const { ref } = rejected;
     if (ref === undefined) return;
-    const { executionId, attempt } = ref;
-    this.#options.logger.warn({ executionId, attempt, tenant, requeue, reason: error.message }, 'attempt rejected');
-    this.#options.send(rejectedMessage(ref, error, requeue));
+    this.#reports.rejected(ref, rejected, refusal);
+    this.#options.send(rejectedMessage(ref, refusal.error, refusal.requeue));
+  }
+
+  #rejectHeld(held: HeldAttempt, refusal: StartRefusal): void {
+    this.#reject({ ref: held, tenant: held.tenant, taskClass: held.taskClass }, refusal);
   }
 
   #fromOf(assignment: Assignment, arrivedAtMs: number) {
-    const { tenant, taskClass } = assignment;
+    const { tenant, taskClass, gpuUuids } = assignment;
     const maxDisconnect = { maxDisconnectMs: maxDisconnectMs(assignment) };
     const environment = environmentKind(assignment);
-    return { tenant, taskClass, environment, arrivedAtMs, ...maxDisconnect, askedBefore: this.#asked };
-  }
-
-  #observePrepared(environment: string, cache: 'hit' | 'miss', sinceMs = this.#nowMs()): void {
-    // What needs no preparation.
-    if (environment === 'inline' || environment === 'nodejs') return;
-    this.#options.onEnvironmentPrepared({ environment, cache, prepareMs: this.#nowMs() - sinceMs });
-  }
-
-  #log({ executionId, attempt, tenant }: HeldAttempt, event: 'cancel' | 'drop', reason?: string): void {
-    this.#options.logger.info({ executionId, attempt, tenant, reason }, event === 'cancel' ? 'cancelling' : 'dropped');
+    const trace = this.#tracing.enabled ? new AttemptTrace(this.#tracing, assignment, environment) : undefined;
+    const from = { ...maxDisconnect, trace, traceParent: assignment.traceParent, askedBefore: this.#asked };
+    const isJob = assignment.slurm !== undefined;
+    return { tenant, taskClass, environment, gpuUuids, arrivedAtMs, isJob, ...from };
   }
 }
 
-/** More only costs that a lock is told twice. */
-const MAX_LOCKS_TOLD = 10_000;
 const NO_PRELUDE = new Uint8Array(0);
 
 function environmentKind(assignment: Assignment): string {
   return providerKind(requestOfAssignment(assignment));
 }
 
-function tryElsewhere(message: string): StartRefusal {
-  return { error: { code: Code.SUBMIT_FAILED, message }, requeue: true };
-}
-
-/** Nobody cancelled the execution: another agent may try it. */
-function stopped(message: string): Pick<AttemptEnd, 'outcome' | 'error'> {
-  return { outcome: 'failed', error: { code: Code.AGENT_LOST, message } };
-}
-
 function keyOf({ executionId, attempt }: AttemptKey): string {
   return `${executionId}/${attempt}`;
-}
-
-/** What is told of an attempt whose result nobody has. */
-function lostEnd(held: HeldAttempt): AttemptEnd {
-  const message = 'the attempt was lost with the launcher that ran it';
-  return {
-    outcome: 'failed',
-    error: { code: Code.AGENT_LOST, message },
-    exitCode: undefined,
-    output: new Uint8Array(0),
-    runMs: 0,
-    cpuMs: 0,
-    maxRssBytes: 0,
-    stdoutBytes: held.storedStdoutBytes,
-    stderrBytes: held.storedStderrBytes,
-    stdoutTruncated: false,
-    stderrTruncated: false,
-  };
 }

@@ -5,10 +5,10 @@ import type { EnvironmentRequest } from '../environment/environment.ts';
 
 /** What an assignment asks of a provider. */
 export function requestOfAssignment(assignment: Assignment): EnvironmentRequest {
-  const { tenant, environment, program, limits, decidedLocks } = assignment;
+  const { tenant, environment, program, limits, decidedLocks, gpuUuids } = assignment;
   const preload = program.case === 'python' ? program.value.preload : [];
   const asked = { tenant, environment: orInline(environment), language: languageOf(program), preload };
-  return { ...asked, decidedLocks, cpu: limits?.cpu ?? 0 };
+  return { ...asked, decidedLocks, cpu: limits?.cpu ?? 0, gpuUuids };
 }
 
 /** What is to be resolved. */

@@ -1,5 +1,6 @@
 import type { PreparedEnvironment } from '../environment/environment.ts';
 import type { AttemptKeeper, AttemptKey } from '../executor/executor.ts';
+import type { AttemptTrace } from './attempt-trace.ts';
 
 /**
  * Where an attempt stands on this agent:
@@ -33,7 +34,12 @@ export interface HeldFrom {
   environment?: string;
   arrivedAtMs?: number;
   maxDisconnectMs?: number;
+  /** It is a job of Slurm, and runs elsewhere. */
+  isJob?: boolean;
   prepared?: PreparedEnvironment;
+  trace?: AttemptTrace | undefined;
+  traceParent?: string;
+  gpuUuids?: readonly string[];
   askedBefore: number;
 }
 
@@ -50,6 +56,16 @@ export class HeldAttempt implements AttemptKey {
   readonly arrivedAtMs: number | undefined;
   /** How long it may run on after the lease has ended; 0 also when the attempt was found at the start of the agent. */
   readonly maxDisconnectMs: number;
+  /** Undefined where nothing is traced, or when the attempt was found at the start of the agent. */
+  readonly trace: AttemptTrace | undefined;
+  /** Place of the attempt in a trace, as it was assigned; empty: none is known. */
+  readonly traceParent: string;
+  /** What it has until it has ended. */
+  readonly gpuUuids: readonly string[];
+  /** Resolves when what was prepared for it has them no more; undefined: what was prepared never had them. */
+  gpusGone: Promise<void> | undefined;
+  /** It is a job of Slurm: it takes no slot, and goes on without this agent. */
+  readonly isJob: boolean;
   #keeper: AttemptKeeper;
   #prepared: PreparedEnvironment | undefined;
   /**
@@ -60,6 +76,10 @@ export class HeldAttempt implements AttemptKey {
   /** What the control plane has said to have stored of its output. */
   storedStdoutBytes = 0;
   storedStderrBytes = 0;
+  /** What it has written is gone, here and at the control plane: it can only be started anew. */
+  isOutputLost = false;
+  /** Bytes that the control plane has or was sent by this link; those of an attempt that was found are not known before a link. */
+  readonly #reached: { stdout: number; stderr: number };
   /** Set when a stop was asked for, so that it can be asked for again. */
   cancelGraceMs: number | undefined;
   /** Why it is stopped although nobody asked for its cancellation. */
@@ -78,8 +98,14 @@ export class HeldAttempt implements AttemptKey {
     this.environment = from.environment ?? 'unknown';
     this.arrivedAtMs = from.arrivedAtMs;
     this.maxDisconnectMs = from.maxDisconnectMs ?? 0;
+    this.trace = from.trace;
+    this.traceParent = from.traceParent ?? '';
+    this.gpuUuids = from.gpuUuids ?? [];
+    this.isJob = from.isJob ?? false;
     this.askedBefore = from.askedBefore;
     this.#state = from.state;
+    const reached = from.state === 'preparing' || from.state === 'assigned' ? 0 : Number.POSITIVE_INFINITY;
+    this.#reached = { stdout: reached, stderr: reached };
   }
 
   get state(): HeldState {
@@ -91,9 +117,27 @@ export class HeldAttempt implements AttemptKey {
     return this.#keeper;
   }
 
-  /** Whether it occupies a slot. */
+  /** Whether it has not ended; on this host, it occupies a slot. */
   get active(): boolean {
     return this.#state !== 'finished';
+  }
+
+  /** Bytes of its output that the control plane has or was sent. */
+  get reachedBytes(): { stdout: number; stderr: number } {
+    return { ...this.#reached };
+  }
+
+  /** A new link goes on from what the control plane has stored. */
+  resumeFrom(stdoutBytes: number, stderrBytes: number): void {
+    this.#reached.stdout = stdoutBytes;
+    this.#reached.stderr = stderrBytes;
+  }
+
+  /** Output is about to be sent. @returns false when bytes before it are missing: then it must not be */
+  reach(stream: 'stdout' | 'stderr', offset: number, bytes: number): boolean {
+    if (offset > this.#reached[stream]) return false;
+    this.#reached[stream] = Math.max(this.#reached[stream], offset + bytes);
+    return true;
   }
 
   /** Its environment is there, and is held until `release`. */

@@ -1,9 +1,10 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { AssignmentSchema } from '@harrier/shared/gen/link';
 import { LimitsSchema, Limits_Network as Network } from '@harrier/shared/gen/module';
 import { expect, test } from 'vitest';
-import { deniedLimit } from './limit-caps.ts';
+import { deniedGpus, deniedLimit } from './limit-caps.ts';
 
-const CAPS = { memoryBytes: 1000, tmpBytes: 100, network: 'index' } as const;
+const CAPS = { cpu: 8, memoryBytes: 1000, tmpBytes: 100, network: 'index' } as const;
 
 function denied(limits: MessageInitShape<typeof LimitsSchema>): string | undefined {
   return deniedLimit(create(LimitsSchema, limits), CAPS);
@@ -45,4 +46,21 @@ test('more network than the cap is named with its setting', () => {
   expect(denied({ memoryBytes: 1n, tmpBytes: 1n, network: Network.FULL })).toBe(
     'limits.network asks for FULL; this agent allows at most INDEX (HARRIER_AGENT_MAX_NETWORK)',
   );
+});
+
+test('processors that the agent does not have for executions are named with their setting', () => {
+  expect(denied({ memoryBytes: 1n, tmpBytes: 1n, cpu: 8 })).toBeUndefined();
+  expect(denied({ memoryBytes: 1n, tmpBytes: 1n, cpu: 8.5 })).toBe(
+    'limits.cpu asks for 8.5 processors; this agent has 8 for executions (HARRIER_AGENT_CPUS)',
+  );
+});
+
+test('an assignment names as many cards as it asks for, unless Slurm gives them', () => {
+  const assigned = (gpus: number, gpuUuids: string[], slurm = false) =>
+    deniedGpus(create(AssignmentSchema, { limits: { gpus }, gpuUuids, ...(slurm && { slurm: {} }) }));
+  expect(assigned(0, [])).toBeUndefined();
+  expect(assigned(2, ['GPU-a', 'GPU-b'])).toBeUndefined();
+  expect(assigned(2, ['GPU-a'])).toBe('limits.gpus asks for 2, and the assignment names 1');
+  expect(assigned(0, ['GPU-a'])).toBe('limits.gpus asks for 0, and the assignment names 1');
+  expect(assigned(4, [], true)).toBeUndefined();
 });

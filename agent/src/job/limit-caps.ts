@@ -1,7 +1,10 @@
+import type { Assignment } from '@harrier/shared/gen/link';
 import { type Limits, Limits_Network as Network } from '@harrier/shared/gen/module';
 
 /** What this agent's own configuration allows an attempt to ask for, whatever the control plane says. */
 export interface LimitCaps {
+  /** Processors. */
+  cpu: number;
   memoryBytes: number;
   tmpBytes: number;
   network: NetworkCap;
@@ -27,7 +30,35 @@ export function deniedLimit(limits: Limits | undefined, caps: LimitCaps): string
     const what = asked === 0n ? 'no bound' : `${asked} bytes`;
     return `limits.${name} asks for ${what}; this agent allows at most ${caps[field]} bytes (${setting})`;
   }
+  const cpu = limits?.cpu ?? 0;
+  if (cpu > caps.cpu) {
+    return `limits.cpu asks for ${cpu} processors; this agent has ${caps.cpu} for executions (HARRIER_AGENT_CPUS)`;
+  }
   return deniedNetwork(limits?.network ?? Network.NONE, caps.network);
+}
+
+/** Why an assignment cannot run on this host, whatever is free; undefined when it can. */
+export function deniedHere(assignment: Assignment, caps: LimitCaps): string | undefined {
+  return deniedLimit(assignment.limits, caps) ?? deniedGpus(assignment);
+}
+
+/**
+ * Why an assignment cannot be a job of Slurm; undefined when it can. Memory and GPUs of jobs are those of the nodes, and the
+ * cluster's to give.
+ */
+export function deniedForJob(assignment: Assignment, caps: LimitCaps): string | undefined {
+  if (assignment.program.case === 'image' || assignment.environment?.kind.case === 'docker') {
+    return 'jobs of Slurm run in inline, venv and conda environments: nodes of a cluster run no images';
+  }
+  const most = Number.MAX_SAFE_INTEGER;
+  return deniedLimit(assignment.limits, { ...caps, cpu: most, memoryBytes: most, tmpBytes: most });
+}
+
+/** Whole cards only, each by its name: code that asks for one and gets none would find that out late. */
+export function deniedGpus({ limits, gpuUuids, slurm }: Assignment): string | undefined {
+  const asked = limits?.gpus ?? 0;
+  if (slurm !== undefined || asked === gpuUuids.length) return undefined;
+  return `limits.gpus asks for ${asked}, and the assignment names ${gpuUuids.length}`;
 }
 
 function deniedNetwork(asked: Network, cap: NetworkCap): string | undefined {

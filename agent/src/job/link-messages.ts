@@ -3,6 +3,7 @@ import { type ExecutionError, ExecutionErrorSchema } from '@harrier/shared/gen/e
 import { Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import { type AgentMessage, AgentMessageSchema } from '@harrier/shared/gen/link';
 import type { AttemptEnd, AttemptKey } from '../executor/executor.ts';
+import { sendableDetails } from './sendable-details.ts';
 
 const STATES = {
   succeeded: State.SUCCEEDED,
@@ -56,7 +57,7 @@ export function resultMessage(ref: AttemptKey, end: AttemptEnd, prepareMs: numbe
         stderrBytes: BigInt(end.stderrBytes),
         stdoutTruncated: end.stdoutTruncated,
         stderrTruncated: end.stderrTruncated,
-        ...(end.error === undefined ? {} : { error: create(ExecutionErrorSchema, end.error) }),
+        ...(end.error === undefined ? {} : { error: errorMessage(end.error) }),
         ...(end.exitCode === undefined ? {} : { exitCode: end.exitCode }),
       },
     },
@@ -70,6 +71,13 @@ export function rejectedMessage(
 ): AgentMessage {
   const value = { ref: refOf(ref), error: create(ExecutionErrorSchema, error), requeue };
   return create(AgentMessageSchema, { message: { case: 'rejected', value } });
+}
+
+function errorMessage({ code, message, details }: NonNullable<AttemptEnd['error']>): ExecutionError {
+  return create(ExecutionErrorSchema, {
+    ...{ code, message },
+    ...(details === undefined ? {} : { details: sendableDetails(details) }),
+  });
 }
 
 function refOf({ executionId, attempt }: AttemptKey): { executionId: string; attempt: number } {

@@ -19,18 +19,26 @@ type Failure = NonNullable<AttemptEnd['error']>;
 export interface PreparationsEvents extends ExecutorEvents {
   /** A lock waits for its decision. Again after each `replay`, until it is decided. */
   onLockFound(key: AttemptKey, lock: string, platform: string): void;
+  /** As that of `PreparationEvents`. */
+  onGpusTaken(key: AttemptKey, gone: Promise<void>): void;
   /**
    * The environment is there and everything that its preparation wrote was sent: the attempt leaves, and its environment
    * with it. Answers why the attempt cannot run at all; then it stays, and ends with that.
    */
   onPrepared(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): Failure | undefined;
+  /**
+   * Nothing was prepared, and another agent may: the attempt leaves when the control plane could be told, which is answered.
+   * Again after each `replay` until then.
+   */
+  onRefused(key: AttemptKey, failure: Failure): boolean;
 }
 
 /**
  * One attempt that is kept here:
  *
  *   preparing ──environment is there──▶ prepared ──output sent──▶ (handed over)
- *       └──failed, cancelled, too late──▶ ended ◀──cancelled──┘
+ *       ├──failed, cancelled, too late──▶ ended ◀──cancelled──┘
+ *       └──no room──▶ refused ──told──▶ (handed back)
  *   ended ──output sent──▶ told, again after each replay ──▶ (forgotten)
  */
 interface Preparation {
@@ -43,6 +51,7 @@ interface Preparation {
   /** The lock that waits for its decision. */
   question: { lock: string; platform: string; decided: PromiseWithResolvers<string> } | undefined;
   prepared: PreparedEnvironment | undefined;
+  refusal: Failure | undefined;
   end: Pick<AttemptEnd, 'outcome' | 'error'> | undefined;
 }
 
@@ -66,6 +75,7 @@ export class Preparations implements AttemptKeeper {
       progress: undefined,
       question: undefined,
       prepared: undefined,
+      refusal: undefined,
       end: undefined,
     };
     this.#all.set(keyOf(key), preparation);
@@ -138,6 +148,7 @@ export class Preparations implements AttemptKeeper {
         this.#events.onProgress(key, percent, step);
       },
       decideLock: (lock: string, platform: string) => this.#decideLock(preparation, lock, platform),
+      onGpusTaken: (gone: Promise<void>) => this.#events.onGpusTaken(key, gone),
     };
     try {
       const prepared = await provider.prepare(request, events, signal);
@@ -149,7 +160,8 @@ export class Preparations implements AttemptKeeper {
       preparation.prepared = prepared;
       this.#settle(preparation);
     } catch (error) {
-      this.#end(preparation, { outcome: 'failed', error: failureOf(error) });
+      if (isRefusal(error)) this.#refuse(preparation, failureOf(error));
+      else this.#end(preparation, { outcome: 'failed', error: failureOf(error) });
     }
   }
 
@@ -167,6 +179,13 @@ export class Preparations implements AttemptKeeper {
   #timedOut(preparation: Preparation): void {
     const message = `the environment was not ready after ${TIMEOUT_MS / 60_000} minutes`;
     this.#end(preparation, { outcome: 'failed', error: { code: Code.ENVIRONMENT_FAILED, message } });
+  }
+
+  #refuse(preparation: Preparation, failure: Failure): void {
+    if (preparation.end !== undefined || !this.#keeps(preparation)) return;
+    preparation.refusal = failure;
+    clearTimeout(preparation.timer);
+    this.#settle(preparation);
   }
 
   #end(preparation: Preparation, end: NonNullable<Preparation['end']>): void {
@@ -188,12 +207,13 @@ export class Preparations implements AttemptKeeper {
 
   /** Goes on when all output is sent: with the code's start, or with the news of the end. */
   #settle(preparation: Preparation): void {
-    const { key, assignment, output, prepared, end } = preparation;
+    const { key, assignment, output, prepared, refusal, end } = preparation;
     if (!this.#keeps(preparation) || !output.drained) return;
     if (end !== undefined) {
       this.#events.onFinished(key, attemptEnd(end, output));
       return;
     }
+    if (refusal !== undefined && this.#events.onRefused(key, refusal)) this.#all.delete(keyOf(key));
     if (prepared === undefined) return;
     const failure = this.#events.onPrepared(assignment, prepared, output.bytes);
     if (failure === undefined) this.#all.delete(keyOf(key));
@@ -207,6 +227,10 @@ export class Preparations implements AttemptKeeper {
 
 function isPreparing({ end, prepared }: Preparation): boolean {
   return end === undefined && prepared === undefined;
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof EnvironmentError && error.elsewhere;
 }
 
 function keyOf({ executionId, attempt }: AttemptKey): string {

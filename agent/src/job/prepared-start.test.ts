@@ -11,6 +11,7 @@ import { ProcessExecutor } from '../executor/process-executor.ts';
 import { Launcher } from '../launcher/launcher.ts';
 import { resolvePython } from '../launcher/python.ts';
 import { startLauncher } from '../launcher/start-launcher.ts';
+import { NO_GPUS } from '../test-support/no-gpus.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
 import { AttemptTable } from './attempt-table.ts';
@@ -22,6 +23,7 @@ const FACTS: LauncherFacts = {
   onIsolation: () => {},
   onPython: () => {},
   onLoad: () => {},
+  onLost: () => {},
   onLauncher: () => {},
   onAttached: () => {},
   onDetached: () => {},
@@ -89,7 +91,7 @@ def handler(input):
     return {"greeting": greeting}
 `;
 
-test('code runs in what was prepared, behind what the preparation wrote', { timeout: 60_000 }, async () => {
+test('code runs in what was prepared, behind what the preparation wrote', async () => {
   const dataDir = tempDir();
   const socketPath = join(dataDir, 'launcher.sock');
   const sent = new Sent();
@@ -98,7 +100,8 @@ test('code runs in what was prepared, behind what the preparation wrote', { time
   const table = new AttemptTable({
     environments,
     slots: 1,
-    caps: { memoryBytes: Number(64n * LIMIT), tmpBytes: Number(LIMIT), network: 'none' },
+    caps: { cpu: 4, memoryBytes: Number(64n * LIMIT), tmpBytes: Number(LIMIT), network: 'none' },
+    gpus: NO_GPUS,
     send: (message) => sent.add(message),
     onFinished: () => {},
     onEnvironmentPrepared: () => {},
@@ -125,7 +128,7 @@ test('code runs in what was prepared, behind what the preparation wrote', { time
     await launcher.stop(0);
     launcher.close();
   });
-  const processes = new ProcessExecutor(launcher, []);
+  const processes = new ProcessExecutor(launcher, [], () => undefined);
   table.addExecutor(processes);
   await launcher.open();
   table.linkUp(create(WelcomeSchema));

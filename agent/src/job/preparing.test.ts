@@ -9,11 +9,12 @@ import {
   LogStoredSchema,
   WelcomeSchema,
 } from '@harrier/shared/gen/link';
-import { expect, onTestFinished, test, vi } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { EnvironmentError } from '../environment/environment.ts';
 import { EnvironmentRegistry } from '../environment/environment-registry.ts';
 import type { AttemptEnd, AttemptKey, Executor, StartRefusal } from '../executor/executor.ts';
 import { ManualProvider } from '../test-support/manual-provider.ts';
+import { NO_GPUS } from '../test-support/no-gpus.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { AttemptTable } from './attempt-table.ts';
 
@@ -38,7 +39,8 @@ function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
   const table = new AttemptTable({
     environments,
     slots: options.slots ?? 2,
-    caps: { memoryBytes: 1, tmpBytes: 1, network: 'none' },
+    caps: { cpu: 4, memoryBytes: 1, tmpBytes: 1, network: 'none' },
+    gpus: NO_GPUS,
     send: ({ message }) => sent.push(message),
     onFinished: vi.fn(),
     onEnvironmentPrepared,
@@ -383,4 +385,44 @@ test('an attempt whose environment this host cannot prepare now is tried elsewhe
   expect(takeSent()).toMatchObject([
     { case: 'rejected', value: { requeue: true, error: { code: Code.SUBMIT_FAILED, message } } },
   ]);
+});
+
+describe('an environment that there is no room for', () => {
+  const NO_ROOM = 'no room for the image a:1: 1 MiB free of 2 MiB needed on the disk of /srv/docker';
+  const noRoom = () => new EnvironmentError(Code.ENVIRONMENT_FAILED, NO_ROOM, { elsewhere: true });
+  const rejected = { case: 'rejected', value: { ref: A, requeue: true, error: { message: NO_ROOM } } };
+
+  test('is handed back for another agent, and its slot is free', async () => {
+    const { table, provider, takeSent, told } = setUp({ slots: 1 });
+    table.assign(assignment(A));
+    expect(told()).toEqual(['preparing']);
+    provider.last.done.reject(noRoom());
+    await turn();
+    expect(takeSent()).toMatchObject([rejected]);
+    expect([table.size, table.active]).toEqual([0, 0]);
+    table.assign(assignment({ executionId: 'b', attempt: 1 }));
+    expect(told()).toEqual(['preparing']);
+  });
+
+  test('is handed back over the next link when there is none', async () => {
+    const { table, provider, takeSent, link } = setUpPreparing();
+    table.linkDown();
+    provider.last.done.reject(noRoom());
+    await turn();
+    expect(takeSent()).toEqual([]);
+    expect(table.held()).toEqual([{ ref: A, finished: false }]);
+    link();
+    expect(takeSent().at(-1)).toMatchObject(rejected);
+    expect(table.size).toBe(0);
+  });
+
+  test('ends without a word when a new link does not want it', async () => {
+    const { table, provider, takeSent } = setUpPreparing();
+    table.linkDown();
+    provider.last.done.reject(noRoom());
+    await turn();
+    table.linkUp(create(WelcomeSchema, {}));
+    expect(takeSent()).toEqual([]);
+    expect(table.size).toBe(0);
+  });
 });

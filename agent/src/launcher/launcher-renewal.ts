@@ -17,6 +17,8 @@ export interface LauncherRenewalOptions {
 export class LauncherRenewal {
   readonly #options: LauncherRenewalOptions;
   #toldBuild: string | undefined;
+  /** Of the launcher that was replaced last. */
+  #replacedBuild: string | undefined;
 
   constructor(options: LauncherRenewalOptions) {
     this.#options = options;
@@ -34,8 +36,15 @@ export class LauncherRenewal {
     if (!this.outdated) return;
     const { launcher, build, isIdle, logger } = this.#options;
     const found = { build: launcher.build, wanted: build };
-    if (isIdle()) {
+    if (launcher.build === this.#replacedBuild) {
+      // A service manager has started it again: it may have other settings than this agent, and would go on to.
+      if (this.#toldBuild !== launcher.build)
+        logger.error(found, 'the launcher that was to be replaced came again; are its settings those of the agent?');
+      this.#toldBuild = launcher.build;
+    } else if (isIdle()) {
       logger.info(found, 'replacing the launcher of another build');
+      this.#replacedBuild = launcher.build;
+      this.#toldBuild = undefined;
       launcher.replace();
     } else if (this.#toldBuild !== launcher.build) {
       this.#toldBuild = launcher.build;

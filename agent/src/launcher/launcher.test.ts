@@ -10,7 +10,7 @@ const HELLO = 'def handler(input):\n    import os; os.write(1, b"hello\\n")\n   
 const FOREVER = 'import time\ndef handler(input):\n    import os; os.write(1, b"up\\n")\n    time.sleep(3600)\n';
 
 // Each of them starts a real launcher, which takes a second or two on a busy machine.
-describe('the launcher', { timeout: 60_000 }, () => {
+describe('the launcher', () => {
   test('is started when none answers, and runs code and commands', async () => {
     const { launcher, record } = connectLauncher(tempDir());
     await launcher.open();

@@ -2,6 +2,7 @@ import { type BackoffOptions, fullJitterMs, HarrierError, type Logger, messageOf
 import { LauncherSocket } from './launcher-socket.ts';
 import {
   type CancelReason,
+  type ExpectedWorker,
   type ExpectMessage,
   type FinishedMessage,
   type FromLauncher,
@@ -9,6 +10,7 @@ import {
   type LeaseMessage,
   type LoadMessage,
   PROTOCOL,
+  type StartEnvironment,
   type StartMessage,
   type ToLauncher,
   type WelcomeMessage,
@@ -21,7 +23,7 @@ import {
  *       ▲                        │                   │
  *       └────────────────────────┴──lost, replaced───┘      any ──▶ closed
  *
- * - searching: tries to connect, and starts a launcher when none answers;
+ * - searching: tries to connect, and starts a launcher when none answers, unless somebody else does;
  * - greeting: `hello` was sent;
  * - ready: messages go both ways;
  * - closed: for good; the launcher itself runs on.
@@ -53,8 +55,8 @@ export interface LauncherEvents {
 
 export interface LauncherOptions {
   socketPath: string;
-  /** Starts a launcher and resolves when it listens. */
-  start: () => Promise<void>;
+  /** Starts a launcher and resolves when it listens. Undefined: a service manager does, whenever there is none. */
+  start: (() => Promise<void>) | undefined;
   /** What it is to know of the lease; undefined while that is not known. */
   lease?: () => Omit<LeaseMessage, 'type'> | undefined;
   events: LauncherEvents;
@@ -63,6 +65,9 @@ export interface LauncherOptions {
 
 /** Between tries: the first is soon, a launcher that cannot start is not tried every second. */
 const BACKOFF: BackoffOptions = { initialMs: 20, maxMs: 10_000, multiplier: 2 };
+
+/** A service manager has started the launcher before the agent; it may have to start it again. */
+const SERVICE_DEADLINE_MS = 30_000;
 
 /** The launcher beside this agent: found or started, and found again when it is lost. */
 export class Launcher {
@@ -97,6 +102,7 @@ export class Launcher {
   /** Seeks the launcher. Resolves when it has answered for the first time; rejects when none can be started. */
   open(): Promise<void> {
     this.#connect();
+    if (this.#options.start === undefined) this.#expectService();
     return this.#firstReady.promise;
   }
 
@@ -122,6 +128,15 @@ export class Launcher {
     // Output waits for its acknowledgement; a result does not.
     if (result) this.#socket?.sendLater(ack);
     else this.#socket?.send(ack);
+  }
+
+  /**
+   * Starts the zygote of an environment ahead of its first call, where there is room for it.
+   * @param worker what to fork for that call; absent: nothing of the environment is imported before it comes
+   */
+  warm(tenant: string, environment: StartEnvironment, worker?: ExpectedWorker): void {
+    if (this.#state !== 'ready' || !this.#features.has('warm')) return;
+    this.#socket?.send({ type: 'warm', tenant, environment, ...(worker === undefined ? {} : { worker }) });
   }
 
   /** The zygote of an environment is not needed any more: it ends when it is idle. */
@@ -164,6 +179,11 @@ export class Launcher {
   /** Whether it stops attempts with the lease by itself. */
   get enforcesLease(): boolean {
     return this.#features.has('lease');
+  }
+
+  /** Whether it can give GPUs to attempts, and tells a restarted agent who has which. */
+  get givesGpus(): boolean {
+    return this.#features.has('gpus');
   }
 
   /** Tells the lease anew. Done by itself whenever a launcher answers. */
@@ -308,13 +328,22 @@ export class Launcher {
       this.#options.logger.warn({ reason: error?.message ?? 'it closed the connection' }, 'launcher lost');
       if (wasReady) this.#options.events.onLost();
     }
-    if (nobodyListens(error)) void this.#start();
+    const { start } = this.#options;
+    if (nobodyListens(error) && start !== undefined) void this.#start(start);
     else this.#tryLater();
   }
 
-  async #start(): Promise<void> {
+  #expectService(): void {
+    const message = `no launcher answers on ${this.#options.socketPath}, and this agent is not to start one (HARRIER_AGENT_START_LAUNCHER); why the service has none may be told by: systemctl status harrier-launcher`;
+    const late = () => this.#firstReady.reject(new HarrierError('failed_precondition', message));
+    const timer = setTimeout(late, SERVICE_DEADLINE_MS);
+    const settled = () => clearTimeout(timer);
+    this.#firstReady.promise.then(settled, settled);
+  }
+
+  async #start(start: () => Promise<void>): Promise<void> {
     try {
-      await this.#options.start();
+      await start();
       this.#startedHere = true;
     } catch (failure) {
       this.#options.logger.error({ reason: messageOf(failure) }, 'no launcher');

@@ -40,6 +40,17 @@ export interface StartEnvironment {
   preload?: readonly string[];
   /** The zygote is not started by the launcher, but has connected by itself from a container. */
   attached?: boolean;
+  /** Device nodes of GPUs, seen below /dev/nvidia…. With them the zygote serves this call only, and ends with it. */
+  devices?: readonly Pick<Bind, 'source' | 'target'>[];
+  /** No process is kept ready for a further call. */
+  single?: boolean;
+}
+
+/** The process of a first call, as it is forked ahead of it. */
+export interface ExpectedWorker {
+  tmp_bytes: number;
+  /** The call will have a network. */
+  network: boolean;
 }
 
 /** What a call may reach. `hosts`: names or addresses, `*.` at the start for all names below, `:PORT` at the end. */
@@ -63,6 +74,8 @@ interface StartCommon extends AttemptFields {
   network?: StartNetwork;
   /** How long it may run on after the lease has ended; absent: it does not depend on the lease. */
   max_disconnect_ms?: number;
+  /** UUIDs of the GPUs that the agent has reserved for it; `welcome` tells them again. Absent: none. */
+  gpus?: readonly string[];
   /** That many first bytes of the body are the first of the attempt's stderr, and are known to the agent already. */
   prelude_bytes?: number;
 }
@@ -86,6 +99,7 @@ export type ToLauncher =
   | StartMessage
   | (AttemptFields & { type: 'cancel'; reason: CancelReason; grace_ms: number })
   | (AttemptFields & { type: 'ack'; stdout: number; stderr: number; result: boolean })
+  | { type: 'warm'; tenant: string; environment: StartEnvironment; worker?: ExpectedWorker }
   | { type: 'retire'; tenant: string; key: string }
   | ExpectMessage
   | LeaseMessage
@@ -139,7 +153,14 @@ export interface WelcomeMessage {
   python_path: string;
   /** Of `memory`, `cpu` and `processes`: those that hold for an attempt as a whole. */
   cgroup_limits?: readonly string[];
-  attempts: (AttemptFields & { state: 'running' | 'finished'; stdout: number; stderr: number })[];
+  /** For how long it has run; absent in old launchers. */
+  age_ms?: number;
+  attempts: (AttemptFields & {
+    state: 'running' | 'finished';
+    stdout: number;
+    stderr: number;
+    gpus?: readonly string[];
+  })[];
 }
 
 export interface FinishedMessage extends AttemptFields {

@@ -15,7 +15,13 @@ const never = new AbortController().signal;
 async function connect(directory: string) {
   const record = new LauncherRecord();
   const socketPath = join(directory, 'launcher.sock');
-  const runs = new PrivateRuns(() => launcher);
+  let idle = 0;
+  const runs = new PrivateRuns(
+    () => launcher,
+    () => {
+      idle++;
+    },
+  );
   const events = runs.intercept(record.events);
   /** What the launcher has in all, after each question. */
   const had: number[] = [];
@@ -37,7 +43,7 @@ async function connect(directory: string) {
   });
   onTestFinished(() => launcher.close());
   await launcher.open();
-  return { launcher, runs, record, had };
+  return { launcher, runs, record, had, idle: () => idle };
 }
 
 function command(script: string, onOutput: PrivateCommand['onOutput'] = () => undefined): PrivateCommand {
@@ -67,6 +73,16 @@ describe('a private run', () => {
     expect(end).toMatchObject({ outcome: 'failed', exit_code: 3 });
     expect(told.toSorted()).toEqual(['stderr oops\n', 'stdout given']);
     expect(record.lines).toEqual(['welcome ']);
+  });
+
+  test('that was the last one leaves nothing to wait for', async () => {
+    const { launcher, runs, idle } = await connect(tempDir());
+    onTestFinished(() => launcher.stop(0));
+    const first = runs.run(command('read line; true'), never);
+    await runs.run(command('exit 1'), never);
+    await first;
+    expect(runs.active).toBe(0);
+    expect(idle()).toBeGreaterThan(0);
   });
 
   test('that begins while the launcher is asked for what it has is not taken for lost', async () => {

@@ -1,7 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { HarrierError } from '@harrier/shared';
 import type { Launcher, LauncherEvents } from './launcher.ts';
-import type { FinishedMessage, StartEnvironment, StartLimits, StartMessage, StartNetwork } from './messages.ts';
+import type {
+  ExpectedWorker,
+  FinishedMessage,
+  StartEnvironment,
+  StartLimits,
+  StartMessage,
+  StartNetwork,
+} from './messages.ts';
 
 /** Names of private runs start with it; executions of callers are UUIDs. */
 const PREFIX = 'private:';
@@ -44,14 +51,26 @@ interface Run {
 export class PrivateRuns {
   readonly #runs = new Map<string, Run>();
   readonly #launcher: () => Launcher;
+  readonly #onIdle: () => void;
 
-  constructor(launcher: () => Launcher) {
+  /** @param onIdle called when the last one that ran has ended */
+  constructor(launcher: () => Launcher, onIdle: () => void = () => {}) {
     this.#launcher = launcher;
+    this.#onIdle = onIdle;
   }
 
   /** Commands that run. */
   get active(): number {
     return this.#runs.size;
+  }
+
+  /**
+   * Starts the sandbox of a command that is to come with this environment.
+   * @returns ends it, when no such command came
+   */
+  startAhead(tenant: string, environment: StartEnvironment, worker: ExpectedWorker): () => void {
+    this.#launcher().warm(tenant, singleRun(environment), worker);
+    return () => this.#launcher().retire(tenant, environment.key);
   }
 
   /**
@@ -81,7 +100,7 @@ export class PrivateRuns {
         reuse_key: null,
         limits: command.limits,
         context: { execution_id: execution, attempt: 1, tenant: command.tenant, deadline: null },
-        environment: command.environment,
+        environment: singleRun(command.environment),
         ...(command.network === undefined ? {} : { network: command.network }),
       } as const;
       const { source = '', handler = '', filename = '' } = command.script ?? {};
@@ -99,6 +118,7 @@ export class PrivateRuns {
       this.#runs.delete(execution);
       launcher.retire(command.tenant, command.environment.key);
       signal.removeEventListener('abort', stop);
+      if (this.#runs.size === 0) this.#onIdle();
     }
   }
 
@@ -158,6 +178,10 @@ export class PrivateRuns {
       run.uncertain = false;
     }
   }
+}
+
+function singleRun(environment: StartEnvironment): StartEnvironment {
+  return { ...environment, single: true };
 }
 
 function lost(): HarrierError {

@@ -30,13 +30,23 @@ export function buildOf(options: StartLauncherOptions): string {
 }
 
 /**
+ * The command of a launcher that a service manager runs: in the foreground, with its log on standard error, and for as long as it is
+ * not told to end.
+ */
+export function serviceCommand(options: StartLauncherOptions): { file: string; args: string[] } {
+  const service = ['--build', buildOf(options), '--foreground', '--idle-exit-s', '0'];
+  return { file: options.python, args: ['-I', '-S', PROGRAM, ...launcherArguments(options), ...service] };
+}
+
+/**
  * Starts a launcher, which detaches itself: it gets none of the terminal's signals and outlives the agent. Resolves when
  * its socket answers. Its log is `launcher.log` in the data directory.
  * @throws HarrierError failed_precondition with what the launcher says, when it cannot start
  */
 export function startLauncher(options: StartLauncherOptions): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const flags = [...launcherArguments(options), '--build', buildOf(options)];
+  const log = join(options.dataDir, 'launcher.log');
+  const flags = [...launcherArguments(options), '--log', log, '--build', buildOf(options)];
   const child = spawn(options.python, ['-I', '-S', PROGRAM, ...flags], {
     stdio: ['ignore', 'ignore', 'pipe'],
     timeout: TIMEOUT_MS,
@@ -57,7 +67,7 @@ export function startLauncher(options: StartLauncherOptions): Promise<void> {
 function launcherArguments(options: StartLauncherOptions): string[] {
   const { dataDir, socketPath, allowUnsandboxed, spoolBytes, zygoteMemoryBytes, jobPython } = options;
   return [
-    ...['--socket', socketPath, '--spool', join(dataDir, 'spool'), '--log', join(dataDir, 'launcher.log')],
+    ...['--socket', socketPath, '--spool', join(dataDir, 'spool')],
     ...(allowUnsandboxed ? ['--allow-unsandboxed'] : []),
     ...(spoolBytes === undefined ? [] : ['--spool-bytes', String(spoolBytes)]),
     ...(zygoteMemoryBytes === undefined ? [] : ['--zygote-memory-bytes', String(zygoteMemoryBytes)]),

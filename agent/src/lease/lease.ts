@@ -36,6 +36,11 @@ export class Lease {
     return this.#clock.endMs;
   }
 
+  /** How long it lasts yet, in milliseconds; undefined: there is none. */
+  get leftMs(): number | undefined {
+    return this.endMs === undefined ? undefined : this.endMs - this.#nowMs();
+  }
+
   /** How long before its end attempts are asked to stop. */
   get graceMs(): number {
     return Math.min(MAX_GRACE_MS, Math.floor(this.#leaseMs * GRACE_RATIO));

@@ -28,6 +28,7 @@ function openLink(
   const identity = AgentIdentity.open(tempDir());
   const gaveUp = Promise.withResolvers<string>();
   const events = {
+    onDial: vi.fn(),
     onHello: vi.fn(),
     onUp: vi.fn<(welcome: Welcome) => void>(),
     onDown: vi.fn(),
@@ -83,7 +84,7 @@ describe('the handshake', () => {
 
   test('that does not end in time is tried again', async () => {
     const server = await LinkServer.start();
-    const { link } = openLink(server.url, { handshakeMs: 20 });
+    const { link } = openLink(server.url, { handshakeMs: 1_000 });
     await (await server.connection()).closed;
     const second = await server.connection();
     await second.welcome();
@@ -93,7 +94,7 @@ describe('the handshake', () => {
   test('takes no longer than there is patience, whatever the timings allow', async () => {
     const server = await LinkServer.start();
     // Beyond the time that a test may take.
-    const { link } = openLink(server.url, { handshakeMs: 3_600_000 }, 500);
+    const { link } = openLink(server.url, { handshakeMs: 3_600_000 }, 1_000);
     await (await server.connection()).closed;
     await (await server.connection()).welcome();
     await vi.waitFor(() => expect(link.linked).toBe(true));
@@ -162,7 +163,7 @@ describe('a link', () => {
 
   test('that is idle is kept alive by pings', async () => {
     const server = await LinkServer.start();
-    const { events } = openLink(server.url, { pingIntervalMs: 5, silenceMs: 1_000 });
+    const { events } = openLink(server.url, { pingIntervalMs: 5, silenceMs: 30_000 });
     const side = await server.connection();
     await side.welcome();
     for (let pings = 0; pings < 5; pings++) await new Promise((resolve) => side.socket.once('ping', resolve));

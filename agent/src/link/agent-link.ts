@@ -8,6 +8,8 @@ import { afterLink } from './reconnect-policy.ts';
 const MIN_HANDSHAKE_MS = 1_000;
 
 export interface AgentLinkEvents {
+  /** A control plane is about to be dialled. */
+  onDial(): void;
   /** A hello is about to be sent. */
   onHello(): void;
   /** The link is up. */
@@ -44,6 +46,8 @@ export class AgentLink {
   #failures = 0;
   /** Tries so far. */
   #dials = 0;
+  #opened = 0;
+  readonly #traffic = { framesReceived: 0, framesSent: 0, bytesReceived: 0, bytesSent: 0 };
   #closing: PromiseWithResolvers<void> | undefined;
 
   constructor(options: AgentLinkOptions) {
@@ -54,6 +58,11 @@ export class AgentLink {
     return this.#session?.state === 'linked';
   }
 
+  /** Tries, links that were admitted, and what went over them, since the start. */
+  get counts() {
+    return { dials: this.#dials, opened: this.#opened, ...this.#traffic };
+  }
+
   open(): void {
     const { urls, createHello, events, patienceMs } = this.#options;
     // A control plane that takes the connection and says nothing must not cost the lease while others may answer.
@@ -62,17 +71,21 @@ export class AgentLink {
     const url = urls[this.#dials++ % urls.length] ?? urls[0];
     const dial = this.#dials;
     this.#linkedAtMs = undefined;
-    this.#session = new LinkSession(url, (challenge) => createHello(challenge, dial), timings, {
+    events.onDial();
+    const sessionEvents = {
       onHello: events.onHello,
-      onWelcome: (welcome) => {
+      onWelcome: (welcome: Welcome) => {
         this.#linkedAtMs = performance.now();
+        this.#opened++;
         this.#options.logger.info({ agentId: welcome.agentId, url }, 'linked to the control plane');
         events.onUp(welcome);
       },
       onMessage: events.onMessage,
       onCongestion: events.onCongestion,
-      onEnd: (end) => this.#ended(end),
-    });
+      onEnd: (end: LinkEnd) => this.#ended(end),
+    };
+    const hello = (challenge: Challenge) => createHello(challenge, dial);
+    this.#session = new LinkSession(url, hello, timings, sessionEvents, this.#traffic);
   }
 
   /** Only when linked; otherwise the message is dropped, and what it told is told again after the next welcome. */

@@ -46,6 +46,14 @@ export type LinkEnd =
   | { kind: 'lost'; message: string }
   | { kind: 'closed-here' };
 
+/** What went over the links of an agent since its start. */
+export interface LinkTraffic {
+  framesReceived: number;
+  framesSent: number;
+  bytesReceived: number;
+  bytesSent: number;
+}
+
 export interface LinkSessionEvents {
   /** Called once, before any `onMessage`. */
   onWelcome(welcome: Welcome): void;
@@ -72,6 +80,7 @@ export class LinkSession {
   readonly #createHello: (challenge: Challenge) => Hello;
   readonly #timings: LinkTimings;
   readonly #events: LinkSessionEvents;
+  readonly #traffic: LinkTraffic;
   readonly #handshakeTimer: NodeJS.Timeout;
   #pingTimer: NodeJS.Timeout | undefined;
   #state: LinkState = 'connecting';
@@ -79,16 +88,22 @@ export class LinkSession {
   #lastHeardMs = performance.now();
   #congested = false;
 
-  /** Opens a WebSocket at once. @param createHello the signed answer to a challenge */
+  /**
+   * Opens a WebSocket at once.
+   * @param createHello the signed answer to a challenge
+   * @param traffic what goes over it is added to that
+   */
   constructor(
     url: string,
     createHello: (challenge: Challenge) => Hello,
     timings: LinkTimings,
     events: LinkSessionEvents,
+    traffic: LinkTraffic,
   ) {
     this.#createHello = createHello;
     this.#timings = timings;
     this.#events = events;
+    this.#traffic = traffic;
     this.#socket = new WebSocket(url, LINK_SUBPROTOCOL, {
       perMessageDeflate: false,
       maxPayload: MAX_FRAME_BYTES,
@@ -143,6 +158,8 @@ export class LinkSession {
   #receive(data: Buffer, isBinary: boolean): void {
     if (this.#state === 'closed' || this.#end !== undefined) return;
     this.#hear();
+    this.#traffic.framesReceived++;
+    this.#traffic.bytesReceived += data.length;
     try {
       if (!isBinary) throw new LinkProtocolError('a text message came');
       for (const message of this.#codec.decode(data)) {
@@ -177,7 +194,11 @@ export class LinkSession {
 
   #write(messages: AgentMessage[]): void {
     if (this.#socket.readyState !== WebSocket.OPEN) return;
-    for (const frame of this.#codec.encode(messages)) this.#socket.send(frame, this.#sent);
+    for (const frame of this.#codec.encode(messages)) {
+      this.#traffic.framesSent++;
+      this.#traffic.bytesSent += frame.length;
+      this.#socket.send(frame, this.#sent);
+    }
     if (!this.#congested && this.#socket.bufferedAmount > CONGESTED_BYTES) {
       this.#congested = true;
       this.#events.onCongestion(true);

@@ -1,10 +1,11 @@
+import { createRegistry } from '@harrier/shared/metrics/exposition';
 import { Registry } from 'prom-client';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { serveMetrics } from './metrics-server.ts';
 
 async function serve(problems: string[]): Promise<string> {
   const health = () => ({ problems, details: { active: 2 } });
-  const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, new Registry(), health);
+  const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, createRegistry(), health);
   onTestFinished(() => server.close());
   return `http://127.0.0.1:${server.address.port}`;
 }
@@ -30,9 +31,22 @@ describe('the agent serves', () => {
     expect((await fetch(`${url}/metrics`, { method: 'POST' })).status).toBe(405);
   });
 
+  test('/metrics to those who have its token, and /healthz to all', async () => {
+    const health = () => ({ problems: [], details: {} });
+    const server = await serveMetrics({ host: '127.0.0.1', port: 0 }, createRegistry(), health, 'sesame');
+    onTestFinished(() => server.close());
+    const status = async (path: string, authorization?: string) => {
+      const headers: Record<string, string> = authorization === undefined ? {} : { authorization };
+      return (await fetch(`http://127.0.0.1:${server.address.port}${path}`, { headers })).status;
+    };
+    expect(await status('/metrics', 'Bearer sesame')).toBe(200);
+    expect([await status('/metrics'), await status('/metrics', 'Bearer other')]).toEqual([401, 401]);
+    expect(await status('/healthz')).toBe(200);
+  });
+
   test('or says whose address is taken', async () => {
     const port = Number(new URL(await serve([])).port);
-    const second = serveMetrics({ host: '127.0.0.1', port }, new Registry(), () => ({ problems: [], details: {} }));
+    const second = serveMetrics({ host: '127.0.0.1', port }, createRegistry(), () => ({ problems: [], details: {} }));
     await expect(second).rejects.toThrow(`HARRIER_AGENT_METRICS_LISTEN: 127.0.0.1:${port} cannot be had`);
   });
 });

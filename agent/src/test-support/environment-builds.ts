@@ -5,6 +5,7 @@ import { BuildRuns, buildBounds } from '../environment/build-runs.ts';
 import { removeTree } from '../environment/disk.ts';
 import type { PreparationEvents, PreparedEnvironment } from '../environment/environment.ts';
 import { EnvironmentStore, type EnvironmentStoreOptions } from '../environment/environment-store.ts';
+import type { Warm } from '../environment/package-provider.ts';
 import { Launcher } from '../launcher/launcher.ts';
 import { PrivateRuns } from '../launcher/private-runs.ts';
 import { resolvePython } from '../launcher/python.ts';
@@ -91,6 +92,9 @@ export class EnvironmentBuilds {
     for (const directory of this.#directories) await removeTree(directory);
   }
 
+  /** As an agent starts interpreters ahead. */
+  readonly warm: Warm = (tenant, environment) => this.#launcher.warm(tenant, environment);
+
   /** How a call of `handler` in the environment ended: `succeeded {"x":1}`, `failed HANDLER_ERROR`. */
   async outcome({ start }: PreparedEnvironment, code: string): Promise<string> {
     const id = `call-${this.#calls++}`;
@@ -112,6 +116,7 @@ export function recordedEvents(): PreparationEvents & { text: string; locks: str
       seen.text += Buffer.from(data).toString();
     },
     onProgress: () => undefined,
+    onGpusTaken: () => {},
     decideLock: async (lock: string) => {
       seen.locks.push(lock);
       return lock;

@@ -5,7 +5,13 @@ import { DockerEngine } from '../docker/engine.ts';
 import { silentLogger } from './silent-logger.ts';
 import { tempDir } from './temp-dir.ts';
 
-const INFO = { OSType: 'linux', ServerVersion: '1', NCPU: 2, SecurityOptions: ['name=seccomp,profile=x'] };
+const INFO = {
+  OSType: 'linux',
+  ServerVersion: '1',
+  NCPU: 2,
+  DockerRootDir: '/srv/docker',
+  SecurityOptions: ['name=seccomp,profile=x'],
+};
 
 /** The agent's view of an engine that answers as the test says, also not at all, and can be ended. */
 export async function standInEngine(answer: RequestListener): Promise<{ engine: DockerEngine; end: () => void }> {

@@ -10,6 +10,8 @@ import {
   ListAgentsResponseSchema,
 } from '@harrier/shared/gen/agent';
 import { Command, InvalidArgumentError } from 'commander';
+import { describeAgent } from '../agent/describe-agent.ts';
+import { gpuCell } from '../agent/describe-gpus.ts';
 import { type Clients, withClients } from '../connection/clients.ts';
 import { addConnectionOptions, type ConnectionFlags } from '../connection/connection.ts';
 import { formatTime, nameIn } from '../execution/describe.ts';
@@ -17,6 +19,8 @@ import { CliError } from '../failure.ts';
 import { formatMessage } from '../output/json.ts';
 import { formatTable } from '../output/table.ts';
 import { paint, type Style, write, writeError } from '../output/terminal.ts';
+import { createClearGpuCommand } from './agent-gpus.ts';
+import { createServicesCommand } from './agent-services.ts';
 import { limitOption, readPages } from './listing.ts';
 
 const STATE_STYLES: Readonly<Record<string, Style>> = { ONLINE: 'green', DRAINING: 'yellow', OFFLINE: 'red' };
@@ -24,8 +28,9 @@ const ALL_AGENTS = 10_000;
 
 export function createAgentsCommand(): Command {
   return new Command('agents')
-    .description('List, drain and remove agents; make tokens with which new ones join.')
+    .description('List, show, drain and remove agents; make tokens with which new ones join.')
     .addCommand(createList())
+    .addCommand(createGet())
     .addCommand(
       createChange(
         'drain',
@@ -46,6 +51,8 @@ export function createAgentsCommand(): Command {
         },
       ),
     )
+    .addCommand(createServicesCommand(idOf))
+    .addCommand(createClearGpuCommand(idOf))
     .addCommand(createToken());
 }
 
@@ -67,7 +74,7 @@ function createList(): Command {
       if (flags.json === true) {
         await write(formatMessage(ListAgentsResponseSchema, create(ListAgentsResponseSchema, { agents })));
       } else {
-        const heading = ['ID', 'NAME', 'STATE', 'ACTIVE', 'SLOTS', 'ISOLATION', 'LABELS', 'LAST SEEN'];
+        const heading = ['ID', 'NAME', 'STATE', 'ACTIVE', 'SLOTS', 'ISOLATION', 'LABELS', 'LAST SEEN', 'GPUS'];
         await write(formatTable(heading, agents.map(rowOf)));
       }
     });
@@ -87,13 +94,19 @@ function rowOf(agent: Agent): string[] {
   return [
     agent.id,
     agent.name,
-    paint(STATE_STYLES[state] ?? 'dim', state),
+    paint(STATE_STYLES[state] ?? 'dim', state) + keptUntil(agent),
     String(agent.activeExecutions),
     String(agent.slots),
     agent.isolation === undefined ? '-' : nameIn(Isolation, agent.isolation.level),
     labels.join(',') || '-',
     formatTime(agent.lastSeenTime) || '-',
+    gpuCell(agent.hardware?.gpus ?? []),
   ];
+}
+
+/** While most agents are gone their work is given to nobody else. */
+function keptUntil({ brakeEndTime }: Agent): string {
+  return brakeEndTime === undefined ? '' : `, work kept until ${formatTime(brakeEndTime)}`;
 }
 
 /** A command that does the same to each agent that is named. */
@@ -116,6 +129,26 @@ function createChange(
       });
     });
   return addConnectionOptions(command);
+}
+
+function createGet(): Command {
+  const command = new Command('get')
+    .description(
+      'Show an agent: its hardware with live figures, what it can have and has, and what keeps it from work.',
+    )
+    .argument('<agent>', 'id or name of the agent')
+    .action(async (wanted: string, flags: ConnectionFlags) => {
+      const agent = await withClients(flags, async ({ agents }) => {
+        return (await agents.getAgent({ id: await idOf(agents, wanted) })).agent;
+      });
+      if (agent === undefined) throw new CliError('the answer has no agent');
+      await write(flags.json === true ? formatMessage(AgentSchema, agent) : describeAgent(agent));
+    });
+  return addConnectionOptions(command);
+}
+
+async function idOf(client: Clients['agents'], wanted: string): Promise<string> {
+  return (await idsOf(client, [wanted]))[0] ?? wanted;
 }
 
 /** All of them before anything is done to one. @throws CliError for a name that none or several agents have */

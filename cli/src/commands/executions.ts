@@ -16,6 +16,7 @@ interface ListFlags extends ConnectionFlags {
   module?: string;
   selector?: string;
   since?: Date;
+  until?: Date;
   limit: number;
 }
 
@@ -36,6 +37,7 @@ function createList(): Command {
     .option('--module <name>', 'only of this module')
     .option('--selector <labels>', 'only with these labels, for example "team=vision, run in (a, b)"')
     .option('--since <age>', 'only those accepted since then, for example 15m or 2d', parseAge)
+    .option('--until <age>', 'only those accepted before then, for example 1h', parseAge)
     .addOption(limitOption(20))
     .action(async (flags: ListFlags) => {
       const executions = await withClients(flags, async (clients) => await list(clients.executions, flags));
@@ -59,6 +61,7 @@ async function list(client: Client, flags: ListFlags): Promise<Execution[]> {
       module: flags.module ?? '',
       labelSelector: flags.selector ?? '',
       ...(flags.since === undefined ? {} : { createTimeFrom: timestampFromDate(flags.since) }),
+      ...(flags.until === undefined ? {} : { createTimeTo: timestampFromDate(flags.until) }),
     });
     return { items: executions, nextPageToken };
   });

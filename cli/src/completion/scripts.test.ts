@@ -20,6 +20,7 @@ describe('completion in bash', () => {
     ['harrier modules ', ['push', 'ls', 'rm']],
     ['harrier modules l', ['ls']],
     ['harrier executions ls --st', ['--state']],
+    ['harrier workflows runs --s', ['--state', '--selector', '--since']],
     ['harrier run --fol', ['--follow']],
     ['harrier run my-module --time', ['--timeout']],
   ])('%s', (line, candidates) => {

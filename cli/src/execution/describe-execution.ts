@@ -1,12 +1,17 @@
-import type { Attempt, Execution } from '@harrier/shared/gen/execution';
+import {
+  type Attempt,
+  type Execution,
+  WaitingConstraint_Kind as Kind,
+  type WaitingConstraint,
+} from '@harrier/shared/gen/execution';
 import { prettyJson } from '../output/json.ts';
 import { formatFields, formatTable } from '../output/table.ts';
-import { isTerminal, paint } from '../output/terminal.ts';
-import { describeError, formatMs, formatTime, paintState } from './describe.ts';
+import { isTerminal, paint, printable } from '../output/terminal.ts';
+import { describeError, formatMs, formatTime, nameIn, paintState } from './describe.ts';
 
 /** Everything about an execution, for a person. */
 export function describeExecution(execution: Execution): string {
-  const { phases, usage, error, attempts } = execution;
+  const { phases, usage, error, attempts, waitingConstraints } = execution;
   const fields = formatFields([
     ['id', execution.id],
     ['state', paintState(execution.state) + (execution.cancelRequested ? ' (cancel requested)' : '')],
@@ -16,6 +21,7 @@ export function describeExecution(execution: Execution): string {
     ['labels', pairs(execution.labels)],
     ['attempt', execution.attempt === 0 ? '' : String(execution.attempt)],
     ['agent', execution.agentId],
+    ['GPUs', execution.gpuUuids.join(', ')],
     ['accepted', formatTime(execution.createTime)],
     ['started', formatTime(execution.startTime)],
     ['ended', formatTime(execution.endTime)],
@@ -38,6 +44,7 @@ export function describeExecution(execution: Execution): string {
     fields,
     section('input', execution.inputJson),
     section('output', outputText(execution)),
+    waitingConstraints.length > 0 ? `\n${waitingTable(waitingConstraints)}` : '',
     attempts.length > 1 ? `\n${attemptTable(attempts)}` : '',
   ].join('');
 }
@@ -61,6 +68,17 @@ function attemptTable(attempts: readonly Attempt[]): string {
     error === undefined ? '' : (describeError(error).split('\n')[0] ?? ''),
   ]);
   return formatTable(['ATTEMPT', 'STATE', 'AGENT', 'STARTED', 'ENDED', 'ERROR'], rows);
+}
+
+/** What keeps it from each agent; an agent that can never take it as it is says so. */
+function waitingTable(constraints: readonly WaitingConstraint[]): string {
+  const rows = constraints.map(({ agentName, kind, message, permanent }) => [
+    agentName || '-',
+    nameIn(Kind, kind),
+    printable(message),
+    permanent ? 'never' : 'later',
+  ]);
+  return formatTable(['AGENT', 'CONSTRAINT', 'REASON', 'POSSIBLE'], rows);
 }
 
 function describeStream(bytes: bigint, truncated: boolean): string {

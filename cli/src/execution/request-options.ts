@@ -4,7 +4,7 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, durationFromMs } from '@bufbuild/protobuf/wkt';
 import { messageOf, parseBytes, parseDurationMs } from '@harrier/shared';
 import type { ExecuteStreamRequestSchema } from '@harrier/shared/gen/execution';
-import { type Limits, LimitsSchema, Limits_Network as Network } from '@harrier/shared/gen/module';
+import { GpuRequirementSchema, type Limits, LimitsSchema, Limits_Network as Network } from '@harrier/shared/gen/module';
 import { type Command, InvalidArgumentError } from 'commander';
 import { addConnectionOptions, type ConnectionFlags } from '../connection/connection.ts';
 import { CliError } from '../failure.ts';
@@ -24,6 +24,9 @@ export interface RequestFlags extends ConnectionFlags {
   timeout?: Duration;
   memory?: bigint;
   cpu?: number;
+  gpus?: number;
+  gpuModel?: string;
+  gpuMemory?: bigint;
   network?: Network;
   allowHost?: string[];
   label?: Record<string, string>;
@@ -44,6 +47,9 @@ export function addRequestOptions(command: Command): Command {
     .option('--timeout <duration>', 'longest run of one attempt, for example 90s or 5m', parseTimeout)
     .option('--memory <bytes>', 'memory of one attempt, for example 512MiB', parseMemory)
     .option('--cpu <cores>', 'processors of one attempt, for example 0.5', parseCpu)
+    .option('--gpus <number>', 'whole GPUs that it has alone', parseInteger)
+    .option('--gpu-model <name>', 'part of the name of each GPU, for example H100')
+    .option('--gpu-memory <bytes>', 'memory that each GPU has at least, for example 40GiB', parseMemory)
     .option('--network <mode>', `network of the code: ${NETWORK_NAMES.join(', ')} (default none)`, parseNetwork)
     .option(
       '--allow-host <host>',
@@ -53,7 +59,7 @@ export function addRequestOptions(command: Command): Command {
     .option('-l, --label <key=value>', 'label to find the execution by, can be repeated', parsePair)
     .option('-e, --env <name=value>', 'environment variable of the code, can be repeated; not for secrets', parsePair)
     .option('--selector <labels>', 'agents that may run it, for example "zone=eu, !spot"')
-    .option('--task-class <class>', 'cpu_short or cpu_long')
+    .option('--task-class <class>', 'cpu_short, cpu_long, gpu, gpu_slurm, or another one of the control plane')
     .option('--priority <number>', '-1000 to 1000, higher runs first', parseInteger)
     .option('--idempotency-key <key>', 'a second request with the same key answers the first execution');
   return addConnectionOptions(command);
@@ -77,9 +83,13 @@ export async function createRequest(target: Target, version: string, flags: Requ
 }
 
 /** Naming hosts asks for `egress`, unless another network is named. */
-function limitsOf({ memory, cpu, network, allowHost }: RequestFlags): Limits {
+function limitsOf({ memory, cpu, gpus, gpuModel, gpuMemory, network, allowHost }: RequestFlags): Limits {
   const hosts = allowHost ?? [];
+  const hasGpu = gpuModel !== undefined || gpuMemory !== undefined;
+  const gpu = create(GpuRequirementSchema, { model: gpuModel ?? '', minMemoryBytes: gpuMemory ?? 0n });
   return create(LimitsSchema, {
+    gpus: gpus ?? 0,
+    ...(hasGpu ? { gpu } : {}),
     memoryBytes: memory ?? 0n,
     cpu: cpu ?? 0,
     network: network ?? (hosts.length > 0 ? Network.EGRESS : Network.NETWORK_UNSPECIFIED),
@@ -87,7 +97,8 @@ function limitsOf({ memory, cpu, network, allowHost }: RequestFlags): Limits {
   });
 }
 
-async function readInput(given: string): Promise<string> {
+/** @throws CliError when it cannot be read, or is not JSON */
+export async function readInput(given: string): Promise<string> {
   const [source, json] = await inputText(given);
   try {
     JSON.parse(json);

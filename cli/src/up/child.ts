@@ -10,7 +10,7 @@ export interface ChildOptions {
   name: keyof typeof MAINS;
   flags: readonly string[];
   environment: NodeJS.ProcessEnv;
-  /** One line of its standard error: a JSON line of its log, or text for people. */
+  /** A JSON line of its log, or text for people. */
   onLine: (line: string, name: keyof typeof MAINS) => void;
 }
 
@@ -38,7 +38,14 @@ export class Child {
     if (stderr !== null) createInterface({ input: stderr }).on('line', (line) => options.onLine(line, options.name));
     const firstLine = Promise.withResolvers<string>();
     this.#firstLine = firstLine.promise;
-    if (stdout !== null) createInterface({ input: stdout }).once('line', firstLine.resolve);
+    // What the control plane says when it is ready is for this process; an agent writes its log there.
+    let isNews = options.name === 'server';
+    const onStdout = (line: string): void => {
+      if (isNews) firstLine.resolve(line);
+      else options.onLine(line, options.name);
+      isNews = false;
+    };
+    if (stdout !== null) createInterface({ input: stdout }).on('line', onStdout);
     this.ended = new Promise((resolve) => {
       this.#process.once('error', (error) => resolve({ code: null, text: `could not be started: ${error.message}` }));
       // Not `exit`: by `close` its last words have been read.

@@ -1,21 +1,19 @@
 import { HarrierError } from '@harrier/shared';
 import { beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { ensureTenant } from '../db/queries/api-keys.ts';
-import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import { silent, startDatabase } from '../test-support/real-database.ts';
 import { insertExecution } from '../test-support/stored-executions.ts';
 import { Admission, type AdmissionSettings, type RefusalReason } from './admission.ts';
 
-const ANY: AdmissionSettings = { maxQueued: 0, maxPerSecond: 0, maxUnstored: 100 };
-let sql: Sql;
+const ANY: AdmissionSettings = { maxQueued: 0, maxPerSecond: 0, maxActive: 0, maxUnstored: 100 };
+// Here, not in a hook: it is closed after the file.
+const { cold: sql } = await startDatabase();
 let tenantId: string;
 let nowMs = 0;
 let refused: RefusalReason[];
 
-beforeAll(async () => {
-  sql = (await startDatabase()).cold;
-});
+beforeAll(async () => {});
 beforeEach(async () => {
   tenantId = await ensureTenant(sql, uuidv7(), uuidv7());
   refused = [];

@@ -8,6 +8,7 @@ const FRESH_MS = 1_000;
 /** A queue moves, but nobody knows how fast. */
 const QUEUE_RETRY_MS = 2_000;
 const STORE_RETRY_MS = 1_000;
+const MIN_WEIGHT = 0.001;
 
 export interface AdmissionSettings {
   /** Executions of one tenant that may wait for an agent; 0: any number. */
@@ -16,6 +17,8 @@ export interface AdmissionSettings {
   maxPerSecond: number;
   /** Executions that may wait to be written to the database at once, over all tenants. */
   maxUnstored: number;
+  /** Executions of one tenant that may be under way at once; 0: any number. */
+  maxActive: number;
 }
 
 export interface AdmissionOptions {
@@ -32,6 +35,9 @@ export interface AdmissionOptions {
 export type RefusalReason = 'queue' | 'rate' | 'store';
 
 interface Tenant {
+  /** Undefined: not known yet. */
+  maxActive: number | undefined;
+  weight: number;
   maxQueued: number;
   /** Of its queue, as the database has said last, and what has gone into it from here since. */
   queued: number;
@@ -83,6 +89,24 @@ export class Admission {
     tenant.added++;
   }
 
+  /** How many executions of a tenant may be under way, as the database has said last. */
+  quotaOf(tenantId: string): number | 'none' | 'unknown' {
+    const { maxActive } = this.#tenant(tenantId);
+    if (maxActive === undefined) return 'unknown';
+    return maxActive === 0 ? 'none' : maxActive;
+  }
+
+  /** Reads what is not known yet of a tenant; not knowing it costs its first calls a little time. */
+  async prepare(tenantId: string): Promise<void> {
+    const tenant = this.#tenant(tenantId);
+    if (tenant.maxActive === undefined) await this.#read(tenantId, tenant);
+  }
+
+  /** Its share beside other tenants. */
+  weightOf(tenantId: string): number {
+    return this.#tenant(tenantId).weight;
+  }
+
   #refusal(reason: RefusalReason, message: string, retryAfterMs: number): HarrierError {
     this.#options.onRefused(reason);
     return new HarrierError('resource_exhausted', message, { retryAfterMs });
@@ -94,7 +118,8 @@ export class Admission {
     if (tenant === undefined) {
       const { maxQueued, maxPerSecond } = this.#options.settings;
       const bucket = bucketOf(maxPerSecond, undefined, nowMs);
-      tenant = { maxQueued, queued: 0, added: 0, readAtMs: Number.NEGATIVE_INFINITY, reading: false, bucket };
+      const readAtMs = Number.NEGATIVE_INFINITY;
+      tenant = { maxActive: undefined, weight: 1, maxQueued, queued: 0, added: 0, readAtMs, reading: false, bucket };
       this.#tenants.set(id, tenant);
     }
     if (!tenant.reading && nowMs - tenant.readAtMs > FRESH_MS) void this.#read(id, tenant);
@@ -109,6 +134,9 @@ export class Admission {
     try {
       const row = await readTenantAdmission(sql, id, settings.maxQueued);
       if (row === undefined) return;
+      tenant.maxActive = row.max_active ?? settings.maxActive;
+      // A weight of 0 would never have a turn, and there would be no end to its wait.
+      tenant.weight = Math.max(row.weight, MIN_WEIGHT);
       tenant.maxQueued = row.max_queued ?? settings.maxQueued;
       tenant.queued = row.queued + tenant.added;
       const perSecond = row.max_per_second ?? settings.maxPerSecond;

@@ -13,6 +13,8 @@ const link = (): LinkedAgent => ({
   environments: new Set(['inline']),
   slots: 4,
   active: 0,
+  executions: 0,
+  taken: undefined,
   draining: false,
   stopping: false,
   drainRequested: false,
@@ -22,6 +24,7 @@ const link = (): LinkedAgent => ({
   version: '',
   hardware: new Uint8Array(),
   load: undefined,
+  services: new Uint8Array(),
   lastSeenMs: 0,
   channel: { send: () => undefined, sendLater: () => undefined, close: () => undefined },
 });

@@ -1,7 +1,10 @@
 import type { HostLoad } from '@harrier/shared/gen/agent';
 import type { ServerMessage } from '@harrier/shared/gen/link';
-import { AgentSlots } from './agent-slots.ts';
+import { AgentSlots, type SlotUse } from './agent-slots.ts';
 import type { Candidate } from './candidate.ts';
+import type { Capacity } from './capacity.ts';
+import type { GpuInventory } from './gpu-inventory.ts';
+import type { Taken } from './reservation.ts';
 
 /** The way to an agent that is linked to this replica. */
 export interface AgentChannel {
@@ -17,8 +20,11 @@ export interface AgentChannel {
 export interface LinkedAgent extends Candidate {
   labels: Record<string, string>;
   slots: number;
-  /** Kept by the registry. */
+  /** Kept by the registry, as `taken` and `executions` are. */
   active: number;
+  taken: Taken | undefined;
+  /** All that it has, those that take no slot too. */
+  executions: number;
   draining: boolean;
   /** The agent said that it is stopping. */
   stopping: boolean;
@@ -31,6 +37,8 @@ export interface LinkedAgent extends Candidate {
   /** harrier.v1.Hardware, encoded: as a message it takes some KiB more, and few ask. */
   hardware: Uint8Array;
   load: HostLoad | undefined;
+  /** harrier.v1.ManagedServices, encoded. */
+  services: Uint8Array;
   /** Milliseconds since 1970. */
   lastSeenMs: number;
   channel: AgentChannel;
@@ -77,19 +85,32 @@ export class AgentRegistry {
     return this.#agents.delete(agent.id);
   }
 
-  /** Takes a slot for an execution that the database is about to be told of. The agent need not be linked. */
-  reserveSlot(agentId: string, executionId: string): void {
-    this.#slots.reserve(agentId, executionId);
+  /**
+   * Takes what an execution needs that the database is about to be told of. The agent need not be linked.
+   * @param use default: a slot
+   */
+  reserveSlot(agentId: string, executionId: string, use?: SlotUse): void {
+    this.#slots.reserve(agentId, executionId, use);
     this.#count(agentId);
   }
 
-  /** The database says that the execution is the agent's: it takes a slot until `freeSlot`, reserved before or not. */
-  holdSlot(agentId: string, executionId: string): void {
-    this.#slots.hold(agentId, executionId);
+  /** The database says that the execution is the agent's: it takes what it takes until `freeSlot`, reserved before or not. */
+  holdSlot(agentId: string, executionId: string, use?: SlotUse): void {
+    this.#slots.hold(agentId, executionId, use);
     this.#count(agentId);
   }
 
-  /** Safe to call for an execution that has no slot (any more). */
+  /** What executions take of an agent, one by one. */
+  uses(agentId: string): Iterable<SlotUse> {
+    return this.#slots.uses(agentId);
+  }
+
+  /** How many executions of a share the agents have. */
+  countOf(share: string): number {
+    return this.#slots.countOf(share);
+  }
+
+  /** Safe to call for an execution that has nothing (any more). */
   freeSlot(agentId: string, executionId: string): void {
     this.#slots.free(agentId, executionId);
     this.#count(agentId);
@@ -119,6 +140,17 @@ export class AgentRegistry {
     this.#changed(agent);
   }
 
+  setCapacity(agent: LinkedAgent, capacity: Capacity): void {
+    agent.capacity = capacity;
+    this.#changed(agent);
+  }
+
+  /** What the agent says of its cards has changed. */
+  setGpus(agent: LinkedAgent, gpus: GpuInventory | undefined): void {
+    agent.gpus = gpus;
+    this.#changed(agent);
+  }
+
   /** For what nobody waits for. */
   sendLater(agentId: string, message: ServerMessage): void {
     this.#agents.get(agentId)?.channel.sendLater(message);
@@ -134,7 +166,10 @@ export class AgentRegistry {
   #count(agentId: string): void {
     const agent = this.#agents.get(agentId);
     if (agent === undefined) return;
-    agent.active = this.#slots.count(agentId);
+    const taken = this.#slots.taken(agentId);
+    agent.taken = taken;
+    agent.active = taken?.slots ?? 0;
+    agent.executions = this.#slots.count(agentId);
     this.#changed(agent);
   }
 

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { clone, create, equals, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import {
   BatchSender,
@@ -10,30 +10,23 @@ import {
   type Logger,
   messageOf,
 } from '@harrier/shared';
-import { type Hardware, HardwareSchema } from '@harrier/shared/gen/agent';
 import {
   type AgentMessage,
-  type EnvironmentSupport,
   Goodbye_Code as GoodbyeCode,
+  Goodbye_CodeSchema as GoodbyeCodeSchema,
   type Heartbeat,
   type Hello,
   type ServerMessage,
   ServerMessageSchema,
 } from '@harrier/shared/gen/link';
 import type { WebSocket } from 'ws';
-import {
-  type AgentRow,
-  readAgent,
-  recordCompared,
-  recordEnvironments,
-  recordHardware,
-  recordStopping,
-  recordUnlink,
-} from '../db/queries/agents.ts';
+import { type AgentRow, readAgent, recordCompared, recordUnlink } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
 import { heartbeatIntervalMs, leaseEndMs } from '../replica/lease-rules.ts';
+import { AgentFacts, factsOf } from './agent-facts.ts';
 import type { AgentRegistry, LinkedAgent } from './agent-registry.ts';
-import { admitAgent, environmentFacts } from './handshake.ts';
+import { admitAgent } from './handshake.ts';
+import type { LinkTraffic } from './link-traffic.ts';
 import { type LeaseTerms, SessionLease } from './session-lease.ts';
 
 const HANDSHAKE_DEADLINE_MS = 10_000;
@@ -83,6 +76,7 @@ export interface AgentSessionOptions {
   /** This replica. */
   replicaId: string;
   leases: LeaseTerms;
+  traffic: LinkTraffic;
   /** The database is not told of ends any more once it is aborted: this replica's row is removed. */
   stopping: AbortSignal;
 }
@@ -98,6 +92,7 @@ export class AgentSession {
   readonly #nonce = randomBytes(32);
   #state: 'greeting' | 'admitting' | 'linked' | 'closed' = 'greeting';
   #agent: LinkedAgent | undefined;
+  readonly #facts: AgentFacts;
   /** Set when the database has the link. */
   #recorded: { agentId: string; session: number } | undefined;
   #lease: SessionLease | undefined;
@@ -107,13 +102,14 @@ export class AgentSession {
   constructor(options: AgentSessionOptions) {
     this.#options = options;
     this.#sender = new BatchSender((messages) => this.#transmit(messages));
-    const { socket } = options;
+    const { socket, sql, registry, events, logger } = options;
+    this.#facts = new AgentFacts({ sql, registry, logger, onCapacityChanged: () => events.onCapacityChanged() });
     socket.on('message', (data, isBinary) => this.#receive(data as Buffer, isBinary));
     socket.on('ping', () => this.#heard());
     socket.on('pong', () => this.#heard());
     socket.on('close', () => this.#ended('the link was closed'));
     socket.on('error', (error) => {
-      options.logger.info({ reason: messageOf(error) }, 'agent link failed');
+      logger.info({ reason: messageOf(error) }, 'agent link failed');
       socket.terminate();
     });
     this.#deadline = setTimeout(() => socket.terminate(), HANDSHAKE_DEADLINE_MS);
@@ -140,7 +136,7 @@ export class AgentSession {
     if (this.#state === 'closed') return;
     this.send({ message: { case: 'goodbye', value: { code, message } } });
     this.#sender.flush();
-    this.#ended(message);
+    this.#ended(message, goodbyeName(code));
     this.#options.socket.close(CLOSE_CODE_BASE + code, closeReason(message));
   }
 
@@ -150,10 +146,13 @@ export class AgentSession {
   }
 
   #transmit(messages: ServerMessage[]): void {
-    const { socket } = this.#options;
+    const { socket, traffic } = this.#options;
     if (socket.readyState !== socket.OPEN) return;
     try {
-      for (const frame of this.#codec.encode(messages)) socket.send(frame, { binary: true, compress: false });
+      for (const frame of this.#codec.encode(messages)) {
+        traffic.sent(frame.length);
+        socket.send(frame, { binary: true, compress: false });
+      }
     } catch (error) {
       this.#options.logger.error(
         { err: error, agentId: this.#agent?.id },
@@ -170,6 +169,7 @@ export class AgentSession {
   #receive(data: Buffer, isBinary: boolean): void {
     if (this.#state === 'closed') return;
     this.#heard();
+    this.#options.traffic.received(data.length);
     try {
       if (!isBinary) throw new LinkProtocolError('a text frame came on a binary link');
       const fragments = this.#state === 'linked';
@@ -226,6 +226,8 @@ export class AgentSession {
       this.#agent = agent;
       this.#state = 'linked';
       registry.add(agent);
+      this.#facts.linked(before, agent);
+      this.#options.traffic.opened++;
       this.#deadline = setInterval(() => this.#checkSilence(), SILENCE_DEADLINE_MS / 3);
       this.#lease = new SessionLease(leases, () => this.#leaseEnded());
       this.#welcome(agent, answer);
@@ -269,9 +271,11 @@ export class AgentSession {
       tenantId: tenant_id,
       name: hello.name,
       labels: hello.labels,
-      ...supportOf(hello.environments),
+      ...factsOf(hello),
       slots: hello.slots,
       active: 0,
+      executions: 0,
+      taken: undefined,
       draining: drainRequested,
       stopping: false,
       drainRequested,
@@ -279,7 +283,6 @@ export class AgentSession {
       session,
       isolation: hello.isolation?.level ?? 0,
       version: hello.version,
-      hardware: encodedHardware(hello.hardware),
       load: undefined,
       lastSeenMs: Date.now(),
       channel: {
@@ -317,39 +320,7 @@ export class AgentSession {
     if (this.#lease?.renew() === true && beat.number > 0n) {
       this.send({ message: { case: 'leaseRenewed', value: { heartbeat: beat.number } } });
     }
-    // In place: what lives from one beat to the next would be moved among the old objects, thousands of times a second.
-    if (agent.load !== undefined && beat.load !== undefined) Object.assign(agent.load, beat.load);
-    else agent.load ??= beat.load;
-    agent.isolation = beat.isolation?.level ?? agent.isolation;
-    if (agent.stopping !== beat.stopping) this.#stoppingChanged(agent, beat.stopping);
-    if (beat.environments !== undefined) this.#environmentsChanged(agent, beat.environments);
-    if (beat.hardware === undefined) return;
-    const changed = !sameHardware(fromBinary(HardwareSchema, agent.hardware), beat.hardware);
-    agent.hardware = encodedHardware(beat.hardware);
-    if (!changed) return;
-    const { sql, logger } = this.#options;
-    recordHardware(sql, agent.id, agent.hardware).catch((error: unknown) =>
-      logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'hardware could not be stored'),
-    );
-  }
-
-  /** The other replicas read it from the database. */
-  #stoppingChanged(agent: LinkedAgent, stopping: boolean): void {
-    const { sql, registry, logger } = this.#options;
-    registry.setStopping(agent, stopping);
-    recordStopping(sql, agent.id, agent.session, stopping).catch((error: unknown) =>
-      logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'that an agent stops could not be stored'),
-    );
-  }
-
-  #environmentsChanged(agent: LinkedAgent, support: EnvironmentSupport): void {
-    const { sql, logger, events, registry } = this.#options;
-    registry.setEnvironments(agent, supportOf(support));
-    const { environments, unavailableEnvironments } = environmentFacts(support);
-    recordEnvironments(sql, agent.id, environments, unavailableEnvironments).catch((error: unknown) =>
-      logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'environments could not be stored'),
-    );
-    events.onCapacityChanged();
+    this.#facts.told(agent, beat);
   }
 
   /** An agent that renews its lease no more has stopped its attempts, or is about to: nothing comes over this link that counts. */
@@ -364,15 +335,18 @@ export class AgentSession {
     this.#options.socket.terminate();
   }
 
-  #ended(reason: string): void {
+  /** @param end what is counted: the code of the goodbye, or that there was none */
+  #ended(reason: string, end = 'lost'): void {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     clearTimeout(this.#deadline);
     this.#lease?.stop();
-    const { registry, events, logger } = this.#options;
+    const { registry, events, traffic, logger } = this.#options;
     if (this.#recorded !== undefined) void this.#recordEnd(this.#recorded);
     const agent = this.#agent;
-    if (agent === undefined || !registry.remove(agent)) return;
+    if (agent === undefined) return;
+    traffic.end(end);
+    if (!registry.remove(agent)) return;
     logger.info({ agentId: agent.id, agentName: agent.name, reason }, 'agent unlinked');
     events.onUnlinked(agent);
   }
@@ -383,7 +357,7 @@ export class AgentSession {
    */
   async #recordEnd({ agentId, session }: { agentId: string; session: number }): Promise<void> {
     const { sql, leases, stopping, logger } = this.#options;
-    const hasLeft = this.#agent?.stopping === true && this.#agent.active === 0;
+    const hasLeft = this.#agent?.stopping === true && this.#agent.executions === 0;
     const endMs = performance.now() + (this.#lease?.leftMs ?? leaseEndMs(0, leases.leaseMs));
     while (!stopping.aborted) {
       try {
@@ -398,28 +372,7 @@ export class AgentSession {
   }
 }
 
-function supportOf(
-  support: EnvironmentSupport | undefined,
-): Pick<LinkedAgent, 'environments' | 'unavailableEnvironments'> {
-  const { environments, unavailableEnvironments } = environmentFacts(support);
-  return { environments: new Set(environments), unavailableEnvironments };
-}
-
-function encodedHardware(hardware: Hardware | undefined): Uint8Array {
-  return hardware === undefined ? new Uint8Array() : toBinary(HardwareSchema, hardware);
-}
-
-/** Whether two reports name the same hardware; what a card or disk is doing does not count, and is not stored on each beat. */
-function sameHardware(a: Hardware, b: Hardware): boolean {
-  return equals(HardwareSchema, steady(a), steady(b));
-}
-
-function steady(hardware: Hardware): Hardware {
-  const copy = clone(HardwareSchema, hardware);
-  for (const gpu of copy.gpus) {
-    gpu.utilizationRatio = 0;
-    gpu.memoryUsedBytes = 0n;
-  }
-  for (const disk of copy.disks) disk.availableBytes = 0n;
-  return copy;
+/** As a label. */
+function goodbyeName(code: GoodbyeCode): string {
+  return (GoodbyeCodeSchema.value[code]?.name ?? String(code)).toLowerCase();
 }

@@ -1,19 +1,20 @@
 import { createPublicKey, verify } from 'node:crypto';
 import { toBinary } from '@bufbuild/protobuf';
-import { HarrierError, signedBytes } from '@harrier/shared';
+import { HarrierError, MAX_AGENT_SLOTS, parseHostPort, signedBytes } from '@harrier/shared';
 import { HardwareSchema } from '@harrier/shared/gen/agent';
 import type { EnvironmentSupport, Hello } from '@harrier/shared/gen/link';
 import { hashSecret } from '../auth/secret.ts';
 import { type AgentFacts, type AgentRow, joinAgent, readAgent, recordLink } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
+import { storedCapacity } from './capacity.ts';
 
 const PUBLIC_KEY_BYTES = 32;
-const MAX_SLOTS = 100_000;
 const MAX_NAME_LENGTH = 253;
 const MAX_ENVIRONMENTS = 64;
 const MAX_REASON_LENGTH = 1000;
 const MAX_BOOT_ID_LENGTH = 64;
+const MAX_ADDRESS_LENGTH = 300;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LABEL_KEY = /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
 const LABEL_VALUE = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)?$/;
@@ -69,9 +70,15 @@ function checkFacts(hello: Hello): AgentFacts {
   if (hello.name === '' || hello.name.length > MAX_NAME_LENGTH || hello.name.includes('\0')) {
     refuse('name', `must have 1 to ${MAX_NAME_LENGTH} characters`);
   }
-  if (hello.slots < 1 || hello.slots > MAX_SLOTS) refuse('slots', `must be from 1 to ${MAX_SLOTS}, not ${hello.slots}`);
+  if (hello.slots < 1 || hello.slots > MAX_AGENT_SLOTS) {
+    refuse('slots', `must be from 1 to ${MAX_AGENT_SLOTS}, not ${hello.slots}`);
+  }
   for (const [key, value] of Object.entries(hello.labels)) {
     if (!LABEL_KEY.test(key) || !LABEL_VALUE.test(value)) refuse('labels', `"${key}=${value}" is not a label`);
+  }
+  const { metricsAddress } = hello;
+  if (metricsAddress !== '' && (metricsAddress.length > MAX_ADDRESS_LENGTH || !isAddress(metricsAddress))) {
+    refuse('metrics_address', `must be HOST:PORT, not ${JSON.stringify(metricsAddress.slice(0, MAX_ADDRESS_LENGTH))}`);
   }
   const hardware = hello.hardware === undefined ? new Uint8Array() : toBinary(HardwareSchema, hello.hardware);
   return {
@@ -81,9 +88,11 @@ function checkFacts(hello: Hello): AgentFacts {
     hardware,
     isolation: hello.isolation?.level ?? 0,
     slots: hello.slots,
+    capacity: storedCapacity(hello.capacity),
     ...environmentFacts(hello.environments),
     instanceId: hello.instanceId.replaceAll('\0', ''),
     bootId: hello.bootId.replaceAll('\0', '').slice(0, MAX_BOOT_ID_LENGTH),
+    metricsAddress,
     dial: Math.max(0, Number(hello.dial)),
   };
 }
@@ -102,6 +111,12 @@ export function environmentFacts(
 
 function refuse(field: string, problem: string): never {
   throw new HarrierError('invalid_argument', `hello.${field} ${problem}`, { field: `hello.${field}` });
+}
+
+/** A name or an address of a host, and a port: nothing that Prometheus could read as more than that. */
+function isAddress(text: string): boolean {
+  const parsed = parseHostPort(text);
+  return parsed !== undefined && parsed.port > 0 && /^[A-Za-z0-9._:-]+$/.test(parsed.host);
 }
 
 function isSignedBy(publicKey: Uint8Array, signature: Uint8Array, nonce: Uint8Array): boolean {

@@ -6,6 +6,7 @@ import { WebSocketServer } from 'ws';
 import type { Sql } from '../db/sql.ts';
 import type { AgentRegistry } from './agent-registry.ts';
 import { type AgentLinkEvents, AgentSession } from './agent-session.ts';
+import type { LinkTraffic } from './link-traffic.ts';
 import type { LeaseTerms } from './session-lease.ts';
 
 export interface LinkServerOptions {
@@ -15,6 +16,7 @@ export interface LinkServerOptions {
   logger: Logger;
   replicaId: string;
   leases: LeaseTerms;
+  traffic: LinkTraffic;
 }
 
 export interface LinkServer {

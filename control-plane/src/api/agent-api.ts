@@ -26,6 +26,9 @@ export function createAgentApi(agents: AgentService): ServiceImpl<typeof AgentSe
       await agents.delete(callerOf(context).tenantId, request.id);
       return {};
     },
+    async clearGpu({ id, gpuUuid }, context) {
+      return { gpu: await agents.clearGpu(callerOf(context).tenantId, id, gpuUuid, context.signal) };
+    },
     async createJoinToken(request, context) {
       const ttlMs = request.ttl === undefined ? DEFAULT_JOIN_TOKEN_TTL_MS : millisecondsOf(request.ttl);
       const { token, expireTime } = await agents.createJoinToken(callerOf(context).tenantId, ttlMs);

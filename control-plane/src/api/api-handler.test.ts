@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib';
 import { fromBinary, type JsonObject } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { ViolationsSchema } from '@bufbuild/protovalidate/gen/buf/validate/validate_pb.js';
@@ -89,7 +90,7 @@ describe('bad requests are refused with the name of the field', () => {
     const error = await failure(client.listExecutions({ pageSize: 5_000, state: 99 as Execution_State }, DEVELOPER));
     expect(error.code).toBe(Code.InvalidArgument);
     expect(error.rawMessage).toBe(
-      'page_size: must be greater than or equal to 0 and less than or equal to 1000; state: value must be one of the defined enum values',
+      'page_size: must be greater than or equal to 0 and less than or equal to 1000, got 5000; state: value must be one of the defined enum values, got 99',
     );
     const [detail] = error.findDetails(ViolationsSchema);
     expect(detail?.violations.map(({ field }) => field?.elements[0]?.fieldName)).toEqual(['page_size', 'state']);
@@ -147,6 +148,68 @@ describe('bad requests are refused with the name of the field', () => {
     expect(await response.text()).toContain('body: JSON nests deeper than 100 levels');
   });
 
+  const many = (count: number, item: (i: number) => string) => Array.from({ length: count }, (_, i) => item(i)).join();
+
+  test.each([
+    ['labels', `"labels":{${many(200_001, (i) => `"${i}":""`)}}`],
+    ['items of an input', `"input":{"a":[${many(200_001, () => '1')}]}`],
+    ['unknown fields', many(200_001, (i) => `"k${i}":0`)],
+    ['arrays in arrays', `"input":{"a":[${many(5_000, () => `${'['.repeat(40)}${']'.repeat(40)}`)}]}`],
+    ['what is not even JSON', `"input":{"a":[${many(200_001, () => '1')}`],
+  ])('more %s than a message is made of', async (_, fields) => {
+    const refusal = { code: 'invalid_argument', message: expect.stringContaining('body: more than 200000 values') };
+    const response = await postJson('/harrier.v1.ExecutionService/Execute', `{"module":"echo",${fields}}`);
+    expect(await response.json()).toMatchObject(refusal);
+    const { url: baseUrl } = server;
+    for (const path of ['/executions', '/harrier.v1.ExecutionService/CreateExecution']) {
+      for (const [encoding, pack] of [
+        ['identity', (text: string) => text],
+        ['gzip', gzipSync],
+      ] as const) {
+        const headers = { ...DEVELOPER.headers, 'content-type': 'application/json', 'content-encoding': encoding };
+        const body = pack(`{"module":"echo",${fields}}`);
+        if (path === '/executions' && encoding === 'gzip') continue;
+        const answer = await fetch(baseUrl + path, { method: 'POST', body, headers });
+        expect(await answer.json()).toMatchObject(refusal);
+      }
+    }
+  });
+
+  test.each(TRANSPORTS)(
+    'more labels and items than a message is made of, of a stream and of a call by %s',
+    async (_, create) => {
+      const client = createClient(ExecutionService, create(server.url));
+      const argv = Array.from({ length: 400_001 }, () => '');
+      const request = { target: { case: 'command', value: { argv } } } as const;
+      const expected = { code: Code.InvalidArgument, rawMessage: expect.stringMatching(/^body: more than [24]00000 /) };
+      expect(await failure(collect(client.executeStream(request, DEVELOPER)))).toMatchObject(expected);
+      expect(await failure(client.execute(request, DEVELOPER))).toMatchObject(expected);
+    },
+  );
+
+  test('an input as the body itself with too many members', async () => {
+    const response = await postJson('/run/echo', `{${many(200_001, (i) => `"${i}":1`)}}`);
+    expect(response.status).toBe(400);
+    expect(await response.text()).toContain('body: more than 200000 objects, arrays and members');
+    const numbers = `{"a":[${many(1_000_000, () => '1')}]}`;
+    expect(await (await postJson('/run/echo', numbers)).text()).toBe(numbers);
+  });
+
+  test('of a list or a map that is too long only how long it is, whatever is in it', async () => {
+    const client = grpcClient(ExecutionService, server.url);
+    const labels = Object.fromEntries(Array.from({ length: 65 }, (_, i) => [`!${i}`, 'a']));
+    const module = { case: 'module', value: 'echo' } as const;
+    expect((await failure(client.execute({ target: module, labels }, DEVELOPER))).rawMessage).toBe(
+      'labels: must have at most 64 items, not 65',
+    );
+    const requirements = Array.from({ length: 1001 }, () => '');
+    const environment = { kind: { case: 'venv', value: { requirements } } } as const;
+    const code = { case: 'code', value: { source: 'x', environment } } as const;
+    expect((await failure(client.execute({ target: code }, DEVELOPER))).rawMessage).toBe(
+      'code.environment.venv.requirements: must have at most 1000 items, not 1001',
+    );
+  });
+
   test('a body that is too large', async () => {
     const large = `{"module":"echo","inputJson":"${'x'.repeat(8 * 1024 * 1024)}"}`;
     const response = await postJson('/harrier.v1.ExecutionService/Execute', large);
@@ -188,6 +251,78 @@ describe('bad requests are refused with the name of the field', () => {
     expect(wrongType.status).toBe(415);
     expect(await wrongType.text()).toContain('text/xml');
   });
+
+  test('what was sent is told, but not what may be secret', async () => {
+    const client = grpcClient(ExecutionService, server.url);
+    const long = 'x'.repeat(200_000);
+    const module = { case: 'module', value: 'echo' } as const;
+    const told = async (asked: object) =>
+      (await failure(client.execute({ target: module, ...asked }, DEVELOPER))).rawMessage;
+    expect((await failure(client.getExecution({ id: 'mine' }, DEVELOPER))).rawMessage).toBe(
+      'id: must be a valid UUID, got "mine"',
+    );
+    expect(await told({ timeout: { seconds: -1n, nanos: -500_000_000 } })).toMatch(/^timeout: .*, got -1.5s$/);
+    expect(await told({ limits: { memoryBytes: -7n } })).toMatch(/^limits.memory_bytes: .*, got -7$/);
+    expect(await told({ version: long })).toMatch(/^version: .*, got "x{100}…"$/);
+    expect(await told({ labels: { a: '!' } })).toMatch(/^labels\["a"\]: .*, got "!"$/);
+    expect(await told({ env: { TOKEN: long } })).toMatch(/^env\["TOKEN"\]: [^,]*$/);
+    const argv = { case: 'command', value: { argv: [long] } } as const;
+    expect(await told({ target: argv })).toMatch(/^command.argv\[0\]: [^,]*$/);
+  });
+
+  test.each<[object, string]>([
+    [
+      { timeout: { seconds: 1n, nanos: -5 } },
+      'timeout: seconds and nanos must have the same sign: seconds 1 and nanos -5',
+    ],
+    [{ timeout: { nanos: 1_000_000_000 } }, 'timeout: nanos must be from -999999999 to 999999999'],
+    [{ timeout: { seconds: 10n ** 15n } }, 'timeout: longer than 10,000 years'],
+    [
+      { retryPolicy: { maxBackoff: { seconds: -1n, nanos: 5 } } },
+      'retry_policy.max_backoff: seconds and nanos must have the same sign',
+    ],
+    [{ target: { case: 'command', value: { argv: [''] } } }, 'command.argv: the program, argv[0], cannot be empty'],
+    [{ target: { case: 'image', value: { image: 'a', argv: ['', 'b'] } } }, 'image.argv: the program, argv[0]'],
+    ...['1.2.3.4:99999', 'a:0', 'a..b', 'a:65536'].map((host): [object, string] => [
+      { limits: { egressHosts: [host] } },
+      'limits.egress_hosts[0]: does not match',
+    ]),
+  ])('an execution with %o', async (asked, message) => {
+    const client = grpcClient(ExecutionService, server.url);
+    const error = await failure(client.execute({ target: { case: 'module', value: 'echo' }, ...asked }, DEVELOPER));
+    expect(error).toMatchObject({ code: Code.InvalidArgument, rawMessage: expect.stringContaining(message) });
+  });
+
+  test.each([
+    [{ seconds: 10n ** 15n }, 'not a time from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z'],
+    [{ seconds: -62_135_596_801n }, 'not a time from 0001-01-01T00:00:00Z'],
+    [{ seconds: 1n, nanos: -5 }, 'nanos must be from 0 to 999999999'],
+  ])('the time %o', async (createTimeFrom, message) => {
+    const client = grpcClient(ExecutionService, server.url);
+    const error = await failure(client.listExecutions({ createTimeFrom }, DEVELOPER));
+    expect(error.code).toBe(Code.InvalidArgument);
+    expect(error.rawMessage).toContain(`create_time_from: ${message}`);
+  });
+
+  test.each(TRANSPORTS.filter(([name]) => name.startsWith('gRPC')))(
+    '%s: a method that there is not',
+    async (_, create) => {
+      const { methods, ...service } = ExecutionService;
+      const [execute] = methods;
+      for (const [typeName, name] of [
+        ['harrier.v1.ExecutionService', 'Nothing'],
+        ['x.Y', 'Z'],
+      ] as const) {
+        const parent = { ...service, typeName };
+        const method = { ...execute, name, parent } as unknown as typeof ExecutionService.method.execute;
+        const call = create(server.url).unary(method, undefined, undefined, DEVELOPER.headers, {});
+        expect(await failure(call)).toMatchObject({
+          code: Code.Unimplemented,
+          rawMessage: `there is no method /${typeName}/${name}`,
+        });
+      }
+    },
+  );
 
   test('an unknown method of a known service', async () => {
     const response = await postJson('/harrier.v1.ExecutionService/Nothing', '{}');
@@ -328,7 +463,8 @@ describe('the signal of a call', () => {
   test('aborts when the deadline passes', async () => {
     const { aborted, waiting } = await startWaiting();
     const client = createClient(ExecutionService, createGrpcTransport({ baseUrl: waiting.url }));
-    const error = await failure(client.execute(WAIT, { ...DEVELOPER, timeoutMs: 30 }));
+    // Long enough for the call to arrive on a busy machine: one that does not is aborted by nobody.
+    const error = await failure(client.execute(WAIT, { ...DEVELOPER, timeoutMs: 2_000 }));
     expect(error.code).toBe(Code.DeadlineExceeded);
     expect(await aborted).toBeInstanceOf(ConnectError);
     await waiting.close();

@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import type { ServiceImpl } from '@connectrpc/connect';
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect';
 import { HarrierError } from '@harrier/shared';
 import {
   ExecuteStreamResponseSchema,
@@ -13,6 +13,7 @@ import type { LogStreamName } from '../service/attempt-log.ts';
 import type { ExecutionService } from '../service/execution-service.ts';
 import type { ExecutionEvent, ExecutionWatcher } from '../service/execution-watcher.ts';
 import { callerOf } from './interceptors/principal.ts';
+import { traceExecution, traceParentOf } from './interceptors/tracing.ts';
 
 /** Set on every answer about one execution, also on errors: an execution goes on when its caller gives up. */
 const ID_HEADER = 'harrier-execution-id';
@@ -25,23 +26,29 @@ export function createExecutionApi(
   return {
     async execute(request, context) {
       const { tenantId } = callerOf(context);
-      const { id, tracked } = await executions.accept(tenantId, request);
-      context.responseHeader.set(ID_HEADER, id);
+      const { id, tracked } = await executions.accept(tenantId, request, traceParent(context));
+      tellId(context, id);
       return { execution: await executions.finished(tenantId, id, tracked, context.signal) };
     },
     async *executeStream(request, context) {
       const { tenantId } = callerOf(context);
-      const { id } = await executions.accept(tenantId, request);
-      context.responseHeader.set(ID_HEADER, id);
-      const from = { attempt: 1, stdout: 0, stderr: 0 };
-      for await (const event of watcher.watch({ tenantId, id, from, signal: context.signal })) {
-        yield create(ExecuteStreamResponseSchema, { event: eventField(event, id) });
+      // Nothing is begun that could not be followed.
+      const leave = watcher.enter(tenantId);
+      try {
+        const { id } = await executions.accept(tenantId, request, traceParent(context));
+        tellId(context, id);
+        const from = { attempt: 1, stdout: 0, stderr: 0 };
+        for await (const event of watcher.watch({ tenantId, id, from, signal: context.signal })) {
+          yield create(ExecuteStreamResponseSchema, { event: eventField(event, id) });
+        }
+      } finally {
+        leave();
       }
     },
     async createExecution(request, context) {
       const { tenantId } = callerOf(context);
-      const { id } = await executions.accept(tenantId, request);
-      context.responseHeader.set(ID_HEADER, id);
+      const { id } = await executions.accept(tenantId, request, traceParent(context));
+      tellId(context, id);
       return { execution: await executions.get(tenantId, id, { includeInput: false }) };
     },
     async getExecution(request, context) {
@@ -58,8 +65,13 @@ export function createExecutionApi(
       const { id, attempt } = request;
       const from = { attempt, stdout: toOffset(request.stdoutOffset), stderr: toOffset(request.stderrOffset) };
       const { tenantId } = callerOf(context);
-      for await (const event of watcher.watch({ tenantId, id, from, signal: context.signal })) {
-        yield create(WatchExecutionResponseSchema, { event: eventField(event, id) });
+      const leave = watcher.enter(tenantId);
+      try {
+        for await (const event of watcher.watch({ tenantId, id, from, signal: context.signal })) {
+          yield create(WatchExecutionResponseSchema, { event: eventField(event, id) });
+        }
+      } finally {
+        leave();
       }
     },
     async *readLogs(request, context) {
@@ -67,11 +79,25 @@ export function createExecutionApi(
       const from = { attempt, stdout: toOffset(request.stdoutOffset), stderr: toOffset(request.stderrOffset) };
       const streams = streamsOf(stream);
       const { tenantId } = callerOf(context);
-      for await (const event of watcher.readLogs({ tenantId, id, from, streams, follow, signal: context.signal })) {
-        yield create(ReadLogsResponseSchema, { chunk: chunkOf(event) });
+      const leave = follow ? watcher.enter(tenantId) : undefined;
+      try {
+        for await (const event of watcher.readLogs({ tenantId, id, from, streams, follow, signal: context.signal })) {
+          yield create(ReadLogsResponseSchema, { chunk: chunkOf(event) });
+        }
+      } finally {
+        leave?.();
       }
     },
   } satisfies ServiceImpl<typeof ExecutionServiceDescriptor>;
+}
+
+function tellId({ responseHeader, values }: HandlerContext, id: string): void {
+  responseHeader.set(ID_HEADER, id);
+  traceExecution(values, id);
+}
+
+function traceParent({ values, requestHeader }: HandlerContext): string {
+  return traceParentOf({ contextValues: values, header: requestHeader });
 }
 
 function eventField(event: ExecutionEvent, id: string) {

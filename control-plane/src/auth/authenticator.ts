@@ -2,7 +2,7 @@ import { HarrierError } from '@harrier/shared';
 import type { Access_Role } from '@harrier/shared/gen/options';
 import { findApiKey } from '../db/queries/api-keys.ts';
 import type { Sql } from '../db/sql.ts';
-import { hashSecret } from './secret.ts';
+import { digestOfSecret } from './secret.ts';
 
 /** Who calls: what a valid credential stands for. */
 export interface Caller {
@@ -35,12 +35,11 @@ export class Authenticator {
     if (key === undefined) {
       throw new HarrierError('unauthenticated', 'the Authorization header is not "Bearer <API key>"');
     }
-    const hash = hashSecret(key);
-    const cacheKey = hash.toString('base64');
-    const cached = this.#cache.get(cacheKey);
+    const digest = digestOfSecret(key);
+    const cached = this.#cache.get(digest);
     if (cached !== undefined && cached.untilMs > performance.now()) return cached.caller;
-    this.#cache.delete(cacheKey);
-    const row = await findApiKey(this.#sql, hash);
+    this.#cache.delete(digest);
+    const row = await findApiKey(this.#sql, Buffer.from(digest, 'base64'));
     if (row === undefined) throw new HarrierError('unauthenticated', 'the API key is not valid or has expired');
     const caller = {
       tenantId: row.tenant_id,
@@ -49,7 +48,7 @@ export class Authenticator {
       keyId: row.id,
     };
     if (this.#cache.size >= CACHE_ENTRIES) this.#cache.clear();
-    this.#cache.set(cacheKey, { caller, untilMs: performance.now() + CACHE_MS });
+    this.#cache.set(digest, { caller, untilMs: performance.now() + CACHE_MS });
     return caller;
   }
 }

@@ -7,4 +7,8 @@ export const ADVISORY_LOCKS = {
   leaseSweep: 4_277_438,
   retention: 4_277_439,
   queueCompaction: 4_277_440,
+  /** With the hash of what is limited. */
+  concurrency: 4_277_441,
+  /** With the hash of the tenant. */
+  schedules: 4_277_442,
 } as const;

@@ -14,5 +14,5 @@ const sql = connect(target, 1);
 try {
   await migrate(drizzle(sql), { migrationsFolder: MIGRATIONS });
 } finally {
-  await sql.end();
+  await sql.end({ timeout: 5 });
 }

@@ -2,6 +2,7 @@ import { HarrierError, type Logger, messageOf } from '@harrier/shared';
 import { type ConnectionTarget, connect } from './connection.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { migrateDatabase } from './migrate.ts';
+import { observedSql, StatementObserver } from './observed-sql.ts';
 import type { Sql } from './sql.ts';
 
 /** Connections of the hot path: more would only take turns on the same disk. */
@@ -20,6 +21,8 @@ export interface Database {
   control: Sql;
   /** Opens a pool of one connection; whoever opens it ends it. */
   connect(): Sql;
+  /** The pools by name, for whoever watches them. */
+  pools: readonly { pool: string; connections: number; observer: StatementObserver }[];
   /** Tells whether the database answers. */
   ping(): Promise<void>;
   close(): Promise<void>;
@@ -44,9 +47,15 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     embedded === undefined
       ? { url: options.url ?? '' }
       : { socketDirectory: embedded.socketDirectory, user: embedded.user, database: 'postgres' };
-  const hot = connect(target, HOT_CONNECTIONS);
-  const cold = connect(target, COLD_CONNECTIONS);
-  const control = connect(target, CONTROL_CONNECTIONS);
+  const pools: { pool: string; connections: number; observer: StatementObserver }[] = [];
+  const open = (pool: string, connections: number) => {
+    const observer = new StatementObserver();
+    pools.push({ pool, connections, observer });
+    return observedSql(connect(target, connections), observer);
+  };
+  const hot = open('hot', HOT_CONNECTIONS);
+  const cold = open('cold', COLD_CONNECTIONS);
+  const control = open('control', CONTROL_CONNECTIONS);
   const close = async () => {
     await Promise.all([hot, cold, control].map((sql) => sql.end({ timeout: 5 })));
     await embedded?.stop();
@@ -59,7 +68,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     throw error;
   }
   const ping = async () => void (await cold`SELECT 1`);
-  return { hot, cold, control, connect: () => connect(target, 1), ping, close };
+  return { hot, cold, control, connect: () => connect(target, 1), pools, ping, close };
 }
 
 async function checkServer(sql: Sql): Promise<void> {

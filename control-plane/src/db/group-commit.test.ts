@@ -45,6 +45,19 @@ describe('GroupCommit', () => {
     expect(await results[3]).toBe('done 4');
   });
 
+  test('ends a batch before it is too large, but for a single item', async () => {
+    const { batches, write } = gated();
+    const size = { of: (item: number) => item, max: 10 };
+    const commits = new GroupCommit({ write, concurrency: 1, maxItems: 10, size });
+    const results = [1, 4, 5, 3, 20, 1].map((item) => commits.add(item));
+    for (const [batch, last] of [0, 2, 3, 4, 5].entries()) {
+      batches[batch]?.end();
+      await results[last];
+      await turn();
+    }
+    expect(batches.map(({ items }) => items)).toEqual([[1], [4, 5], [3], [20], [1]]);
+  });
+
   test('an item that cannot be written fails alone', async () => {
     const written: number[][] = [];
     const commits = new GroupCommit({
@@ -72,7 +85,7 @@ describe('GroupCommit', () => {
       },
       concurrency: 1,
       maxItems: 100,
-      gatherMs: 2,
+      gatherMs: () => 2,
     });
     const results: Promise<number>[] = [];
     for (let item = 0; item < 400; item++) {

@@ -11,8 +11,10 @@ export interface GroupCommitOptions<Item, Result> {
   concurrency: number;
   /** Items in a batch, at most. */
   maxItems: number;
-  /** Under load, how long items are gathered before they are written; 0: never. */
-  gatherMs?: number;
+  /** A batch ends before the item with which it would be larger than this; absent: items are small. */
+  size?: { of: (item: Item) => number; max: number };
+  /** Under load, how long items are gathered before they are written; absent: not at all. */
+  gatherMs?: () => number;
 }
 
 /** Items that must be expected within the gathering time for it to pay: a commit costs the server about as much as ten rows. */
@@ -66,28 +68,46 @@ export class GroupCommit<Item, Result> {
   }
 
   #pump(): void {
-    const { concurrency, maxItems, gatherMs = 0 } = this.#options;
+    const { concurrency, maxItems } = this.#options;
     if (this.#gathering !== undefined || this.#waiting.length === 0 || this.#active >= concurrency) return;
+    const gatherMs = this.#options.gatherMs?.() ?? 0;
     if (this.#intervalMs * GATHER_ITEMS > gatherMs || this.#waiting.length >= maxItems) {
       this.#writeWaiting();
       return;
     }
     this.#gathering = setTimeout(() => {
       this.#gathering = undefined;
+      this.#noteGathered(gatherMs);
       this.#writeWaiting();
     }, gatherMs);
   }
 
+  /** What the wait has brought counts as much as the mean: items that come one after the other are not kept from coming. */
+  #noteGathered(gatherMs: number): void {
+    this.#intervalMs = (this.#intervalMs + gatherMs / this.#waiting.length) / 2;
+  }
+
   #writeWaiting(): void {
-    const { concurrency, maxItems } = this.#options;
+    const { concurrency } = this.#options;
     while (this.#active < concurrency && this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0, maxItems);
+      const batch = this.#waiting.splice(0, this.#batchLength());
       this.#active++;
       void this.#write(batch).finally(() => {
         this.#active--;
         this.#pump();
       });
     }
+  }
+
+  #batchLength(): number {
+    const { maxItems, size } = this.#options;
+    if (size === undefined) return maxItems;
+    let sum = 0;
+    const tooLarge = this.#waiting.slice(0, maxItems).findIndex(({ item }, i) => {
+      sum += size.of(item);
+      return i > 0 && sum > size.max;
+    });
+    return tooLarge < 0 ? maxItems : tooLarge;
   }
 
   async #write(batch: Waiter<Item, Result>[]): Promise<void> {

@@ -5,7 +5,7 @@ import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 import { HarrierError } from '@harrier/shared';
 import { ADVISORY_LOCKS } from './advisory-locks.ts';
-import type { ConnectionTarget } from './connection.ts';
+import { type ConnectionTarget, connect } from './connection.ts';
 import type { Sql } from './sql.ts';
 
 const JOURNAL = new URL('./migrations/meta/_journal.json', import.meta.url);
@@ -13,16 +13,15 @@ const PROGRAM = fileURLToPath(new URL('./apply-migrations.ts', import.meta.url))
 
 /** Applies the migrations that are missing. Replicas that start together take turns. */
 export async function migrateDatabase(sql: Sql, target: ConnectionTarget): Promise<void> {
-  const connection = await sql.reserve();
+  // A session of its own has the lock until it ends: one that is reserved of a pool may never come when a link breaks, and a
+  // transaction may be ended by the server for being idle.
+  const holder = connect(target, 1);
   try {
-    await connection`SELECT pg_advisory_lock(${ADVISORY_LOCKS.migration})`;
-    try {
-      if ((await appliedMigration(sql)) < newestMigration()) await applyMigrations(target);
-    } finally {
-      await connection`SELECT pg_advisory_unlock(${ADVISORY_LOCKS.migration})`;
-    }
+    await holder`SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'`;
+    await holder`SELECT pg_advisory_lock(${ADVISORY_LOCKS.migration})`;
+    if ((await appliedMigration(sql)) < newestMigration()) await applyMigrations(target);
   } finally {
-    connection.release();
+    await holder.end({ timeout: 5 });
   }
 }
 

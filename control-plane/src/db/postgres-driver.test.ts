@@ -1,5 +1,7 @@
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
+import { startAddress } from '../test-support/database-address.ts';
 import { startDatabase } from '../test-support/real-database.ts';
+import { connect } from './connection.ts';
 
 const { connect: connectOne, hot, cold, control } = await startDatabase();
 
@@ -83,3 +85,55 @@ test('a pool whose connections are ended again and again under its statements an
     expect((await Promise.all(answers)).length).toBe(size * 4);
   }
 }, 60_000);
+
+function connectTo(places: readonly string[], max: number) {
+  const sql = connect(
+    { url: `postgres://${hot.options.user}@${places.join(',')}/postgres?target_session_attrs=primary` },
+    max,
+  );
+  onTestFinished(() => sql.end({ timeout: 0 }));
+  return sql;
+}
+
+test('a pool that knows several servers answers every statement, also the first of a connection that breaks', async () => {
+  const addresses = [await startAddress(hot), await startAddress(hot)];
+  const sql = connectTo(
+    addresses.map(({ place }) => place),
+    4,
+  );
+  let stopped = false;
+  let answered = 0;
+  const errors = new Set<string>();
+  const one = async () => {
+    while (!stopped) {
+      await sql`SELECT pg_sleep(0.002)`.then(
+        () => answered++,
+        (error: { code?: string }) => errors.add(String(error.code)),
+      );
+    }
+  };
+  const all = Promise.all(Array.from({ length: 16 }, one));
+  for (let cuts = 0; cuts < 60; cuts++) {
+    await new Promise((resolve) => setTimeout(resolve, cuts % 30));
+    for (const { cut } of addresses) cut();
+  }
+  stopped = true;
+  await all;
+  expect([...errors].filter((code) => !/^(CONNECTION_CLOSED|ECONNRESET|EPIPE)$/.test(code))).toEqual([]);
+  expect(answered).toBeGreaterThan(0);
+  expect(await sql`SELECT 1 AS one`).toEqual([{ one: 1 }]);
+}, 60_000);
+
+test('a pool that finds none of several servers says so, and leaves them alone for a while', async () => {
+  const addresses = [await startAddress(hot), await startAddress(hot)];
+  const sql = connectTo(
+    addresses.map(({ place }) => place),
+    1,
+  );
+  for (const { state } of addresses) state.refuses = true;
+  for (let turn = 0; turn < 5; turn++) await expect(sql`SELECT 1`).rejects.toMatchObject({ code: /CLOSED|RESET/ });
+  expect(addresses.map(({ state }) => state.dials)).toEqual([5, 5]);
+  // One of them is enough.
+  for (const { state } of addresses.slice(1)) state.refuses = false;
+  expect(await sql`SELECT 1 AS one`).toEqual([{ one: 1 }]);
+});

@@ -1,8 +1,9 @@
 import { registerHooks } from 'node:module';
 
 // postgres.js 3.4.9 does not bear a connection that breaks under a query: the process ends with an exception that nobody can
-// catch, a statement of the broken transaction runs in another one, or the connection never comes back. What follows is
-// corrected in its source when it is loaded, as in the changes that wait there:
+// catch, a statement of the broken transaction runs in another one, a statement is never answered, or the connection never
+// comes back; with several servers none of which takes it, it dials them without end or pause. What follows is corrected in
+// its source when it is loaded, in part as in the changes that wait there:
 // https://github.com/porsager/postgres/pull/1209 and https://github.com/porsager/postgres/pull/1215
 
 /** By file: texts that occur there once, and what stands there instead. */
@@ -26,21 +27,38 @@ const CORRECTIONS: Readonly<Record<string, readonly (readonly [string, string])[
 
     !hadError && (query || sent.length) && error(`,
       `    const waiting = query || sent.length
-    if (initial) {
+    if (initial && options.host[retries + 1]) {
+      retries++
       query = results = errorResponse = null
       result = new Result()
       return reconnect()
     }
+    if (initial)
+      hadError = true
 
-    waiting && error(`,
+    ;(initial || waiting) && error(`,
     ],
     [
       `    closedTime = performance.now()
     hadError`,
-      `    query = results = errorResponse = null
+      `    retries = 0
+    query = results = errorResponse = null
     result = new Result()
     closedTime = performance.now()
     hadError`,
+    ],
+    // With several servers only what waits for a connection goes to the next one, until each was asked once.
+    [
+      'if (connection.queue === queues.connecting && options.host[retries + 1])',
+      'if (initial && connection.queue === queues.connecting && options.host[retries + 1])',
+    ],
+    [`errored(Errors.connection('CONNECT_TIMEOUT'`, `error(Errors.connection('CONNECT_TIMEOUT'`],
+    [
+      `    query.execute()
+`,
+      `    query.execute()
+    query.catch(() => {})
+`,
     ],
     // Whoever waits for the connection is told why it failed; nobody awaits this.
     ['return fetchArrayTypes()', 'return fetchArrayTypes().catch(() => {})'],

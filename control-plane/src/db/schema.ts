@@ -11,24 +11,22 @@ import {
   primaryKey,
   smallint,
   text,
-  timestamp,
   uniqueIndex,
   uuid,
 } from 'drizzle-orm/pg-core';
+import { bytea, hotTenantId, time } from './columns.ts';
+import type { AgentCapacity } from './queries/agents.ts';
+import type { ExecutionReservation } from './queries/read-executions.ts';
 
 // Every table but `tenants` carries the tenant, and every query is scoped by it. Enum columns hold the numbers of the
 // protobuf enums, which never change their meaning.
 
-const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' });
 /** A transaction's id that never comes again; read and written as text. */
 const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' });
-const time = (name: string) => timestamp(name, { withTimezone: true });
 const tenantId = () =>
   uuid('tenant_id')
     .notNull()
     .references(() => tenants.id);
-/** Without a foreign key: its check would lock the tenant's row on every insert of the hot path. */
-const hotTenantId = () => uuid('tenant_id').notNull();
 
 export const tenants = pgTable('tenants', {
   id: uuid('id').primaryKey(),
@@ -40,6 +38,10 @@ export const tenants = pgTable('tenants', {
   maxStoredBytes: bigint('max_stored_bytes', { mode: 'number' }),
   maxQueued: integer('max_queued'),
   maxPerSecond: doublePrecision('max_per_second'),
+  /** Executions that are assigned, prepared or running at once. */
+  maxActive: integer('max_active'),
+  /** Its share beside other tenants, where agents do not do for all of them. */
+  weight: doublePrecision('weight').notNull().default(1),
   /** What its finished executions take, inputs, outputs and logs; counted a little later. */
   storedBytes: bigint('stored_bytes', { mode: 'number' }).notNull().default(0),
 });
@@ -78,9 +80,13 @@ export const agents = pgTable(
     version: text('version').notNull(),
     /** harrier.v1.Hardware, encoded. */
     hardware: bytea('hardware').notNull(),
+    /** harrier.v1.ManagedServices, encoded: what it keeps up, as it has told last. */
+    services: bytea('services').notNull().default(sql`''::bytea`),
     /** Isolation.Level */
     isolation: smallint('isolation').notNull(),
     slots: integer('slots').notNull(),
+    /** What its executions can have altogether; null: it has told none. */
+    capacity: jsonb('capacity').$type<AgentCapacity>(),
     /** Environments that it can prepare, and the others with the reason why not; as when it was last linked. */
     environments: text('environments').array().notNull().default([]),
     unavailableEnvironments: jsonb('unavailable_environments').$type<Record<string, string>>().notNull().default({}),
@@ -92,6 +98,8 @@ export const agents = pgTable(
     instanceId: text('instance_id').notNull().default(''),
     /** The process with whose attempts the database was compared the last time: what was given since was given to it. */
     comparedInstanceId: text('compared_instance_id').notNull().default(''),
+    /** `HOST:PORT` of its metrics, for Prometheus; empty: not to be had from outside its host. */
+    metricsAddress: text('metrics_address').notNull().default(''),
     /** Of its host, as when it was last linked. */
     bootId: text('boot_id').notNull().default(''),
     /** Number of its newest link among the tries of its process. */
@@ -139,9 +147,9 @@ export const agentQuestions = pgTable('agent_questions', {
   replicaId: uuid('replica_id').notNull(),
   /** The replica that asks. */
   askerId: uuid('asker_id').notNull(),
-  /** harrier.v1.Resolve, encoded. */
+  /** harrier.v1.ServerMessage, encoded. */
   question: bytea('question').notNull(),
-  /** harrier.v1.Resolved, encoded. */
+  /** harrier.v1.AgentMessage, encoded. */
   answer: bytea('answer'),
   /** Why there will be no answer. */
   error: text('error'),
@@ -243,6 +251,10 @@ export const executions = pgTable(
     startRecorded: boolean('start_recorded'),
     /** Its log was deleted before it was. */
     logDeleteTime: time('log_delete_time'),
+    /** What its current or last attempt takes of the agent; null: one slot and nothing else. */
+    reservation: jsonb('reservation').$type<ExecutionReservation>(),
+    /** Executions with the same one share a limit; null: it has none. */
+    concurrencyKey: text('concurrency_key'),
   },
   (table) => [
     // Ids are UUIDv7, so the key is also the order of creation.
@@ -251,6 +263,9 @@ export const executions = pgTable(
       .on(table.tenantId, table.idempotencyKey)
       .where(sql`idempotency_key IS NOT NULL`),
     index('executions_active').on(table.agentId).where(sql`agent_id IS NOT NULL AND end_time IS NULL`),
+    index('executions_limited')
+      .on(table.tenantId, table.concurrencyKey)
+      .where(sql`concurrency_key IS NOT NULL AND agent_id IS NOT NULL AND end_time IS NULL`),
   ],
 );
 
@@ -265,9 +280,17 @@ export const executionQueue = pgTable(
     notBefore: time('not_before').notNull().defaultNow(),
     /** The replica that follows it for a caller; it is told when another one has claimed it. */
     replicaId: uuid('replica_id'),
+    /** The same for entries that ask the same of agents: when one of them cannot be placed, no other can. */
+    shape: text('shape').notNull().default(''),
   },
   (table) => [
-    index('execution_queue_order').on(table.priority.desc().nullsFirst(), table.executionId),
+    index('execution_queue_lanes').on(
+      table.tenantId,
+      table.taskClass,
+      table.shape,
+      table.priority.desc().nullsFirst(),
+      table.executionId,
+    ),
     index('execution_queue_due').on(table.notBefore),
   ],
 );

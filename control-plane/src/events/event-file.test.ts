@@ -3,18 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { ensureTenant } from '../db/queries/api-keys.ts';
-import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
 import { silent, startDatabase } from '../test-support/real-database.ts';
 import { EventFile } from './event-file.ts';
 
-let sql: Sql;
+// Here, not in a hook: it is closed after the file.
+const { cold: sql } = await startDatabase();
 let tenantId: string;
 let count = 0;
 const folder = mkdtempSync(join(tmpdir(), 'harrier-events-'));
 
 beforeAll(async () => {
-  sql = (await startDatabase()).cold;
   tenantId = await ensureTenant(sql, uuidv7(), 'default');
 });
 afterAll(() => rmSync(folder, { recursive: true }));

@@ -40,6 +40,7 @@ export class EventFile {
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
   #failing = false;
+  #written = 0;
   #work: Promise<void> = Promise.resolve();
 
   private constructor(options: EventFileOptions) {
@@ -58,6 +59,11 @@ export class EventFile {
     await saveReaderPosition(options.sql, options.reader, file.#position);
     file.#arm(0);
     return file;
+  }
+
+  /** Events that were written since it was opened, and whether they wait now for what cannot be reached. */
+  get state(): { written: number; failing: boolean } {
+    return { written: this.#written, failing: this.#failing };
   }
 
   async stop(): Promise<void> {
@@ -105,6 +111,7 @@ export class EventFile {
     await this.#file?.appendFile(events.map((event) => `${eventLine(event)}\n`).join(''));
     await this.#file?.datasync();
     this.#position = { xid: last.xid, id: last.id };
+    this.#written += events.length;
     return events.length === EVENTS_A_READ;
   }
 

@@ -37,4 +37,8 @@ export type BusMessage =
   | { type: 'asked'; id: string }
   | { type: 'answered'; id: string }
   | { type: 'withdrawn'; id: string }
+  /** A caller has said something to a workflow run of yours; its inbox has it. */
+  | { type: 'workflowWord'; id: string }
+  /** A schedule was made or changed: another time may be the next. */
+  | { type: 'schedulesChanged' }
   | { type: 'modulesChanged'; tenantId: string; name: string; versionId: string };

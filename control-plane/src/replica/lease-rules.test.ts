@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import {
   type AgentLease,
   brake,
+  brakes,
   heartbeatIntervalMs,
   isAttemptLost,
   leaseEndMs,
@@ -96,4 +97,24 @@ test.each([
 ] as const)('the brake: %s', (_, ends, held) => {
   const agents = ends.map((leaseEnd, index) => ({ id: `${index}`, leaseEndMs: leaseEnd }));
   expect(brake(agents, 0, { leaseMs: 30_000, brakeMs: BRAKE_MS }) !== undefined).toBe(held);
+});
+
+test('each tenant has a brake of its own, as if there was no other', () => {
+  const end = fc.option(fc.integer({ min: -BRAKE_MS * 2, max: 60_000 }), { nil: undefined });
+  const agents = fc.array(fc.record({ tenantId: fc.constantFrom('a', 'b'), leaseEndMs: end }), { maxLength: 30 });
+  fc.assert(
+    fc.property(agents, lease, (given, leaseMs) => {
+      const all = given.map((agent, index) => ({ id: `${index}`, ...agent }));
+      const settings = { leaseMs, brakeMs: BRAKE_MS };
+      const expected = ['a', 'b'].flatMap((tenant) => {
+        const on = brake(
+          all.filter(({ tenantId }) => tenantId === tenant),
+          0,
+          settings,
+        );
+        return [...(on?.held ?? [])].map((id) => [id, on?.untilMs] as const);
+      });
+      expect([...brakes(all, 0, settings)].toSorted()).toEqual(expected.toSorted());
+    }),
+  );
 });

@@ -52,7 +52,7 @@ export interface BrakeSettings {
 }
 
 /**
- * The brake: when more than half of the agents that were there a moment ago, and at least three, have their leases ending
+ * The brake of a tenant: when more than half of its agents that were there a moment ago, and at least three, have their leases ending
  * together, it is rather the network than the agents, and running their work elsewhere would help nobody.
  * @returns whose attempts are not to be given to others yet, and until when at most; nothing when the brake is not on.
  */
@@ -78,6 +78,23 @@ export function brake(
     return undefined;
   }
   return { held: new Set(most.map(({ id }) => id)), untilMs: earliest.endMs + brakeMs };
+}
+
+/**
+ * The brakes of all tenants: agents of one tenant that go keep the work of no other tenant.
+ * @returns whose attempts are not to be given to others yet, and until when at most
+ */
+export function brakes(
+  agents: readonly (AgentLease & { tenantId: string })[],
+  nowMs: number,
+  settings: BrakeSettings,
+): Map<string, number> {
+  const held = new Map<string, number>();
+  for (const own of Map.groupBy(agents, ({ tenantId }) => tenantId).values()) {
+    const on = brake(own, nowMs, settings);
+    for (const id of on?.held ?? []) held.set(id, on?.untilMs ?? nowMs);
+  }
+  return held;
 }
 
 /** Leases that one failure ends: those renewed last within a lease, and those of replicas that went down with them. */

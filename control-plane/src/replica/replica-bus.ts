@@ -9,6 +9,8 @@ export type BusTarget = 'all' | (string & {});
 const MAX_PAYLOAD_BYTES = 7_900;
 /** After a notification, how long further ones are gathered: one commit does for all of them. */
 const GATHER_MS = 20;
+/** Both channels are listened to again at about the same time, and the driver may have asked for it several times meanwhile. */
+const GAP_GATHER_MS = 50;
 /** A connection that hears nothing, not even of ourselves, is dead. */
 const PROBE_MS = 10_000;
 const SILENCE_MS = 25_000;
@@ -36,6 +38,8 @@ interface Envelope {
  */
 export class ReplicaBus {
   readonly #options: ReplicaBusOptions;
+  /** Since the start; `gaps`: times that notifications may have been missed. */
+  readonly counts = { received: 0, sent: 0, gaps: 0 };
   readonly #waiting = new Map<BusTarget, Set<string>>();
   #listener: Sql | undefined;
   #listening = 0;
@@ -43,6 +47,7 @@ export class ReplicaBus {
   #sending: Promise<void> = Promise.resolve();
   #probe: NodeJS.Timeout | undefined;
   #heardMs = 0;
+  #gap: NodeJS.Timeout | undefined;
   #stopped = false;
 
   constructor(options: ReplicaBusOptions) {
@@ -67,6 +72,7 @@ export class ReplicaBus {
     this.#stopped = true;
     clearInterval(this.#probe);
     clearTimeout(this.#gathering);
+    clearTimeout(this.#gap);
     this.#flush();
     await this.#sending;
     await this.#listener?.end({ timeout: 1 });
@@ -93,6 +99,7 @@ export class ReplicaBus {
     const channels: string[] = [];
     const payloads: string[] = [];
     for (const [to, messages] of this.#waiting) {
+      this.counts.sent += messages.size;
       for (const payload of pack(replicaId, messages)) {
         channels.push(channelOf(to));
         payloads.push(payload);
@@ -120,12 +127,24 @@ export class ReplicaBus {
     };
     // Called again each time that the driver has connected anew.
     const listened = () => {
+      if (this.#listener !== listener) return;
       this.#heardMs = performance.now();
-      if (++listens > 2 || this.#listening > 0) this.#options.onGap();
+      if (++listens <= 2 && this.#listening === 0) return;
+      this.#tellGap();
     };
     await listener.listen(channelOf('all'), heard, listened);
     await listener.listen(channelOf(this.#options.replicaId), heard, listened);
     this.#listening++;
+  }
+
+  #tellGap(): void {
+    if (this.#gap !== undefined || this.#stopped) return;
+    this.#gap = setTimeout(() => {
+      this.#gap = undefined;
+      this.counts.gaps++;
+      this.#options.onGap();
+    }, GAP_GATHER_MS);
+    this.#gap.unref();
   }
 
   #heard(payload: string): void {
@@ -138,6 +157,7 @@ export class ReplicaBus {
       return;
     }
     if (envelope.from === this.#options.replicaId) return;
+    this.counts.received += envelope.messages.length;
     for (const message of envelope.messages) {
       try {
         this.#options.onMessage(message, envelope.from);

@@ -1,4 +1,4 @@
-import { listReplicas, type ReplicaBeat, removeDeadReplicas } from '../db/queries/replicas.ts';
+import { type ReplicaBeat, removeDeadReplicas } from '../db/queries/replicas.ts';
 import type { Sql } from '../db/sql.ts';
 import { orphanedLeaseMs, REPLICA_VALID_MS } from './lease-rules.ts';
 
@@ -15,15 +15,31 @@ export class ReplicaObserver {
     this.#now = now;
   }
 
-  /** Call it every second or so, on every replica. */
-  async look(sql: Sql): Promise<void> {
-    const nowMs = this.#now();
-    const replicas = await listReplicas(sql);
+  /**
+   * Call it every second or so, on every replica.
+   * @param replicas what the database has
+   * @param askedMs when it was asked, by the clock of the observer
+   * @returns whether one is gone that was there
+   */
+  look(replicas: readonly ReplicaBeat[], askedMs: number): boolean {
     const ids = new Set(replicas.map(({ id }) => id));
-    for (const id of this.#seen.keys()) if (!ids.has(id)) this.#seen.delete(id);
+    const gone = [...this.#seen.keys()].filter((id) => !ids.has(id));
+    for (const id of gone) this.#seen.delete(id);
     for (const replica of replicas) {
-      if (this.#seen.get(replica.id)?.beat !== replica.beat) this.#seen.set(replica.id, { ...replica, sinceMs: nowMs });
+      if (this.#seen.get(replica.id)?.beat !== replica.beat)
+        this.#seen.set(replica.id, { ...replica, sinceMs: askedMs });
     }
+    return gone.length > 0;
+  }
+
+  /** Whether there is one that `removeDead` may remove. */
+  get hasSilent(): boolean {
+    return this.#silent().length > 0;
+  }
+
+  #silent() {
+    const nowMs = this.#now();
+    return [...this.#seen.values()].filter(({ sinceMs }) => nowMs - sinceMs >= REPLICA_VALID_MS);
   }
 
   /**
@@ -33,8 +49,10 @@ export class ReplicaObserver {
   async removeDead(sql: Sql, leaseMs: number): Promise<string[]> {
     const nowMs = this.#now();
     const orphanedMs = orphanedLeaseMs(leaseMs);
-    const silent = [...this.#seen.values()].filter(({ sinceMs }) => nowMs - sinceMs >= REPLICA_VALID_MS);
-    const dead = silent.map((replica) => ({ ...replica, leftMs: Math.max(0, orphanedMs - (nowMs - replica.sinceMs)) }));
+    const dead = this.#silent().map((replica) => ({
+      ...replica,
+      leftMs: Math.max(0, orphanedMs - (nowMs - replica.sinceMs)),
+    }));
     const removed = new Set(await removeDeadReplicas(sql, dead, orphanedMs));
     return dead.filter(({ id }) => removed.has(id)).map(({ name }) => name);
   }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { expect, onTestFinished, test, vi } from 'vitest';
+import { lookAtLeases } from '../db/queries/lost-agents.ts';
 import { silent, startDatabase } from '../test-support/real-database.ts';
 import { ReplicaObserver } from './replica-observer.ts';
 import { ReplicaRegistration } from './replica-registration.ts';
@@ -56,7 +57,7 @@ function observe() {
   const observer = new ReplicaObserver(() => nowMs);
   return async (atMs: number) => {
     nowMs = atMs;
-    await observer.look(sql);
+    observer.look((await lookAtLeases(sql, 0)).replicas, nowMs);
     return await observer.removeDead(sql, LEASE_MS);
   };
 }

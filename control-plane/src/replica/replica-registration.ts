@@ -1,9 +1,10 @@
 import { type Logger, messageOf } from '@harrier/shared';
+import { OutageLog } from '../db/outage-log.ts';
 import { beatReplica, removeReplica } from '../db/queries/replicas.ts';
 import type { Sql } from '../db/sql.ts';
 import { leaseEndMs, mayRenew, REPLICA_VALID_MS } from './lease-rules.ts';
 
-/** Three of them may fail before the replica may not renew leases any more. */
+/** Three of them may fail before the replica may not renew leases any more: that is why it never beats more slowly. */
 const BEAT_MS = 2_000;
 
 export interface ReplicaRegistrationOptions {
@@ -21,6 +22,7 @@ export interface ReplicaRegistrationOptions {
 /** The row that says that this replica lives, kept fresh. */
 export class ReplicaRegistration {
   readonly #options: ReplicaRegistrationOptions;
+  readonly #outage: OutageLog;
   #beatMs: number | undefined;
   #others = 0;
   #beating: Promise<void> | undefined;
@@ -28,6 +30,7 @@ export class ReplicaRegistration {
 
   constructor(options: ReplicaRegistrationOptions) {
     this.#options = options;
+    this.#outage = new OutageLog(options.logger, 'the database hears of this replica again');
   }
 
   get id(): string {
@@ -54,10 +57,18 @@ export class ReplicaRegistration {
   /** Beats out of turn: others may have come or gone. */
   look(): void {
     this.#beating ??= this.#beat()
-      .catch((error: unknown) => this.#options.logger.warn({ reason: messageOf(error) }, 'the database was not told'))
+      .catch((error: unknown) =>
+        this.#outage.failed('warn', 'the database was not told that this replica lives; trying again', error),
+      )
       .finally(() => {
+        this.#outage.endRound();
         this.#beating = undefined;
       });
+  }
+
+  /** Replicas that share the database, as of the last beat. */
+  get replicas(): number {
+    return this.#others + 1;
   }
 
   /** Call it when no link of an agent is open any more. */

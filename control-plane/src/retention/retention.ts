@@ -3,22 +3,28 @@ import { type Logger, messageOf } from '@harrier/shared';
 import { ADVISORY_LOCKS } from '../db/advisory-locks.ts';
 import { BEFORE_ALL_EVENTS, readerPosition } from '../db/queries/events.ts';
 import {
+  clearRemains,
   countStoredBytes,
-  type DeletedExecutions,
+  type Deleted,
   deleteEvents,
-  deleteExecutions,
+  deleteExpired,
   deleteLogs,
   deleteReaders,
   listTenantRetention,
   type TenantRetention,
 } from '../db/queries/retention.ts';
+import { deleteFirings } from '../db/queries/schedule-firings.ts';
+import { clearDeletedSchedules } from '../db/queries/schedules.ts';
 import type { Sql } from '../db/sql.ts';
 
 /** How often what is over is looked through. Space is counted as often: a tenant may be above its maximum for so long. */
 const PASS_MS = 60_000;
 const DAY_MS = 86_400_000;
 const EXECUTIONS_A_BATCH = 500;
+/** Nodes of runs, and lines of their logs. */
+const REMAINS_A_BATCH = 5_000;
 const EVENTS_A_BATCH = 5_000;
+const FIRINGS_A_BATCH = 5_000;
 /** Log bytes that one statement deletes, at most about. */
 const LOG_BYTES_A_BATCH = 64 * 1024 * 1024;
 /** A reader of events that has not come for so long has gone for good. */
@@ -29,13 +35,13 @@ const READER = 'retention';
 const FIRST_ID = '00000000-0000-0000-0000-000000000000';
 
 export interface RetentionSettings {
-  /** Days that executions are kept after their end; 0: for ever. */
+  /** Days that executions, runs of workflows, and firings of schedules are kept after their end; 0: for ever. */
   executionDays: number;
   /** Days that their logs are kept; 0: as long as they are. */
   logDays: number;
   /** Days that events are kept; 0: for ever. */
   eventDays: number;
-  /** Bytes that the finished executions of one tenant may take, beyond which the oldest go; 0: any number. */
+  /** Bytes that the finished executions and runs of one tenant may take, beyond which the oldest go; 0: any number. */
   maxBytes: number;
 }
 
@@ -48,9 +54,9 @@ export interface RetentionOptions {
 }
 
 /**
- * Deletes what has been kept for long enough: executions with all that belongs to them, logs, events; by age, and executions
- * also by the space that their tenant takes. In small batches with a pause as long as each took, so that it takes no more
- * than half of one connection, and only on one replica at a time.
+ * Deletes what has been kept for long enough: executions with all that belongs to them, runs of workflows, firings of schedules,
+ * logs, events; by age, and executions and runs also by the space that their tenant takes. In small batches with a pause as
+ * long as each took, so that it takes no more than half of one connection, and only on one replica at a time.
  */
 export class Retention {
   readonly #options: RetentionOptions;
@@ -91,7 +97,7 @@ export class Retention {
     this.#arm();
   }
 
-  /** One pass: counts space, then deletes what is over its age or its tenant's space. */
+  /** One pass: clears deleted schedules, counts space, then deletes what is over its age or its tenant's space. */
   async runOnce(): Promise<void> {
     const { sql, settings, logger } = this.#options;
     // What ended late stands before that.
@@ -99,8 +105,11 @@ export class Retention {
     for (const reader of await deleteReaders(sql, READER_SILENCE_MS)) {
       logger.warn({ reader }, 'a reader of events has not come for a week; events are not kept for it any more');
     }
+    // Before the tenants, of which one may have much that is too old, or fail.
+    await this.#repeat(() => clearDeletedSchedules(sql, FIRINGS_A_BATCH));
     await this.#count();
     for (const tenant of await listTenantRetention(sql)) await this.#tidy(tenant);
+    await this.#repeat(() => clearRemains(sql, REMAINS_A_BATCH));
     if (settings.eventDays > 0) {
       await this.#repeat(async () => {
         const deleted = await deleteEvents(sql, settings.eventDays * DAY_MS, EVENTS_A_BATCH);
@@ -127,16 +136,24 @@ export class Retention {
     const maxBytes = tenant.max_stored_bytes ?? settings.maxBytes;
     const batch = { tenantId, limit: EXECUTIONS_A_BATCH, maxLogBytes: LOG_BYTES_A_BATCH };
     let executions = 0;
+    let runs = 0;
     let bytes = 0;
-    const note = (deleted: DeletedExecutions) => {
+    const note = (deleted: Deleted) => {
       executions += deleted.executions;
+      runs += deleted.runs;
       bytes += deleted.bytes;
     };
     if (executionDays > 0) {
       await this.#inOrder(async (after) => {
-        const deleted = await deleteExecutions(sql, { ...batch, olderThanMs: executionDays * DAY_MS, after });
+        const deleted = await deleteExpired(sql, { ...batch, olderThanMs: executionDays * DAY_MS, after });
         note(deleted);
         return deleted;
+      });
+    }
+    if (executionDays > 0) {
+      await this.#repeat(async () => {
+        const firings = { tenantId, olderThanMs: executionDays * DAY_MS, limit: FIRINGS_A_BATCH };
+        return (await deleteFirings(sql, firings)) === FIRINGS_A_BATCH;
       });
     }
     if (logDays > 0) {
@@ -150,17 +167,18 @@ export class Retention {
     let excess = maxBytes > 0 ? tenant.stored_bytes - bytes - maxBytes : 0;
     if (excess > 0) {
       await this.#inOrder(async (after) => {
-        const deleted = await deleteExecutions(sql, { ...batch, olderThanMs: 0, after, maxBytes: excess });
+        const deleted = await deleteExpired(sql, { ...batch, olderThanMs: 0, after, maxBytes: excess });
         note(deleted);
         excess -= deleted.bytes;
         return excess > 0 ? deleted : { ...deleted, last: null };
       });
     }
-    if (bytes > 0) logger.info({ tenantId, executions, bytes }, 'what was kept for long enough was deleted');
+    if (executions + runs + bytes > 0)
+      logger.info({ tenantId, executions, runs, bytes }, 'what was kept for long enough was deleted');
   }
 
   /** Batch after batch, each behind the last id of the one before. */
-  async #inOrder(next: (after: string) => Promise<DeletedExecutions>, from = FIRST_ID): Promise<void> {
+  async #inOrder(next: (after: string) => Promise<Pick<Deleted, 'last'>>, from = FIRST_ID): Promise<void> {
     let after = from;
     await this.#repeat(async () => {
       const { last } = await next(after);

@@ -1,7 +1,7 @@
 import { parseLabelSelector } from '@harrier/shared';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { Explanations } from './explanations.ts';
-import type { Requirement } from './place.ts';
+import type { Requirement } from './requirement.ts';
 
 beforeEach(() => vi.useFakeTimers({ toFake: ['performance'] }));
 afterEach(() => vi.useRealTimers());

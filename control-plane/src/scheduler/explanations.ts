@@ -1,4 +1,4 @@
-import type { Requirement } from './place.ts';
+import { laneShape, type Requirement } from './requirement.ts';
 
 /** What was said of a requirement is said again for so long. */
 const KEPT_MS = 1_000;
@@ -9,10 +9,10 @@ export class Explanations {
   readonly #kept = new Map<string, { text: string; untilMs: number }>();
 
   of(requirement: Requirement, explain: () => string): string {
-    const { tenantId, environment, selectors, refusals } = requirement;
+    const { tenantId, refusals } = requirement;
     // They are of one execution.
     if (refusals !== undefined && refusals.size > 0) return explain();
-    const key = JSON.stringify([tenantId, environment, selectors]);
+    const key = `${tenantId} ${laneShape(requirement)}`;
     const nowMs = performance.now();
     const kept = this.#kept.get(key);
     if (kept !== undefined && kept.untilMs > nowMs) return kept.text;

@@ -1,7 +1,8 @@
 import { parseLabelSelector } from '@harrier/shared';
 import { describe, expect, test } from 'vitest';
 import type { Candidate } from '../agent-link/candidate.ts';
-import { canBePlaced, explainWaiting, type Requirement } from './place.ts';
+import { canBePlaced, explainWaiting, waitingConstraints } from './place.ts';
+import type { Requirement } from './requirement.ts';
 
 const agent = (name: string, fields: Partial<Candidate> = {}): Candidate => ({
   id: name,
@@ -22,13 +23,16 @@ const asks = (selector = '', fields: Partial<Requirement> = {}): Requirement => 
   ...fields,
 });
 
+const explain = (requirement: Requirement, agents: Candidate[]) =>
+  explainWaiting(waitingConstraints(requirement, agents));
+
 describe('place', () => {
   test('an agent that has no room for the environment cannot take it, and it is said', () => {
     const refusals = new Map([['small', 'no room for environments: 1 MiB free of 1024 MiB needed']]);
     const large = agent('large', { active: 4 });
     const agents = [agent('small'), large];
     expect(canBePlaced(asks('', { refusals }), agents)).toBe(true);
-    expect(explainWaiting(asks('', { refusals }), agents)).toBe(
+    expect(explain(asks('', { refusals }), agents)).toBe(
       'small: no room for environments: 1 MiB free of 1024 MiB needed; large: all 4 slots are in use',
     );
     refusals.set(large.id, 'no room either');
@@ -42,21 +46,21 @@ describe('place', () => {
       agent('leaving', { draining: true }),
       agent('theirs', { tenantId: 'u' }),
     ];
-    expect(explainWaiting(asks('zone=eu'), agents)).toBe(
+    expect(explain(asks('zone=eu'), agents)).toBe(
       'full: all 4 slots are in use; far: labels do not match "zone=eu"; leaving: draining',
     );
-    expect(explainWaiting(asks(), [])).toBe('no agent is linked');
+    expect(explain(asks(), [])).toBe('no agent is linked');
   });
 
   test('tells of a fleet how many agents have each reason, in a few words', () => {
     const fleet = Array.from({ length: 5000 }, (_, n) =>
       agent(`a${n}`, n % 5 === 0 ? { draining: true } : { active: 4 }),
     );
-    expect(explainWaiting(asks(), [agent('far', { environments: new Set() }), ...fleet])).toBe(
+    expect(explain(asks(), [agent('far', { environments: new Set() }), ...fleet])).toBe(
       '4000 agents (a1 for one): all 4 slots are in use; 1000 agents (a0 for one): draining; far: has no environment "inline"',
     );
     const unlike = fleet.map((_, n) => agent(`a${n}`, { slots: n + 1, active: n + 1 }));
-    const told = explainWaiting(asks(), unlike);
+    const told = explain(asks(), unlike);
     expect(told).toMatch(/; a19: all 20 slots are in use; and 4980 more agents$/);
   });
 });

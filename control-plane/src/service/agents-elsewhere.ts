@@ -1,6 +1,7 @@
 import type { Candidate } from '../agent-link/candidate.ts';
 import { listAgentsElsewhere } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
+import { candidateOf } from './stored-candidate.ts';
 
 /** What is said of agents elsewhere may be so old. */
 const CACHE_MS = 1_000;
@@ -28,17 +29,7 @@ export class AgentsElsewhere {
     const cached = this.#cached.get(tenantId);
     if (cached !== undefined && cached.untilMs > performance.now()) return await cached.agents;
     const agents = listAgentsElsewhere(sql, tenantId, replicaId).then((rows) =>
-      rows.map((row) => ({
-        id: row.id,
-        name: row.name,
-        tenantId,
-        labels: row.labels,
-        environments: new Set(row.environments),
-        unavailableEnvironments: row.unavailable_environments,
-        slots: row.slots,
-        active: row.active,
-        draining: row.drain_requested || row.stopping,
-      })),
+      rows.map((row) => candidateOf(row, row)),
     );
     this.#cached.set(tenantId, { agents, untilMs: performance.now() + CACHE_MS });
     agents.catch(() => this.#cached.delete(tenantId));

@@ -1,9 +1,10 @@
-import { failpoint, type Logger, messageOf } from '@harrier/shared';
+import { failpoint } from '@harrier/shared';
 import { LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type { GroupCommit } from '../db/group-commit.ts';
 import type { NewLogChunk } from '../db/queries/log-chunks.ts';
 import { ChangeSignal } from './change-signal.ts';
 import { LogStream } from './log-stream.ts';
+import type { StoreRetries } from './store-retries.ts';
 
 /**
  * Bytes of a stream in one write, and writes of a stream under way at once. Together less than the 1 MiB that an agent may
@@ -11,7 +12,6 @@ import { LogStream } from './log-stream.ts';
  */
 const WRITE_BYTES = 384 * 1024;
 const WRITES_UNDER_WAY = 2;
-const RETRY_MS = 500;
 
 export type LogStreamName = typeof Stream.STDOUT | typeof Stream.STDERR;
 
@@ -22,7 +22,7 @@ export interface AttemptLogOptions {
   /** Bytes that the database has already. */
   stored: { stdout: number; stderr: number };
   writer: GroupCommit<NewLogChunk, void>;
-  logger: Logger;
+  retries: StoreRetries;
   /** More bytes are stored: the agent can forget them. */
   onStored: (log: AttemptLog) => void;
 }
@@ -60,11 +60,13 @@ export class AttemptLog {
     return true;
   }
 
-  /** Everything that came is in the database. */
-  async allStored(signal: AbortSignal): Promise<void> {
+  /** Resolves when everything that came is in the database, or never will be. @returns whether it is */
+  async allStored(signal: AbortSignal): Promise<boolean> {
     while (this.stdout.stored < this.stdout.end || this.stderr.stored < this.stderr.end) {
+      if (this.#closed) return false;
       await this.changed.wait(signal);
     }
+    return true;
   }
 
   /** No more writes are started: somebody else owns the execution now. */
@@ -101,18 +103,16 @@ export class AttemptLog {
     this.#options.onStored(this);
   }
 
+  /** A write that nobody wants any more, or that the control plane has no time for, closes the log: nothing is stored behind it. */
   async #write(chunks: NewLogChunk[]): Promise<void> {
-    while (!this.#closed) {
-      try {
-        failpoint('log-before-commit');
-        await Promise.all(chunks.map((chunk) => this.#options.writer.add(chunk)));
-        failpoint('log-committed');
-        return;
-      } catch (error) {
-        const { executionId, attempt, logger } = this.#options;
-        logger.error({ executionId, attempt, reason: messageOf(error) }, 'log bytes could not be stored; trying again');
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
-    }
+    const { retries, writer, executionId, attempt } = this.#options;
+    const options = { what: 'log bytes', about: { executionId, attempt }, isFinal: () => this.#closed };
+    const write = async () => {
+      if (this.#closed) throw new Error('the log is closed');
+      failpoint('log-before-commit');
+      await Promise.all(chunks.map((chunk) => writer.add(chunk)));
+      failpoint('log-committed');
+    };
+    await retries.store(options, write).catch(() => this.close());
   }
 }

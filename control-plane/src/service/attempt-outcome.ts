@@ -1,8 +1,8 @@
-import { isFinal, messageOf } from '@harrier/shared';
+import { documentFault, isFinal, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AttemptResult } from '@harrier/shared/gen/link';
-import { parseJsonObject } from './json-document.ts';
+import { describeFault, parseAnyJsonObject, showable } from './json-document.ts';
 import { violationsOf } from './json-schema.ts';
 import type { ResolvedExecution } from './resolved-execution.ts';
 import { storable } from './storable.ts';
@@ -55,7 +55,7 @@ export function outcomeOfResult(result: AttemptResult, resolved: ResolvedExecuti
       ? (result.error?.code ?? Code.INTERNAL)
       : Code.INTERNAL,
     message: storable(result.error?.message ?? 'the agent gave no reason'),
-    details: details === undefined ? undefined : storableJson(details),
+    details: details === undefined ? undefined : storableJson(showable(details)),
   };
   return reported;
 }
@@ -67,7 +67,9 @@ function withOutput(reported: AttemptOutcome, bytes: Uint8Array, resolved: Resol
   if (bytes.length === 0) return { ...reported, outputJson: '{}' };
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    const value = parseJsonObject(text, 'output');
+    const value = parseAnyJsonObject(text, 'output');
+    const fault = documentFault(value);
+    if (fault !== undefined) return failed(reported, Code.OUTPUT_INVALID, `output: ${describeFault(fault)}`);
     const module = resolved.program.kind === 'module' ? resolved.program.stored.module : undefined;
     if (module?.outputSchema !== undefined) {
       const violations = violationsOf(module.outputSchema, `${module.digest} output`, value, bytes.length);

@@ -1,11 +1,11 @@
 /** Wakes everybody who waits; what changed is looked up in the state that it belongs to. */
 export class ChangeSignal {
-  #waiters: (() => void)[] = [];
+  #waiters = new Set<() => void>();
 
   notify(): void {
-    if (this.#waiters.length === 0) return;
+    if (this.#waiters.size === 0) return;
     const waiters = this.#waiters;
-    this.#waiters = [];
+    this.#waiters = new Set();
     for (const wake of waiters) wake();
   }
 
@@ -15,17 +15,18 @@ export class ChangeSignal {
       if (signal.aborted) return reject(signal.reason);
       const finish = () => {
         clearTimeout(timer);
+        this.#waiters.delete(finish);
         signal.removeEventListener('abort', abort);
         resolve();
       };
       const abort = () => {
         clearTimeout(timer);
-        this.#waiters = this.#waiters.filter((waiter) => waiter !== finish);
+        this.#waiters.delete(finish);
         reject(signal.reason);
       };
       const timer = timeoutMs === undefined ? undefined : setTimeout(finish, timeoutMs);
       signal.addEventListener('abort', abort, { once: true });
-      this.#waiters.push(finish);
+      this.#waiters.add(finish);
     });
   }
 }

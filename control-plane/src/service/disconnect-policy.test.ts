@@ -27,6 +27,13 @@ test.each([UNSAID, STOP])(
   },
 );
 
+test('a job of Slurm may run on for a day, unless its module says otherwise', () => {
+  expect(maxDisconnectMs(undefined, true)).toBe(86_400_000);
+  expect(maxDisconnectMs({ onDisconnect: UNSAID }, true)).toBe(86_400_000);
+  expect(maxDisconnectMs({ onDisconnect: STOP }, true)).toBe(0);
+  expect(maxDisconnectMs({ onDisconnect: KEEP, maxDisconnect: twoHours }, true)).toBe(7_200_000);
+});
+
 test('ad-hoc work is stopped before the lease ends', () => {
   expect(maxDisconnectMs(undefined)).toBe(0);
 });

@@ -1,7 +1,8 @@
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import { listAgentEnvironments } from '../db/queries/agents.ts';
 import type { Sql } from '../db/sql.ts';
-import { lackOf, type Requirement } from '../scheduler/place.ts';
+import { lackOf, SLURM, slurmLack } from '../scheduler/constraint.ts';
+import type { Requirement } from '../scheduler/requirement.ts';
 
 /** Agents that a message names, at most. */
 const MAX_NAMED = 20;
@@ -23,10 +24,13 @@ export interface NoneCan {
 export async function whyNoneCan(
   sql: Sql,
   registry: AgentRegistry,
-  { tenantId, environment }: Requirement,
+  requirement: Requirement,
 ): Promise<NoneCan | undefined> {
+  const { tenantId, environment } = requirement;
+  const lackOfAgent = (agent: Parameters<typeof lackOf>[1]) =>
+    lackOf(environment, agent) ?? slurmLack(requirement, agent);
   for (const linked of registry.candidates()) {
-    if (linked.tenantId === tenantId && linked.environments.has(environment)) return undefined;
+    if (linked.tenantId === tenantId && lackOfAgent(linked) === undefined) return undefined;
   }
   const reasons: Record<string, string> = {};
   const rows = await listAgentEnvironments(sql, tenantId, LATELY_MS);
@@ -36,10 +40,10 @@ export async function whyNoneCan(
       environments: new Set(row.environments),
       unavailableEnvironments: row.unavailable_environments,
     };
-    const lack = lackOf(environment, agent);
-    if (lack === undefined || row.environments.includes(environment) || row.lately.includes(environment)) {
-      return undefined;
-    }
+    const lack = lackOfAgent(agent);
+    const lately = { environments: new Set([...row.environments, ...row.lately]), unavailableEnvironments: {} };
+    if (lack === undefined || lackOfAgent(lately) === undefined) return undefined;
+    if (isSlurmAway(requirement, agent)) return undefined;
     reasons[row.name] = lack;
   }
   const named = Object.entries(reasons).slice(0, MAX_NAMED);
@@ -47,4 +51,13 @@ export async function whyNoneCan(
   const listed = named.map(([name, reason]) => `${name}: ${reason}`).join('; ');
   const more = rows.length > MAX_NAMED ? `; and ${rows.length - MAX_NAMED} more` : '';
   return { message: `no agent can run this: ${listed}${more}`, agents: Object.fromEntries(named) };
+}
+
+/** A cluster that does not answer is one that will. */
+function isSlurmAway(requirement: Requirement, agent: Parameters<typeof lackOf>[1]): boolean {
+  return (
+    slurmLack(requirement, agent) !== undefined &&
+    agent.unavailableEnvironments[SLURM] !== undefined &&
+    lackOf(requirement.environment, agent) === undefined
+  );
 }

@@ -59,8 +59,15 @@ export function checkImage(image: string, field: string): void {
 
 /** @throws HarrierError invalid_argument */
 export function checkNetwork(limits: Limits | undefined, field: string): void {
-  if (limits === undefined || limits.egressHosts.length === 0 || limits.network === Network.EGRESS) return;
-  throw invalid(`${field}.egress_hosts`, 'goes with network EGRESS');
+  if (limits === undefined || limits.egressHosts.length === 0) return;
+  if (limits.network !== Network.EGRESS) throw invalid(`${field}.egress_hosts`, 'goes with network EGRESS');
+  for (const [i, host] of limits.egressHosts.entries()) {
+    const name = host.replace(/^\*\./, '').replace(/:\d+$/, '');
+    // A name whose last part is a number is an IPv4 address, or nothing (WHATWG URL, "ends in a number").
+    if (!URL.canParse(`http://${name}`)) {
+      throw invalid(`${field}.egress_hosts[${i}]`, `"${host}" is neither a name nor an address`);
+    }
+  }
 }
 
 /**

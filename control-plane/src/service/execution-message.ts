@@ -8,7 +8,9 @@ import {
   ExecutionSchema,
   type Execution_State as State,
 } from '@harrier/shared/gen/execution';
+import { storedReservation } from '../agent-link/reservation.ts';
 import type { AttemptRow, ExecutionRow } from '../db/queries/read-executions.ts';
+import { isShowable, showable } from './json-document.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
 
 /** An execution as callers see it. */
@@ -31,11 +33,14 @@ export function executionMessage(row: ExecutionRow): Execution {
     stderrTruncated: row.stderr_truncated ?? false,
     createTime: timestampFromDate(row.create_time),
     cancelRequested: row.cancel_reason !== null && row.end_time === null,
+    gpuUuids: [...(row.reservation?.gpu_uuids ?? [])],
   });
   if (row.exit_code !== null) message.exitCode = row.exit_code;
   if (row.output_json !== null) {
-    if (row.json_text) message.outputJson = row.output_json;
-    else message.output = JSON.parse(row.output_json) as JsonObject;
+    const output = row.json_text ? undefined : (JSON.parse(row.output_json) as JsonObject);
+    // One that no Struct can hold, of a version that did not look, is told as the text that it is.
+    if (output !== undefined && isShowable(output)) message.output = output;
+    else message.outputJson = row.output_json;
   }
   const error = errorMessage(row);
   if (error !== undefined) message.error = error;
@@ -72,10 +77,15 @@ interface ErrorColumns {
   error_details: string | null;
 }
 
+/** An error that was not stored with an execution. */
+export function errorOf({ code, message }: { code: Code; message: string }): ExecutionError {
+  return create(ExecutionErrorSchema, { code, message });
+}
+
 function errorMessage(row: ErrorColumns): ExecutionError | undefined {
   if (row.error_code === null) return undefined;
   const error = create(ExecutionErrorSchema, { code: row.error_code as Code, message: row.error_message ?? '' });
-  if (row.error_details !== null) error.details = JSON.parse(row.error_details) as JsonObject;
+  if (row.error_details !== null) error.details = showable(JSON.parse(row.error_details) as JsonObject);
   return error;
 }
 
@@ -110,7 +120,7 @@ export function rowOfTracked(tracked: TrackedExecution): ExecutionRow {
     version: module?.version ?? null,
     task_class: resolved.taskClass,
     labels: request.labels,
-    priority: request.priority,
+    priority: resolved.priority,
     json_text: resolved.jsonText,
     output_json: result?.output_json ?? null,
     error_code: result?.error_code ?? null,
@@ -134,5 +144,6 @@ export function rowOfTracked(tracked: TrackedExecution): ExecutionRow {
     run_ms: result?.run_ms ?? null,
     cancel_reason: tracked.cancelReason ?? null,
     log_delete_time: null,
+    reservation: storedReservation(tracked.reservation),
   };
 }

@@ -1,18 +1,16 @@
-import { create, type JsonObject } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { timestampDate, timestampFromDate } from '@bufbuild/protobuf/wkt';
 import { failpoint, HarrierError, isFinal, matchesLabels, parseLabelSelector } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import {
-  type CreateExecutionRequest,
-  CreateExecutionRequestSchema,
-  type ExecuteRequest,
-  type ExecuteStreamRequest,
   type Execution,
   type ListExecutionsRequest,
   Execution_State as State,
+  WaitingConstraintSchema,
 } from '@harrier/shared/gen/execution';
 import type { Admission } from '../admission/admission.ts';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
+import { storedReservation } from '../agent-link/reservation.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { cancelExecution } from '../db/queries/cancel-execution.ts';
 import type { NewExecution } from '../db/queries/insert-executions.ts';
@@ -28,37 +26,46 @@ import {
 } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
-import type { Scheduler } from '../scheduler/scheduler.ts';
+import { laneShape, type Requirement } from '../scheduler/requirement.ts';
+import type { Placement, Scheduler } from '../scheduler/scheduler.ts';
 import type { BrakedAgents } from './braked-agents.ts';
 import { ChangeSignal } from './change-signal.ts';
 import { whyNoneCan } from './eligibility.ts';
-import { checkEnvironment, checkImage, checkNetwork } from './environment-spec.ts';
 import { attemptMessage, executionMessage, rowOfTracked } from './execution-message.ts';
+import {
+  checkAssignmentSize,
+  checkedInput,
+  checkTexts,
+  type ExecutionRequest,
+  storedRequest,
+} from './execution-request.ts';
 import type { ExecutionTracker } from './execution-tracker.ts';
 import { type FollowedElsewhere, LOOK_MS } from './followed-elsewhere.ts';
-import { parseJsonObject } from './json-document.ts';
-import { violationsOf } from './json-schema.ts';
 import type { ModuleService, StoredModule } from './module-service.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, UUID_SHAPE } from './page-token.ts';
-import { decodeRequest, encodeRequest, type ResolvedExecution, resolveExecution } from './resolved-execution.ts';
+import {
+  checkExecution,
+  decodeRequest,
+  encodeRequest,
+  type ResolvedExecution,
+  resolveExecution,
+} from './resolved-execution.ts';
 import { refuseNul, storable } from './storable.ts';
+import { DEFAULT_TASK_CLASS, findTaskClass, type TaskClasses } from './task-class.ts';
 import type { TrackedExecution } from './tracked-execution.ts';
+import type { Waiting } from './waiting.ts';
 import { dueReason, type Explain } from './waiting-reason.ts';
 import { untilDatabaseAnswers } from './while-away.ts';
 
-/** The three requests that start an execution have the same fields. */
-export type ExecutionRequest = CreateExecutionRequest | ExecuteRequest | ExecuteStreamRequest;
-
 /** Rows that one page of a label-filtered list looks at, at most. */
 const LABEL_SCAN_ROWS = 10_000;
-const MAX_ASSIGNMENT_BYTES = 15 * 1024 * 1024;
-const MAX_INPUT_BYTES = 8 * 1024 * 1024;
 
 export interface ExecutionServiceOptions {
   sql: Sql;
   admission: Admission;
   inserts: GroupCommit<NewExecution, Date | undefined>;
   modules: ModuleService;
+  classes: TaskClasses;
   registry: AgentRegistry;
   scheduler: Scheduler;
   tracker: ExecutionTracker;
@@ -66,6 +73,7 @@ export interface ExecutionServiceOptions {
   /** This replica. */
   replicaId: string;
   explain: Explain;
+  waiting: Pick<Waiting, 'constraints'>;
   braked: BrakedAgents;
   /** Whether another replica has said that it claimed the execution, before this one knew that it was accepted. */
   isClaimedElsewhere: (id: string) => boolean;
@@ -86,35 +94,26 @@ export class ExecutionService {
 
   /**
    * Accepts an execution: when this resolves it is committed.
+   * @param traceParent place of the call in a trace, if the request does not say another one; what is none counts as none
    * @returns its id, and its record when this replica follows it.
    * @throws HarrierError invalid_argument, not_found, resource_exhausted; nothing was written then.
    */
   async accept(
     tenantId: string,
     request: ExecutionRequest,
+    traceParent: string,
   ): Promise<{ id: string; tracked: TrackedExecution | undefined }> {
     const { admission } = this.#options;
     admission.admit(tenantId);
-    checkTexts(request);
-    const module = await this.#moduleOf(tenantId, request);
-    const { inputJson, jsonText } = checkedInput(request, module);
-    const resolved = resolveExecution({
-      id: uuidv7(),
-      tenantId,
-      request: storedRequest(request),
-      module,
-      inputJson,
-      jsonText,
-    });
-    const encoded = encodeRequest(resolved.request);
-    checkAssignmentSize(resolved, encoded.length);
+    const { resolved, encoded } = await this.#checked(tenantId, request, traceParent);
     const { scheduler, tracker } = this.#options;
-    const agentId = scheduler.reserve(resolved.requirement, resolved.id);
+    const placed = scheduler.reserve(resolved.requirement, resolved.id);
+    const agentId = placed?.agentId;
     if (agentId === undefined) admission.admitToQueue(tenantId);
     let createTime: Date | undefined;
     try {
       failpoint('accept-before-commit');
-      const row = newRow(resolved, encoded.toString('base64'), agentId, this.#options.replicaId);
+      const row = newRow(resolved, encoded.toString('base64'), placed, this.#options.replicaId);
       // Its id makes it the same one, however often it is written.
       createTime = await untilDatabaseAnswers(() => this.#options.inserts.add(row));
       failpoint('accept-committed');
@@ -148,14 +147,20 @@ export class ExecutionService {
     }
     // A claim of the queue may have come first.
     const tracked = tracker.get(resolved.id) ?? tracker.track(resolved, times, 0);
-    if (agentId !== undefined) tracker.assign(tracked, agentId, 1, createTime, 0);
-    else {
+    if (placed !== undefined) {
+      tracker.assign(tracked, { ...placed, attempt: 1, assignTime: createTime, failures: 0 });
+    } else {
       if (tracked.history.length === 0) tracked.move({ state: State.PENDING, attempt: 0, agentId: '' });
       scheduler.queued();
       const none = await whyNoneCan(this.#options.sql, this.#options.registry, resolved.requirement);
       if (none !== undefined) await tracker.refuse(tracked, none.message, { agents: none.agents });
     }
     return { id: resolved.id, tracked };
+  }
+
+  /** Refuses what `accept` would, but for want of room, and accepts nothing. @throws HarrierError invalid_argument, not_found */
+  async check(tenantId: string, request: ExecutionRequest): Promise<void> {
+    await this.#checked(tenantId, request, '');
   }
 
   /** Waits for the end. @returns the execution in its final state. Rejects with the signal's reason. */
@@ -220,6 +225,11 @@ export class ExecutionService {
     const row = await this.#row(tenantId, id);
     const message = await this.#withMemory(row, tenantId);
     if (options.includeInput) message.inputJson = row.input_json ?? '';
+    if (message.state === State.PENDING && message.nextAttemptTime === undefined) {
+      const requirement = await this.#requirementOf(tenantId, row);
+      const constraints = await this.#options.waiting.constraints(requirement, id);
+      message.waitingConstraints = constraints.map((constraint) => create(WaitingConstraintSchema, constraint));
+    }
     const ended: AttemptRow[] = await listAttempts(this.#options.sql, tenantId, id);
     // The last one stands in the execution itself, unless the execution was cancelled while it waited for another.
     const { attempt, end_time } = row;
@@ -288,16 +298,45 @@ export class ExecutionService {
   }
 
   /** What a stored row asks for: for claims and for attempts that an agent brings back. */
-  async resolveRow(row: Omit<ActiveRow, 'state' | 'assign_time' | 'cancel_reason'>): Promise<ResolvedExecution> {
+  async resolveRow(
+    row: Omit<ActiveRow, 'state' | 'assign_time' | 'assigned_ms' | 'cancel_reason' | 'reservation'>,
+  ): Promise<ResolvedExecution> {
     const { modules } = this.#options;
     return resolveExecution({
       id: row.id,
       tenantId: row.tenant_id,
       request: decodeRequest(row.request),
       module: row.module_id === null ? undefined : await modules.resolveById(row.tenant_id, row.module_id),
+      classes: this.#options.classes,
       inputJson: row.input_json,
       jsonText: row.json_text,
     });
+  }
+
+  async #checked(
+    tenantId: string,
+    request: ExecutionRequest,
+    traceParent: string,
+  ): Promise<{ resolved: ResolvedExecution; encoded: Buffer }> {
+    checkTexts(request);
+    const module = await this.#moduleOf(tenantId, request);
+    const { classes } = this.#options;
+    const className = request.taskClass || module?.module.taskClass || DEFAULT_TASK_CLASS;
+    const taskClass = findTaskClass(classes, className, 'task_class');
+    const { inputJson, jsonText } = checkedInput(request, module);
+    const resolved = resolveExecution({
+      id: uuidv7(),
+      tenantId,
+      request: storedRequest(request, traceParent),
+      module,
+      classes,
+      inputJson,
+      jsonText,
+    });
+    checkExecution(resolved, taskClass);
+    const encoded = encodeRequest(resolved.request);
+    checkAssignmentSize(resolved, encoded.length);
+    return { resolved, encoded };
   }
 
   async #moduleOf(tenantId: string, request: ExecutionRequest): Promise<StoredModule | undefined> {
@@ -324,14 +363,12 @@ export class ExecutionService {
   }
 
   async #withMemory(row: ExecutionRow, tenantId: string): Promise<Execution> {
-    const message = overlaid(
-      executionMessage(row),
-      row.end_time === null ? this.#options.tracker.get(row.id) : undefined,
-    );
+    const tracked = row.end_time === null ? this.#options.tracker.get(row.id) : undefined;
+    const message = overlaid(executionMessage(row), tracked);
     if (message.state === State.PENDING && message.nextAttemptTime === undefined) {
       message.waitingReason = await this.waitingReason(tenantId, row);
     } else if (message.state !== State.PENDING && !isFinal(message.state)) {
-      message.waitingReason = await this.#options.braked.reason(message.agentId);
+      message.waitingReason = tracked?.endRefused ?? (await this.#options.braked.reason(message.agentId));
     }
     return message;
   }
@@ -339,12 +376,15 @@ export class ExecutionService {
   /** Why a stored execution that waits does so, as far as this replica can tell. */
   async waitingReason(tenantId: string, row: ExecutionRow): Promise<string> {
     const due = dueReason(row.attempt > 0 ? row.queue_time : undefined);
-    if (due !== undefined) return due;
+    return due ?? (await this.#options.explain(await this.#requirementOf(tenantId, row), row.id));
+  }
+
+  async #requirementOf(tenantId: string, row: ExecutionRow): Promise<Requirement> {
     const request = row.request ?? new Uint8Array();
     const { requirement } =
       this.#options.tracker.get(row.id)?.resolved ??
       (await this.resolveRow({ ...row, tenant_id: tenantId, request, input_json: '{}' }));
-    return await this.#options.explain(requirement);
+    return requirement;
   }
 }
 
@@ -368,70 +408,14 @@ function overlaid(message: Execution, tracked: TrackedExecution | undefined): Ex
   return message;
 }
 
-/** Texts that end up in the database or as arguments and variables of a process. */
-function checkTexts({ target, env, idempotencyKey, limits }: ExecutionRequest): void {
-  checkNetwork(limits, 'limits');
-  refuseNul('idempotency_key', idempotencyKey);
-  for (const [name, value] of Object.entries(env)) refuseNul(`env["${name}"]`, value);
-  if (target.case === 'code') {
-    const { source, environment, language } = target.value;
-    refuseNul('code.source', source);
-    checkEnvironment(environment, { language, preload: [] }, 'code.environment');
-  }
-  if (target.case === 'command') {
-    checkEnvironment(target.value.environment, { language: '', preload: [] }, 'command.environment');
-    for (const [i, text] of target.value.argv.entries()) refuseNul(`command.argv[${i}]`, text);
-  }
-  if (target.case === 'image') {
-    checkImage(target.value.image, 'image.image');
-    for (const [i, text] of target.value.argv.entries()) refuseNul(`image.argv[${i}]`, text);
-  }
-}
-
-function checkedInput(
-  request: ExecutionRequest,
-  module: StoredModule | undefined,
-): { inputJson: string; jsonText: boolean } {
-  const form = request.inputForm;
-  const jsonText = form.case === 'inputJson';
-  const inputJson =
-    form.case === 'inputJson'
-      ? form.value
-      : form.case === 'input'
-        ? JSON.stringify(form.value satisfies JsonObject)
-        : '{}';
-  const field = jsonText ? 'input_json' : 'input';
-  if (Buffer.byteLength(inputJson) > MAX_INPUT_BYTES) {
-    throw new HarrierError('invalid_argument', `${field} is larger than ${MAX_INPUT_BYTES} bytes`, { field });
-  }
-  const value = parseJsonObject(inputJson, field);
-  const schema = module?.module.inputSchema;
-  if (module !== undefined && schema !== undefined) {
-    const violations = violationsOf(schema, `${module.module.digest} input`, value, Buffer.byteLength(inputJson));
-    if (violations !== undefined) {
-      throw new HarrierError(
-        'invalid_argument',
-        `${field} does not satisfy the input schema of ${module.module.name} ${module.module.version}: ${violations}`,
-        { field },
-      );
-    }
-  }
-  return { inputJson, jsonText };
-}
-
-/** The request as it is stored: its input has a column of its own. */
-function storedRequest(request: ExecutionRequest): CreateExecutionRequest {
-  const { $typeName, inputForm, ...fields } = request;
-  return create(CreateExecutionRequestSchema, fields);
-}
-
 function newRow(
   resolved: ResolvedExecution,
   encoded: string,
-  agentId: string | undefined,
+  placed: Placement | undefined,
   replicaId: string,
 ): NewExecution {
-  const { request, program } = resolved;
+  const { request, program, requirement } = resolved;
+  const agentId = placed?.agentId;
   const stored = program.kind === 'module' ? program.stored : undefined;
   const hasLabels = Object.keys(request.labels).length > 0;
   return {
@@ -445,25 +429,16 @@ function newRow(
     version: stored?.module.version ?? null,
     task_class: resolved.taskClass,
     labels: hasLabels ? request.labels : null,
-    priority: request.priority,
+    priority: resolved.priority,
     request: encoded,
     input_json: resolved.inputJson,
     json_text: resolved.jsonText,
     idempotency_key: request.idempotencyKey === '' ? null : request.idempotencyKey,
     replica_id: replicaId,
+    shape: placed === undefined ? laneShape(requirement) : '',
+    reservation: placed === undefined ? null : storedReservation(placed.reservation),
+    concurrency_key: requirement.limit?.key ?? null,
   };
-}
-
-/** An assignment must fit into a batch of the link, which is 16 MiB. */
-function checkAssignmentSize({ program, inputJson }: ResolvedExecution, requestBytes: number): void {
-  const code = program.kind === 'module' ? Buffer.byteLength(program.stored.module.code) : 0;
-  const bytes = requestBytes + code + Buffer.byteLength(inputJson);
-  if (bytes <= MAX_ASSIGNMENT_BYTES) return;
-  throw new HarrierError(
-    'invalid_argument',
-    `code, input, env and argv have ${bytes} bytes together; at most ${MAX_ASSIGNMENT_BYTES} can be given to an agent`,
-    { field: 'input' },
-  );
 }
 
 function notFound(id: string): HarrierError {

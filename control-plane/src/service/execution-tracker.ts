@@ -14,6 +14,8 @@ import type {
 import { Goodbye_Code as GoodbyeCode, ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { LinkedAgent } from '../agent-link/agent-registry.ts';
 import type { LinkedAnswer } from '../agent-link/agent-session.ts';
+import type { SlotUse } from '../agent-link/agent-slots.ts';
+import { type Reservation, readReservation } from '../agent-link/reservation.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
 import { type NewLogChunk, storedLogBytes } from '../db/queries/log-chunks.ts';
 import {
@@ -22,22 +24,25 @@ import {
   listActiveOfAgent,
   listActiveOfReplica,
 } from '../db/queries/read-executions.ts';
-import type { Requirement } from '../scheduler/place.ts';
-import { AttemptEndings, type AttemptEndingsOptions } from './attempt-endings.ts';
+import { type Requirement, slotUse } from '../scheduler/requirement.ts';
+import { AttemptEndings, type AttemptEndingsOptions, requeueDelayMs } from './attempt-endings.ts';
 import { AttemptLog, type LogStreamName } from './attempt-log.ts';
 import { outcomeOfResult, outcomeWithoutResult } from './attempt-outcome.ts';
-import { durationOf } from './duration.ts';
+import { durationOf, millisecondsOf } from './duration.ts';
 import { reconcileAttempts } from './reconcile-rules.ts';
 import { assignmentMessage, type ResolvedExecution } from './resolved-execution.ts';
 import { StateWriter } from './state-writer.ts';
+import { StoreRetries } from './store-retries.ts';
 import { type ExecutionTimes, TrackedExecution } from './tracked-execution.ts';
 
 /** Time between asking a cancelled attempt to stop and killing it. */
 const CANCEL_GRACE_MS = 5_000;
 /** An agent sends at most 1 MiB of an attempt that is not stored; what is far beyond is not the protocol. */
 const MAX_UNSTORED_BYTES = 4 * 1024 * 1024;
-/** An agent without room for an environment is asked again after this: it may have come by some. */
+/** An agent without room for an environment is asked again so long after the others: it may have come by some. */
 const ASK_FOR_ROOM_AGAIN_MS = 30_000;
+/** One that was full, or has no device node for a card, likewise: that may be over at once. */
+const ASK_AGAIN_MS = 1_000;
 /** Between the commit of a claim and its answer. */
 const CANCEL_KEPT_MS = 60_000;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -47,14 +52,14 @@ type ServerMessageBody = NonNullable<MessageInitShape<typeof ServerMessageSchema
 /** A claim that was committed but never sent, because the control plane failed in between, is older than this. */
 const UNFOLLOWED_AFTER_MS = 15_000;
 
-export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'forget'> {
+export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'forget' | 'retries'> {
   logs: GroupCommit<NewLogChunk, void>;
   /**
    * The lock to install for an execution whose agent has found one: the first that was found for its module version and the
    * agent's platform.
    */
   decideLock: (resolved: ResolvedExecution, lock: string, platform: string) => Promise<string>;
-  /** Why no agent can take an execution any more; undefined when one can. */
+  /** Why no agent can take an execution any more; undefined when one can. It goes by the refusals that the requirement names. */
   whyNobody: (requirement: Requirement) => string | undefined;
   /** Rebuilds what a stored row asks for. */
   resolveRow: (row: ActiveRow) => Promise<ResolvedExecution>;
@@ -62,6 +67,17 @@ export interface ExecutionTrackerOptions extends Omit<AttemptEndingsOptions, 'fo
   onTracked: (tracked: TrackedExecution) => void;
   /** Attempts ended without a word of their agent: other replicas may follow the executions. */
   onTaken: (ids: string[]) => void;
+}
+
+/** An attempt that the database gives to an agent. */
+export interface GivenAttempt {
+  agentId: string;
+  /** What it takes of the agent. */
+  reservation: Reservation;
+  attempt: number;
+  assignTime: Date;
+  /** Attempts that failed before it. */
+  failures: number;
 }
 
 /**
@@ -76,12 +92,15 @@ export class ExecutionTracker {
   /** Attempts of which the database is being asked whether their agents may be told that they are not theirs. */
   readonly #disowning = new Set<string>();
   readonly #states: StateWriter;
+  readonly #retries: StoreRetries;
   readonly #endings: AttemptEndings;
 
   constructor(options: ExecutionTrackerOptions) {
     this.#options = options;
     this.#states = new StateWriter(options.sql, options.logger);
-    this.#endings = new AttemptEndings({ ...options, forget: (tracked) => this.forget(tracked) });
+    this.#retries = new StoreRetries(options.logger);
+    const forget = (tracked: TrackedExecution) => this.forget(tracked);
+    this.#endings = new AttemptEndings({ ...options, retries: this.#retries, forget });
   }
 
   get(id: string): TrackedExecution | undefined {
@@ -120,19 +139,18 @@ export class ExecutionTracker {
     }
   }
 
+  /** What is not stored yet stays with the agents. */
   stop(): void {
     this.#states.stop();
-    this.#endings.stop();
+    this.#retries.stop();
   }
 
-  /**
-   * The database says that the attempt is the agent's: tells the agent.
-   * @param failures attempts that failed before it
-   */
-  assign(known: TrackedExecution, agentId: string, attempt: number, assignTime: Date, failures: number): void {
+  /** The database says that the attempt is the agent's: tells the agent. */
+  assign(known: TrackedExecution, { agentId, reservation, attempt, assignTime, failures }: GivenAttempt): void {
     // The agent may have been linked anew since the claim: then its attempts were looked at already.
     if (attempt <= known.current.attempt) return;
-    const tracked = known.ending ? this.#supersede(known, failures) : known;
+    const tracked = known.ending ? this.#supersede(known, known.resolved, { ...known.times }, failures) : known;
+    tracked.reservation = reservation;
     tracked.cancelReason ??= this.#cancels.get(tracked.id);
     tracked.times.assignTime = assignTime;
     tracked.nextAttemptTime = undefined;
@@ -141,8 +159,9 @@ export class ExecutionTracker {
     tracked.log = this.#openLog(tracked.resolved, attempt, { stdout: 0, stderr: 0 });
     tracked.move({ state: State.ASSIGNED, attempt, agentId });
     const { registry } = this.#options;
-    registry.holdSlot(agentId, tracked.id);
-    if (!registry.send(agentId, assignmentMessage(tracked.resolved, attempt))) {
+    registry.holdSlot(agentId, tracked.id, useOf(tracked));
+    const cpuMilli = registry.get(agentId)?.capacity?.cpuMilli;
+    if (!registry.send(agentId, assignmentMessage(tracked.resolved, attempt, reservation.gpuUuids, cpuMilli))) {
       this.#watch(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the agent was gone before it could be told'));
     } else if (tracked.cancelReason !== undefined) this.#sendCancel(tracked);
   }
@@ -151,8 +170,13 @@ export class ExecutionTracker {
    * The attempt before is over, since the database has given out another one; only the answer that says so has not come. It is
    * followed anew, and whoever waits for the answer ends what nobody looks at any more.
    */
-  #supersede(ended: TrackedExecution, failures: number): TrackedExecution {
-    const next = this.track(ended.resolved, { ...ended.times }, failures);
+  #supersede(
+    ended: TrackedExecution,
+    resolved: ResolvedExecution,
+    times: ExecutionTimes,
+    failures: number,
+  ): TrackedExecution {
+    const next = this.track(resolved, times, failures);
     next.requeues = ended.requeues;
     next.cancelReason = ended.cancelReason;
     ended.log?.close();
@@ -234,12 +258,13 @@ export class ExecutionTracker {
     });
     this.#options.registry.forgetHeldSlots(agent.id);
     const active = await listActiveOfAgent(this.#options.sql, agent.id);
-    const { resume, again, lost, drop } = reconcileAttempts(active, refs, sameProcess);
+    const launcherAgeMs = hello.launcherAge === undefined ? undefined : millisecondsOf(hello.launcherAge);
+    const { resume, again, lost, drop } = reconcileAttempts(active, refs, { sameProcess, launcherAgeMs });
     answer.drop.push(...drop);
     for (const row of resume) {
       const tracked = await this.#adopt(row, agent.id);
       // One whose result is being stored has given its slot back already.
-      if (!tracked.ending) this.#options.registry.holdSlot(agent.id, row.id);
+      if (!tracked.ending) this.#options.registry.holdSlot(agent.id, row.id, useOf(tracked));
       answer.resume.push({
         executionId: row.id,
         attempt: row.attempt,
@@ -251,7 +276,13 @@ export class ExecutionTracker {
     const endings: Promise<void>[] = [];
     for (const row of again) {
       const tracked = await this.#adopt(row, agent.id);
-      endings.push(this.#endings.requeue(tracked, Code.SUBMIT_FAILED, 'the assignment did not reach the agent'));
+      endings.push(
+        this.#endings.requeue(
+          tracked,
+          Code.SUBMIT_FAILED,
+          'the attempt had not started when its agent was linked anew',
+        ),
+      );
     }
     for (const row of lost) {
       const tracked = await this.#adopt(row, agent.id);
@@ -275,6 +306,7 @@ export class ExecutionTracker {
         if (!ids.has(row.id) || this.#follows(row.id, agentId, row.attempt)) continue;
         if (registry.get(agentId) === undefined) continue;
         const stale = this.#tracked.get(row.id);
+        if (stale !== undefined && stale.current.attempt > row.attempt) continue;
         if (stale !== undefined) this.release(stale);
         logger.warn({ executionId: row.id, agentId }, 'an attempt was not followed; putting it back');
         const tracked = await this.#adopt(row, agentId);
@@ -284,8 +316,8 @@ export class ExecutionTracker {
   }
 
   #follows(id: string, agentId: string, attempt: number): boolean {
-    const tracked = this.#tracked.get(id);
-    return tracked !== undefined && (tracked.ending || tracked.isHeldBy(agentId, attempt));
+    // One that is ending is held until its end is stored.
+    return this.#tracked.get(id)?.isHeldBy(agentId, attempt) ?? false;
   }
 
   /**
@@ -305,8 +337,11 @@ export class ExecutionTracker {
       const ms = leftMs(await this.#options.resolveRow(row));
       if (ms > 0) firstMs = Math.min(ms, firstMs ?? ms);
       else {
+        const tracked = await this.#adopt(row, agentId);
+        // By whoever was told first; the others know.
+        if (tracked.ending) continue;
         taken.push(row.id);
-        endings.push(this.#endings.lose(await this.#adopt(row, agentId), reason));
+        endings.push(this.#endings.lose(tracked, reason));
       }
     }
     await Promise.all(endings);
@@ -316,21 +351,40 @@ export class ExecutionTracker {
 
   /** Follows an attempt that the database gives to an agent; what memory has of it already stays. */
   async #adopt(row: ActiveRow, agentId: string): Promise<TrackedExecution> {
-    const known = this.#tracked.get(row.id);
-    if (known?.isHeldBy(agentId, row.attempt)) {
-      known.cancelReason ??= row.cancel_reason ?? undefined;
-      return known;
-    }
+    const held = this.#heldAs(row, agentId);
+    if (held !== undefined) return held;
     const resolved = await this.#options.resolveRow(row);
-    const tracked = known ?? this.track(resolved, timesOf(row), row.failures);
-    tracked.cancelReason = row.cancel_reason ?? undefined;
-    tracked.log = this.#openLog(resolved, row.attempt, {
+    const stored = {
       stdout: await this.#storedBytes(row, Stream.STDOUT),
       stderr: await this.#storedBytes(row, Stream.STDERR),
-    });
+    };
+    // Its attempt before may have begun to end meanwhile, and what ends is the end of that attempt alone.
+    const heldByNow = this.#heldAs(row, agentId);
+    if (heldByNow !== undefined) return heldByNow;
+    const tracked = this.#anew(resolved, row);
+    tracked.reservation = readReservation(row.reservation);
+    tracked.cancelReason = row.cancel_reason ?? undefined;
+    tracked.log = this.#openLog(resolved, row.attempt, stored);
     tracked.history.push({ state: row.state as State, attempt: row.attempt, agentId });
     tracked.changed.notify();
     return tracked;
+  }
+
+  /** What is followed of a row's attempt already; with the cancel that the row tells of. */
+  #heldAs(row: ActiveRow, agentId: string): TrackedExecution | undefined {
+    const known = this.#tracked.get(row.id);
+    if (known?.isHeldBy(agentId, row.attempt) !== true) return undefined;
+    known.cancelReason ??= row.cancel_reason ?? undefined;
+    return known;
+  }
+
+  /** What is to follow a row's attempt, which is not followed yet. */
+  #anew(resolved: ResolvedExecution, row: ActiveRow): TrackedExecution {
+    const known = this.#tracked.get(row.id);
+    if (known === undefined) return this.track(resolved, timesOf(row), row.failures);
+    // The row was read before its next attempt began: that one keeps its place, and what is stored of this one is fenced.
+    if (known.current.attempt > row.attempt) return new TrackedExecution(resolved, timesOf(row), row.failures);
+    return known.ending ? this.#supersede(known, resolved, timesOf(row), row.failures) : known;
   }
 
   #storedBytes(row: ActiveRow, stream: LogStreamName): Promise<number> {
@@ -345,7 +399,7 @@ export class ExecutionTracker {
       attempt,
       stored,
       writer: this.#options.logs,
-      logger: this.#options.logger,
+      retries: this.#retries,
       onStored: (log) => this.#acknowledgeLog(resolved.id, log),
     });
   }
@@ -483,19 +537,33 @@ export class ExecutionTracker {
     if (tracked === undefined || tracked.ending) return;
     const code = rejected.error?.code || Code.SUBMIT_FAILED;
     const message = rejected.error?.message ?? 'the agent did not take the assignment';
-    const nobody =
-      rejected.requeue && code === Code.ENVIRONMENT_FAILED
-        ? this.#nobodyHasRoom(tracked, agent.id, message)
-        : undefined;
-    if (rejected.requeue && nobody === undefined) await this.#endings.requeue(tracked, code, message);
-    else await this.#endings.end(tracked, outcomeWithoutResult(code, nobody ?? message, { stdout: 0, stderr: 0 }));
+    if (!rejected.requeue) {
+      return await this.#endings.end(tracked, outcomeWithoutResult(code, message, { stdout: 0, stderr: 0 }));
+    }
+    const noRoom = code === Code.ENVIRONMENT_FAILED;
+    this.#refused(tracked, agent.id, message, noRoom);
+    const nobody = noRoom ? this.#nobodyHasRoom(tracked) : undefined;
+    if (nobody === undefined) await this.#endings.requeue(tracked, code, message);
+    else await this.#endings.end(tracked, outcomeWithoutResult(code, nobody, { stdout: 0, stderr: 0 }));
   }
 
-  /** An agent has no room for the environment of an execution: the others are asked. Answers why none of them is left. */
-  #nobodyHasRoom({ resolved: { requirement } }: TrackedExecution, agentId: string, reason: string): string | undefined {
-    requirement.refusals.set(agentId, reason);
-    setTimeout(() => requirement.refusals.delete(agentId), ASK_FOR_ROOM_AGAIN_MS).unref();
-    return this.#options.whyNobody(requirement);
+  /**
+   * The others are asked first when it is due again. Without that, the agent that refuses would be chosen again and again, since it
+   * stays idle, and an execution would wait beside agents that could run it.
+   */
+  #refused(tracked: TrackedExecution, agentId: string, reason: string, noRoom: boolean): void {
+    const { id, resolved, requeues } = tracked;
+    const pauseMs = requeueDelayMs(requeues + 1);
+    // The longer it goes on, the longer; so that others always have as much time as it was not due.
+    const forMs = pauseMs + (noRoom ? ASK_FOR_ROOM_AGAIN_MS : Math.max(ASK_AGAIN_MS, pauseMs));
+    resolved.refusals.add({ agentId, reason, noRoom, forMs }, () => {
+      if (this.#tracked.get(id)?.current.state === State.PENDING) this.#options.queued();
+    });
+  }
+
+  /** Why no agent has room for its environment. What else they have sent it back for passes. */
+  #nobodyHasRoom({ resolved: { requirement, refusals } }: TrackedExecution): string | undefined {
+    return this.#options.whyNobody({ ...requirement, refusals: refusals.withoutRoom });
   }
 }
 
@@ -503,6 +571,11 @@ function streamName(stream: Stream): LogStreamName {
   if (stream === Stream.STDOUT) return Stream.STDOUT;
   if (stream === Stream.STDERR) return Stream.STDERR;
   throw new LinkProtocolError(`log stream ${stream} is not known`);
+}
+
+/** Counted from now: it may have begun before, but it is not over later than that. */
+function useOf({ resolved, reservation }: TrackedExecution): SlotUse {
+  return slotUse(resolved.requirement, reservation, performance.now());
 }
 
 function timesOf(row: ActiveRow): ExecutionTimes {

@@ -1,5 +1,6 @@
 import { HarrierError, isFinal } from '@harrier/shared';
 import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
+import type { WatcherBound } from '../admission/watcher-bound.ts';
 import { readLogChunks } from '../db/queries/log-chunks.ts';
 import { type ExecutionRow, readExecution, readExecutionState } from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
@@ -51,6 +52,7 @@ export interface ExecutionWatcherOptions {
   elsewhere: FollowedElsewhere;
   explain: Explain;
   braked: BrakedAgents;
+  bound: WatcherBound;
   /** Why an execution waits that this replica does not follow. */
   waitingReason: (tenantId: string, row: ExecutionRow) => Promise<string>;
 }
@@ -68,6 +70,11 @@ export class ExecutionWatcher {
     this.#sql = options.sql;
     this.#tracker = options.tracker;
     this.#options = options;
+  }
+
+  /** A place for a reader that is about to follow; the answer gives it back. @throws HarrierError resource_exhausted */
+  enter(tenantId: string): () => void {
+    return this.#options.bound.enter(tenantId);
   }
 
   /** States, log bytes and progress until the result. @throws HarrierError not_found, invalid_argument */
@@ -254,7 +261,8 @@ export class ExecutionWatcher {
 
   async #stateEvent(tracked: TrackedExecution, change: StateChange): Promise<StateEvent> {
     const pendingReason = () => waitingReasonOf(tracked, this.#options.explain);
-    const waitingReason = change === tracked.current ? await this.#reason(change, pendingReason) : '';
+    if (change !== tracked.current) return { kind: 'state', change, waitingReason: '' };
+    const waitingReason = tracked.endRefused ?? (await this.#reason(change, pendingReason));
     return { kind: 'state', change, waitingReason };
   }
 

@@ -1,10 +1,8 @@
 import type { JsonObject } from '@bufbuild/protobuf';
-import { HarrierError, messageOf } from '@harrier/shared';
+import { documentFault, HarrierError, messageOf, OutOfTimeError, withinTime } from '@harrier/shared';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
-import { isDeeperThan } from './json-document.ts';
 import { compilePattern, PatternError } from './linear-pattern.ts';
-import { OutOfTimeError, withinTime } from './within-time.ts';
 
 /** Compiled schemas that are kept; each costs some 10 KiB. */
 const CACHE_ENTRIES = 500;
@@ -12,7 +10,6 @@ const CACHE_ENTRIES = 500;
 const MAX_ERRORS = 5;
 /** A schema becomes code; that of the largest here takes less than a second to make. */
 const MAX_SCHEMA_BYTES = 128 * 1024;
-const MAX_SCHEMA_DEPTH = 64;
 const COMPILE_TIMEOUT_MS = 5_000;
 /** How long all other callers may be held up by one document. */
 const CHECK_TIMEOUT_MS = 500;
@@ -33,7 +30,7 @@ interface Compiled {
 const compiled = new Map<string, Compiled>();
 
 /**
- * Checks that a schema is one (JSON Schema 2020-12) of bounded size, whose patterns can be matched in linear time.
+ * Checks that a schema is one (JSON Schema 2020-12) of bounded size and depth, whose patterns can be matched in linear time.
  * References to other documents are not followed.
  * @throws HarrierError invalid_argument naming `field`, or the place of a pattern below it.
  */
@@ -45,10 +42,9 @@ export function checkSchema(schema: JsonObject, field: string): void {
       field,
     });
   }
-  if (isDeeperThan(schema, MAX_SCHEMA_DEPTH)) {
-    throw new HarrierError('invalid_argument', `${field} is nested more than ${MAX_SCHEMA_DEPTH} levels deep`, {
-      field,
-    });
+  const fault = documentFault(schema);
+  if (fault !== undefined) {
+    throw new HarrierError('invalid_argument', `${field}${fault.path}: ${fault.problem}`, { field });
   }
   compile(text, schema, field);
 }

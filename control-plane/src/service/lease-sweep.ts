@@ -1,21 +1,23 @@
-import { type Logger, messageOf } from '@harrier/shared';
+import type { Logger } from '@harrier/shared';
 import { ADVISORY_LOCKS } from '../db/advisory-locks.ts';
+import { OutageLog } from '../db/outage-log.ts';
 import {
   type LeaselessAgent,
   listAbandonedAgents,
   listLeaselessAgents,
   listRecentLeases,
+  lookAtLeases,
   nextLeaseEnd,
   recordBrake,
   recordLostAgent,
 } from '../db/queries/lost-agents.ts';
 import type { Sql } from '../db/sql.ts';
-import { brake, brakeWindowMs, isAttemptLost, leaseEndMs } from '../replica/lease-rules.ts';
+import { brakes, brakeWindowMs, isAttemptLost, leaseEndMs } from '../replica/lease-rules.ts';
 import { ReplicaObserver } from '../replica/replica-observer.ts';
 import { runAlone } from '../replica/singleton.ts';
-import { maxDisconnectMs } from './disconnect-policy.ts';
-import { moduleOf, type ResolvedExecution } from './resolved-execution.ts';
+import { type ResolvedExecution, runsOnMs } from './resolved-execution.ts';
 
+/** Also while the database fails: whoever has lost an agent waits for the end of its lease and a sweep, and for no pause on top. */
 const SWEEP_MS = 1_000;
 /** What seldom happens is looked for seldom. */
 const SLOW_SWEEP_MS = 15_000;
@@ -36,14 +38,18 @@ export interface LeaseSweepOptions {
     reason: string,
     leftMs: (attempt: ResolvedExecution) => number,
   ) => Promise<number | undefined>;
+  /** A replica is gone that was there: what it had is anybody's. */
+  onReplicaGone: () => void;
 }
 
 /**
  * Ends the attempts of agents whose leases have ended, on one replica at a time: every second, and at the moment at which the
- * next lease ends. It knows nothing but what the database tells, so that any replica can go on where another has died.
+ * next lease ends. It knows nothing but what the database tells, so that any replica can go on where another has died. All of
+ * them look, with one statement; whoever finds something to do takes the lock.
  */
 export class LeaseSweep {
   readonly #options: LeaseSweepOptions;
+  readonly #outage: OutageLog;
   readonly #stopping = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> = Promise.resolve();
@@ -52,16 +58,20 @@ export class LeaseSweep {
   readonly #observer = new ReplicaObserver();
   /** Agents whose attempts may all run on for a while, and until when they need not be looked at. */
   readonly #waiting = new Map<string, number>();
-  #held: ReadonlySet<string> = new Set();
+  #held: ReadonlyMap<string, number> = new Map();
   /** What the database knows of it; undefined: whatever another replica has told. */
   #recordedBrake: string | undefined;
 
   constructor(options: LeaseSweepOptions) {
     this.#options = options;
+    this.#outage = new OutageLog(options.logger, 'leases are looked at again');
   }
 
-  /** Agents whose attempts are kept for them because most agents have gone at once; as far as this replica sweeps. */
-  get held(): ReadonlySet<string> {
+  /**
+   * Agents whose attempts are kept for them because most of their tenant have gone at once, with the milliseconds that they
+   * are kept for, at the last sweep; as far as this replica sweeps.
+   */
+  get held(): ReadonlyMap<string, number> {
     return this.#held;
   }
 
@@ -87,17 +97,24 @@ export class LeaseSweep {
   async #run(): Promise<void> {
     let waitMs = SWEEP_MS;
     try {
-      await this.#observer.look(this.#options.sql);
-      const ran = await runAlone(this.#options.sql, ADVISORY_LOCKS.leaseSweep, async () => {
+      const askedMs = performance.now();
+      const look = await lookAtLeases(this.#options.sql, SWEEP_MS);
+      if (this.#observer.look(look.replicas, askedMs)) this.#options.onReplicaGone();
+      waitMs = look.next_ms ?? SWEEP_MS;
+      const isSlowDue = askedMs > this.#graceEndMs && askedMs - this.#slowMs > SLOW_SWEEP_MS;
+      const isDue = look.is_due || this.#observer.hasSilent || isSlowDue;
+      if (!isDue) this.#waiting.clear();
+      const sweep = async () => {
         waitMs = await this.#sweep();
-      });
-      if (!ran) {
-        this.#setHeld(undefined);
+      };
+      if (!isDue || !(await runAlone(this.#options.sql, ADVISORY_LOCKS.leaseSweep, sweep))) {
+        this.#setHeld(new Map());
         this.#recordedBrake = undefined;
       }
     } catch (error) {
-      this.#options.logger.warn({ reason: messageOf(error) }, 'leases could not be looked at; trying again');
+      this.#outage.failed('warn', 'leases could not be looked at; trying again', error);
     }
+    this.#outage.endRound();
     this.#arm(waitMs);
   }
 
@@ -124,46 +141,47 @@ export class LeaseSweep {
 
   async #findHeld(agents: readonly LeaselessAgent[]): Promise<void> {
     const { sql, leaseMs, brakeMs } = this.#options;
-    if (agents.length === 0) return await this.#hold(undefined);
+    if (agents.length === 0) return await this.#hold(new Map());
     const rows = await listRecentLeases(sql, brakeMs + brakeWindowMs(leaseMs));
-    const leases = rows.map(({ id, left_ms: leftMs }) => ({ id, leaseEndMs: leftMs ?? undefined }));
-    await this.#hold(brake(leases, 0, { leaseMs, brakeMs }));
+    const leases = rows.map(({ id, tenant_id: tenantId, left_ms: leftMs }) => {
+      return { id, tenantId, leaseEndMs: leftMs ?? undefined };
+    });
+    await this.#hold(brakes(leases, 0, { leaseMs, brakeMs }));
   }
 
   /** Callers are told at every replica. */
-  async #hold(found: ReturnType<typeof brake>): Promise<void> {
-    this.#setHeld(found);
-    const held = [...this.#held].toSorted();
-    const key = held.join();
+  async #hold(held: ReadonlyMap<string, number>): Promise<void> {
+    this.#setHeld(held);
+    const key = [...held.keys()].toSorted().join();
     if (key === this.#recordedBrake) return;
-    await recordBrake(this.#options.sql, held, found?.untilMs ?? 0);
+    await recordBrake(this.#options.sql, held);
     this.#recordedBrake = key;
   }
 
-  #setHeld(found: ReturnType<typeof brake>): void {
+  #setHeld(held: ReadonlyMap<string, number>): void {
     const before = this.#held.size;
-    this.#held = found?.held ?? new Set();
+    this.#held = held;
     const { logger } = this.#options;
-    if (found !== undefined && before === 0) {
-      const facts = { agents: found.held.size, forMs: Math.round(found.untilMs) };
+    if (held.size > 0 && before === 0) {
+      const facts = { agents: held.size, forMs: Math.round(Math.max(...held.values())) };
       logger.error(
         facts,
-        'most agents have gone at once; their work is kept for them until most are back, for a while',
+        'most agents of a tenant have gone at once; their work is kept for them until most are back, for a while',
       );
     }
-    if (found === undefined && before > 0) logger.info('work is not kept any more for agents that have gone at once');
+    if (held.size === 0 && before > 0) logger.info('work is not kept any more for agents that have gone at once');
   }
 
   async #end(agent: LeaselessAgent): Promise<void> {
-    const { sql, leaseMs, endAttempts, logger } = this.#options;
+    const { sql, leaseMs, endAttempts } = this.#options;
     const nowMs = performance.now();
     if ((this.#waiting.get(agent.id) ?? nowMs) > nowMs) return;
     this.#waiting.delete(agent.id);
     const who = agent.name === null ? 'the agent was deleted' : `agent ${agent.name} was not linked`;
     const reason = agent.name === null ? who : `${who} for longer than its lease of ${leaseMs / 1000} s`;
     const leftOf = (attempt: ResolvedExecution) => {
-      const runsOnMs = agent.name === null ? 0 : maxDisconnectMs(moduleOf(attempt.program));
-      return isAttemptLost(-agent.ended_ms, runsOnMs, 0) ? 0 : runsOnMs - agent.ended_ms;
+      const beyondMs = agent.name === null ? 0 : runsOnMs(attempt);
+      return isAttemptLost(-agent.ended_ms, beyondMs, 0) ? 0 : beyondMs - agent.ended_ms;
     };
     try {
       await recordLostAgent(sql, agent.id);
@@ -171,8 +189,8 @@ export class LeaseSweep {
       // It may have been given more work in the meantime, by a replica that does not know yet.
       if (leftMs !== undefined) this.#waiting.set(agent.id, nowMs + Math.min(leftMs, SLOW_SWEEP_MS));
     } catch (error) {
-      const facts = { agentId: agent.id, reason: messageOf(error) };
-      logger.error(facts, 'attempts of a lost agent could not be ended; trying again');
+      const about = { agentId: agent.id };
+      this.#outage.failed('error', 'attempts of a lost agent could not be ended; trying again', error, about);
     }
   }
 }

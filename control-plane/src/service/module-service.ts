@@ -9,10 +9,8 @@ import {
   ModuleSchema,
   type Module_Source as ModuleSource,
 } from '@harrier/shared/gen/module';
-import semver from 'semver';
 import {
   decideModuleLock,
-  deleteModule,
   insertModule,
   listModules,
   listModuleVersions,
@@ -20,15 +18,20 @@ import {
   readModule,
   readModuleById,
 } from '../db/queries/modules.ts';
+import { deleteVersions } from '../db/queries/versions.ts';
 import type { Sql } from '../db/sql.ts';
 import { uuidv7 } from '../db/uuid.ts';
+import { askedGpus, checkHardware, slurmJobOf } from './demand.ts';
 import { checkDisconnect } from './disconnect-policy.ts';
+import { millisecondsOf } from './duration.ts';
 import { checkEnvironment, checkNetwork, isLockShared, lockedEnvironment } from './environment-spec.ts';
+import { showable } from './json-document.ts';
 import { checkSchema } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE } from './page-token.ts';
 import type { PythonSource } from './python-source/python-source.ts';
-import { refuseNul } from './storable.ts';
-import { DEFAULT_TASK_CLASS, taskClassTimeoutMs } from './task-class.ts';
+import { checkLookup, checkVersion, compareVersions, latestOf, optionalText } from './semantic-versions.ts';
+import { refuseNul, STORED } from './storable.ts';
+import { checkAllowed, checkSlurmAllowed, DEFAULT_TASK_CLASS, findTaskClass, type TaskClasses } from './task-class.ts';
 
 /** A registered version and its key in the database. */
 export interface StoredModule {
@@ -49,14 +52,21 @@ const CACHE_ENTRIES = 5_000;
 export class ModuleService {
   readonly #sql: Sql;
   readonly #python: PythonSource;
+  readonly #classes: TaskClasses;
   readonly #onChanged: (tenantId: string, name: string, versionId: string) => void;
   /** Resolved names and versions; by id for what never changes. */
   readonly #resolved = new Map<string, { stored: StoredModule; untilMs: number }>();
 
   /** @param onChanged other replicas may hold what is not true any more of a name, or of a version that is named */
-  constructor(sql: Sql, python: PythonSource, onChanged: (tenantId: string, name: string, versionId: string) => void) {
+  constructor(
+    sql: Sql,
+    python: PythonSource,
+    classes: TaskClasses,
+    onChanged: (tenantId: string, name: string, versionId: string) => void,
+  ) {
     this.#sql = sql;
     this.#python = python;
+    this.#classes = classes;
     this.#onChanged = onChanged;
   }
 
@@ -177,7 +187,12 @@ export class ModuleService {
   /** @returns how many versions. @throws HarrierError not_found */
   async delete(tenantId: string, name: string, version: string): Promise<number> {
     checkLookup(name, version);
-    const deleted = await deleteModule(this.#sql, tenantId, name, version === '' ? undefined : version, latestOf);
+    const deleted = await deleteVersions(
+      this.#sql,
+      'modules',
+      { tenantId, name, version: version === '' ? undefined : version },
+      latestOf,
+    );
     if (deleted === 0) throw notFound(name, version);
     this.#forget(tenantId, name);
     this.#onChanged(tenantId, name, '');
@@ -202,7 +217,7 @@ export class ModuleService {
 
   #checks(module: Module): (() => void | Promise<void>)[] {
     const { code, handler } = module;
-    const checks: (() => void | Promise<void>)[] = checksOf(module);
+    const checks: (() => void | Promise<void>)[] = checksOf(module, this.#classes);
     if (module.language === 'python') checks.push(() => this.#python.check(code, handler, 'module.code'));
     return checks;
   }
@@ -234,7 +249,7 @@ function page(
 }
 
 function storedOf(row: ModuleRow): StoredModule {
-  const module = fromBinary(ModuleSchema, row.definition);
+  const module = fromBinary(ModuleSchema, row.definition, STORED);
   module.createTime = timestampFromDate(row.create_time);
   module.digest = row.digest;
   module.source = row.source as ModuleSource;
@@ -244,8 +259,14 @@ function storedOf(row: ModuleRow): StoredModule {
 
 /** As callers see it: with the lock that was found first, whatever the platform. */
 function shownModule({ module, firstLock }: StoredModule): Module {
-  if (firstLock === undefined || module.environment === undefined) return module;
-  return { ...module, environment: lockedEnvironment(module.environment, firstLock) };
+  const { environment, inputSchema, outputSchema } = module;
+  const shown = { ...module };
+  if (inputSchema !== undefined) shown.inputSchema = showable(inputSchema);
+  if (outputSchema !== undefined) shown.outputSchema = showable(outputSchema);
+  if (firstLock !== undefined && environment !== undefined) {
+    shown.environment = lockedEnvironment(environment, firstLock);
+  }
+  return shown;
 }
 
 /** Defaults filled in, and what only the control plane sets left out. */
@@ -264,11 +285,11 @@ function normalise(given: Module): Module {
 }
 
 /** Each throws HarrierError invalid_argument for one aspect of a module. */
-function checksOf(module: Module): (() => void)[] {
+function checksOf(module: Module, classes: TaskClasses): (() => void)[] {
   const { environment, language, preload, inputSchema, outputSchema } = module;
   return [
-    () => checkVersion(module.version),
-    () => taskClassTimeoutMs(module.taskClass, 'module.task_class'),
+    () => checkVersion(module.version, 'module.version'),
+    () => checkTaskClass(module, classes),
     () => parseLabelSelector(module.agentSelector, 'module.agent_selector'),
     () => inputSchema !== undefined && checkSchema(inputSchema, 'module.input_schema'),
     () => outputSchema !== undefined && checkSchema(outputSchema, 'module.output_schema'),
@@ -277,15 +298,20 @@ function checksOf(module: Module): (() => void)[] {
     () => checkReuse(module),
     () => checkDisconnect(module),
     () => refuseNul('module.code', module.code),
+    () => refuseNul('module.concurrency.key', module.concurrency?.key ?? ''),
     ...module.tags.map((tag, i) => () => refuseNul(`module.tags[${i}]`, tag)),
   ];
 }
 
-function checkVersion(version: string): void {
-  if (semver.valid(version) === version.split('+')[0]) return;
-  throw new HarrierError('invalid_argument', `module.version "${version}" is not a semantic version like 1.4.0`, {
-    field: 'module.version',
-  });
+function checkTaskClass(module: Module, classes: TaskClasses): void {
+  const { limits, timeout, environment, reuse } = module;
+  const taskClass = findTaskClass(classes, module.taskClass, 'module.task_class');
+  const kind = environment?.kind.case ?? 'inline';
+  const timeoutMs = timeout === undefined ? undefined : millisecondsOf(timeout);
+  checkAllowed(taskClass, { timeoutMs, limits, environment: kind }, 'module.');
+  const slurm = slurmJobOf(undefined, module.slurm, taskClass);
+  checkSlurmAllowed(taskClass, slurm, 'module.');
+  checkHardware(askedGpus([limits], taskClass), slurm, { environment: kind, reuse }, 'module.');
 }
 
 /** Only Python has interpreters that serve one call after another. */
@@ -302,31 +328,6 @@ function digestOf(module: Module): string {
   content.description = '';
   content.tags = [];
   return createHash('sha256').update(toBinary(ModuleSchema, content)).digest('hex');
-}
-
-/** As in semantic versioning; builds of the same version by their text, so that the order is total. */
-function compareVersions(a: string, b: string): number {
-  return semver.compareBuild(a, b);
-}
-
-/** The greatest release, or the greatest pre-release when there is no release. */
-function latestOf(versions: string[]): string | undefined {
-  const sorted = versions.toSorted((a, b) => compareVersions(b, a));
-  return sorted.find((version) => semver.prerelease(version) === null) ?? sorted[0];
-}
-
-function checkLookup(name: string, version: string, nameField = 'name'): void {
-  refuseNul(nameField, name);
-  if (version !== '' && semver.valid(version) === null) {
-    throw new HarrierError('invalid_argument', `version "${version}" is not a semantic version like 1.4.0`, {
-      field: 'version',
-    });
-  }
-}
-
-function optionalText(text: string, field: string): string | undefined {
-  refuseNul(field, text);
-  return text === '' ? undefined : text;
 }
 
 function notFound(name: string, version: string, nameField = 'name'): HarrierError {

@@ -9,22 +9,24 @@ import {
   type ValidateModuleResponse,
   ValidateModuleResponseSchema,
 } from '@harrier/shared/gen/module';
-import type { AgentQuestions, AskedEnvironment } from '../agent-link/agent-questions.ts';
+import type { AgentAsker, AgentQuestion } from '../agent-link/agent-questions.ts';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import type { Candidate } from '../agent-link/candidate.ts';
-import { lackOf, selects } from '../scheduler/place.ts';
+import { lackOf, selects } from '../scheduler/constraint.ts';
 import type { ModuleService } from './module-service.ts';
 import { supportNeeded } from './resolved-execution.ts';
 
 const MAX_AGENTS = 100;
 
+type AskedEnvironment = Extract<AgentQuestion, { case: 'resolve' }>['value'];
+
 export interface ModuleValidationOptions {
   modules: Pick<ModuleService, 'check'>;
   registry: AgentRegistry;
   /** Asks an agent that is linked to this replica. */
-  here: Pick<AgentQuestions, 'resolve'>;
+  here: AgentAsker;
   /** Asks one that is linked to another replica. */
-  there: Pick<AgentQuestions, 'resolve'>;
+  there: AgentAsker;
   /** Agents that are linked to other replicas. */
   elsewhere: (tenantId: string) => Promise<Candidate[]>;
 }
@@ -109,7 +111,7 @@ export class ModuleValidation {
 
   #resolve(to: Pick<AskedAgent, 'agent'>, asked: AskedEnvironment, signal: AbortSignal): Promise<Resolved> {
     const { here, there } = this.#options;
-    return (this.#isElsewhere(to) ? there : here).resolve(to.agent.id, asked, signal);
+    return (this.#isElsewhere(to) ? there : here).ask(to.agent, { case: 'resolve', value: asked }, signal);
   }
 
   #isElsewhere({ agent }: Pick<AskedAgent, 'agent'>): boolean {

@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { toBinary } from '@bufbuild/protobuf';
-import { HarrierError, type Logger, messageOf } from '@harrier/shared';
+import { FileWatcher, HarrierError, type Logger, messageOf } from '@harrier/shared';
 import { type Module, ModuleSchema, Module_Source as ModuleSource } from '@harrier/shared/gen/module';
 import { type FileProblem, formatProblem, loadModulesFile, type ModulesFile } from '@harrier/shared/modules-file';
 import type { ModuleService } from './module-service.ts';
 import { checkModules } from './modules-file-check.ts';
-import { FileWatcher } from './modules-file-watcher.ts';
 
 export interface ModulesFileOptions {
   /** Absolute path. */

@@ -1,10 +1,17 @@
 import { randomUUID } from 'node:crypto';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { HarrierError, type Logger, messageOf } from '@harrier/shared';
-import { type Resolved, ResolvedSchema, ResolveSchema } from '@harrier/shared/gen/link';
-import type { AgentQuestions, AskedEnvironment } from '../agent-link/agent-questions.ts';
+import { AgentMessageSchema, ServerMessageSchema } from '@harrier/shared/gen/link';
 import {
+  type AgentAsker,
   type AgentQuestion,
+  type AgentQuestions,
+  type AnswerTo,
+  questionIn,
+  withId,
+} from '../agent-link/agent-questions.ts';
+import {
+  type AgentQuestionRow,
   answerAgentQuestion,
   deleteAgentQuestion,
   insertAgentQuestion,
@@ -26,7 +33,7 @@ export interface QuestionsElsewhereOptions {
   /** This replica. */
   replicaId: string;
   /** To agents that are linked here. */
-  questions: Pick<AgentQuestions, 'resolve'>;
+  questions: Pick<AgentQuestions, 'askAny'>;
   send: (to: BusTarget, message: BusMessage) => void;
   /** Whether there is another replica. */
   alone: () => boolean;
@@ -37,7 +44,7 @@ export interface QuestionsElsewhereOptions {
  * Questions to agents that are linked to other replicas, and theirs to agents that are linked here. They and their answers
  * are rows, since both may be larger than a message between replicas.
  */
-export class QuestionsElsewhere {
+export class QuestionsElsewhere implements AgentAsker {
   readonly #options: QuestionsElsewhereOptions;
   /** Told when the answer to a question of this replica may be there. */
   readonly #open = new Map<string, ChangeSignal>();
@@ -54,19 +61,24 @@ export class QuestionsElsewhere {
   }
 
   /**
-   * As `AgentQuestions.resolve`, for an agent that is linked to another replica.
+   * As `AgentQuestions.ask`, for an agent that is linked to another replica.
    * @throws HarrierError unavailable when its link or its replica is gone; the signal's reason when it is aborted
    */
-  async resolve(agentId: string, asked: AskedEnvironment, signal: AbortSignal): Promise<Resolved> {
+  async ask<Case extends AgentQuestion['case']>(
+    agent: { id: string; tenantId: string },
+    asked: Extract<AgentQuestion, { case: Case }>,
+    signal: AbortSignal,
+  ): Promise<AnswerTo[Case]> {
     signal.throwIfAborted();
     const { sql, replicaId, send } = this.#options;
     const id = randomUUID();
-    const question = toBinary(ResolveSchema, create(ResolveSchema, asked));
+    // Which id the agent is asked by is for the replica that asks it.
+    const question = toBinary(ServerMessageSchema, withId(asked, ''));
     const changed = new ChangeSignal();
     this.#open.set(id, changed);
     let asking: string | undefined;
     try {
-      const row = { id, tenantId: asked.tenant, agentId, askerId: replicaId, question, ttlMs: TTL_MS };
+      const row = { id, tenantId: agent.tenantId, agentId: agent.id, askerId: replicaId, question, ttlMs: TTL_MS };
       asking = await insertAgentQuestion(sql, row);
       if (asking === undefined) throw gone('the agent is not linked any more; try again');
       send(asking, { type: 'asked', id });
@@ -76,7 +88,7 @@ export class QuestionsElsewhere {
         wake.catch(() => undefined);
         const state = await readAgentQuestion(sql, id);
         if (state === undefined) throw gone(`the agent has not answered within ${TTL_MS / 60_000} minutes`);
-        if (state.answer !== null) return fromBinary(ResolvedSchema, state.answer);
+        if (state.answer !== null) return fromBinary(AgentMessageSchema, state.answer).message.value as AnswerTo[Case];
         if (state.error !== null) throw gone(state.error);
         if (state.is_moved) throw gone('the agent has left the control plane that was asked; try again');
         await wake;
@@ -119,7 +131,7 @@ export class QuestionsElsewhere {
     }
   }
 
-  #start(question: AgentQuestion): void {
+  #start(question: AgentQuestionRow): void {
     const { logger } = this.#options;
     const controller = new AbortController();
     this.#answering.set(question.id, controller);
@@ -129,12 +141,13 @@ export class QuestionsElsewhere {
       .finally(() => this.#answering.delete(question.id));
   }
 
-  async #answer({ id, agent_id: agentId, asker_id: asker, question }: AgentQuestion, signal: AbortSignal) {
+  async #answer({ id, agent_id: agentId, asker_id: asker, question }: AgentQuestionRow, signal: AbortSignal) {
     const { sql, questions, send } = this.#options;
-    const { tenant, environment, language, decidedLocks } = fromBinary(ResolveSchema, question);
-    if (environment === undefined) return;
-    const answer = await questions.resolve(agentId, { tenant, environment, language, decidedLocks }, signal).then(
-      (resolved) => ({ answer: toBinary(ResolvedSchema, resolved) }),
+    const asked = questionIn(fromBinary(ServerMessageSchema, question));
+    // A newer replica may ask more than this one knows.
+    if (asked === undefined) return;
+    const answer = await questions.askAny(agentId, asked, signal).then(
+      (message) => ({ answer: toBinary(AgentMessageSchema, create(AgentMessageSchema, { message })) }),
       (error: unknown) => ({ error: messageOf(error) }),
     );
     await answerAgentQuestion(sql, id, answer);

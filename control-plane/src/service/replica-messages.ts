@@ -25,6 +25,10 @@ export interface ReplicaMessagesOptions {
   /** The agent has a newer link. */
   closeOlder: (agentId: string, session: number) => void;
   /** Number of the newest link of the agent to this replica, also while it is being admitted. */
+  /** There is a word for a run of this replica. */
+  workflowWord: (runId: string) => void;
+  /** Schedules, or their times, are others. */
+  schedulesChanged: () => void;
   newestSession: (agentId: string) => number | undefined;
   /** Others have come. */
   lookAtReplicas: () => void;
@@ -80,6 +84,12 @@ export class ReplicaMessages {
       case 'agentChanged':
         if (registry.get(message.id) !== undefined) agentRequests.look();
         break;
+      case 'workflowWord':
+        this.#options.workflowWord(message.id);
+        break;
+      case 'schedulesChanged':
+        this.#options.schedulesChanged();
+        break;
       case 'asked':
         questions.look();
         break;
@@ -106,12 +116,15 @@ export class ReplicaMessages {
     this.#options.elsewhere.lookAgain();
     this.#options.agentRequests.look();
     this.#options.questions.look();
+    this.#options.schedulesChanged();
   }
 
   #claimedElsewhere(id: string, attempt: number): void {
     const { tracker } = this.#options;
     const tracked = tracker.get(id);
-    if (tracked !== undefined && tracked.current.attempt < attempt && !tracked.ending) tracker.release(tracked);
+    // An end that is about to be stored is told by whoever was told of it; one that the database refuses may never be.
+    const isOver = tracked?.ending !== true || tracked.endRefused !== undefined;
+    if (tracked !== undefined && tracked.current.attempt < attempt && isOver) tracker.release(tracked);
     if (tracked !== undefined) return;
     this.#claimed.add(id);
     setTimeout(() => this.#claimed.delete(id), CLAIM_KEPT_MS).unref();

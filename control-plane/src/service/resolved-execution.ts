@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { Duration } from '@bufbuild/protobuf/wkt';
 import { HarrierError, type LabelSelector, parseLabelSelector } from '@harrier/shared';
+import { Isolation_Level as IsolationLevel } from '@harrier/shared/gen/agent';
 import {
   type Code,
   type Command,
@@ -13,28 +15,21 @@ import {
   type Environment,
   EnvironmentSchema,
   type Limits,
-  LimitsSchema,
   type Module,
-  Limits_Network as Network,
   type RetryPolicy,
+  type SlurmJob,
 } from '@harrier/shared/gen/module';
-import type { Requirement } from '../scheduler/place.ts';
+import type { TaskClass } from '@harrier/shared/task-classes-file';
+import type { Requirement } from '../scheduler/requirement.ts';
+import { isCpuUnsaid, limitsOf } from './attempt-limits.ts';
+import { askedGpus, checkConcurrency, checkHardware, concurrencyOf, demandOf, slurmJobOf } from './demand.ts';
 import { maxDisconnectMs } from './disconnect-policy.ts';
 import { durationOf, millisecondsOf } from './duration.ts';
 import type { StoredModule } from './module-service.ts';
-import { taskClassTimeoutMs } from './task-class.ts';
-
-const MIB = 1024 * 1024;
-/** What an attempt may use where neither module nor request says otherwise. */
-const DEFAULT_LIMITS = {
-  memoryBytes: BigInt(512 * MIB),
-  stdoutBytes: BigInt(16 * MIB),
-  stderrBytes: BigInt(16 * MIB),
-  outputBytes: BigInt(8 * MIB - 64 * 1024),
-  tmpBytes: BigInt(64 * MIB),
-  processes: 512,
-  network: Network.NONE,
-} as const;
+import { Refusals } from './refusals.ts';
+import { STORED } from './storable.ts';
+import { checkAllowed, checkSlurmAllowed, DEFAULT_TASK_CLASS, type TaskClasses } from './task-class.ts';
+import { warmKeyOf } from './warm-key.ts';
 
 const DEFAULT_HANDLER = 'handler';
 const EXTENSIONS: Readonly<Record<string, string>> = { python: 'py', nodejs: 'js', go: 'go' };
@@ -58,50 +53,122 @@ export interface ResolvedExecution {
   /** Answer with `output_json`. */
   jsonText: boolean;
   taskClass: string;
-  timeoutMs: number;
+  /** Undefined: the cluster ends it. */
+  timeoutMs: number | undefined;
+  /** Present: it is a job of Slurm. */
+  slurm: SlurmJob | undefined;
   limits: Limits;
+  /** Its processors are the most of its class: a host may have fewer, and gives it all of them then. */
+  isCpuUnsaid: boolean;
+  priority: number;
   retryPolicy: RetryPolicy | undefined;
-  requirement: Requirement & { refusals: Map<string, string> };
+  requirement: Requirement;
+  /** Agents that have sent it back; the requirement names all of them. */
+  refusals: Refusals;
 }
 
-/** Puts request, module and defaults together. @throws HarrierError invalid_argument */
+/**
+ * Puts request, module, class and defaults together. It refuses nothing that was accepted once: `checkExecution` does, for what
+ * comes.
+ * @throws HarrierError invalid_argument for what cannot be read at all
+ */
 export function resolveExecution(given: {
   id: string;
   tenantId: string;
   request: CreateExecutionRequest;
   module: StoredModule | undefined;
+  classes: TaskClasses;
   inputJson: string;
   jsonText: boolean;
 }): ResolvedExecution {
-  const { request, module: stored } = given;
+  const { request, module: stored, tenantId } = given;
   const module = stored?.module;
-  const taskClass = request.taskClass || module?.taskClass || 'cpu_short';
-  const classTimeoutMs = taskClassTimeoutMs(taskClass, 'task_class');
-  const timeout = request.timeout ?? module?.timeout;
-  const selectors: LabelSelector[] = [];
-  if (module !== undefined && module.agentSelector !== '') {
-    selectors.push(parseLabelSelector(module.agentSelector, 'module.agent_selector'));
-  }
-  if (request.agentSelector !== '') selectors.push(parseLabelSelector(request.agentSelector, 'agent_selector'));
+  const taskClass = request.taskClass || module?.taskClass || DEFAULT_TASK_CLASS;
+  const classOf = classIn(given.classes, taskClass);
   const program = programOf(request, stored);
+  const environment = environmentOf(program);
+  const slurm = slurmJobOf(request.slurm, module?.slurm, classOf);
+  const written = [request.limits, module?.limits];
+  const gpus = askedGpus(written, classOf);
+  const timeoutMs = timeoutOf(request.timeout ?? module?.timeout, slurm, classOf);
+  const { maxTimeoutMs } = classOf;
+  if (slurm !== undefined && timeoutMs === undefined && maxTimeoutMs !== undefined) {
+    // What of the partition's limit is beyond the most is not for this class.
+    slurm.time ??= durationOf(maxTimeoutMs);
+  }
+  const refusals = new Refusals();
   return {
     id: given.id,
-    tenantId: given.tenantId,
+    tenantId,
     program,
     request,
     inputJson: given.inputJson,
     jsonText: given.jsonText,
     taskClass,
-    timeoutMs: timeout === undefined ? classTimeoutMs : millisecondsOf(timeout),
-    limits: mergeLimits(request.limits, module?.limits),
+    timeoutMs,
+    slurm,
+    limits: limitsOf(written, classOf, gpus.count, slurm !== undefined),
+    isCpuUnsaid: isCpuUnsaid(written, classOf),
+    priority: request.priority + classOf.priority,
     retryPolicy: request.retryPolicy ?? module?.retryPolicy,
     requirement: {
-      tenantId: given.tenantId,
-      environment: supportNeeded(environmentOf(program), languageOf(program)),
-      selectors,
-      refusals: new Map(),
+      tenantId,
+      environment: supportNeeded(environment, languageOf(program)),
+      selectors: selectorsOf(request, module, classOf),
+      refusals: refusals.all,
+      demand: demandOf(written, gpus, slurm, classOf),
+      isolation: classOf.sandboxOnly ? IsolationLevel.SANDBOX : undefined,
+      taskClass,
+      timeoutMs,
+      warmKey: warmKeyOf(environment, module?.reuse === true ? stored?.id : undefined),
+      limit: concurrencyOf(request.concurrency, module?.concurrency, module?.name),
     },
+    refusals,
   };
+}
+
+/** A class that a stored execution names may have been taken out of the configuration. */
+function classIn(classes: TaskClasses, name: string): TaskClass {
+  const found = classes.get(name) ?? classes.get(DEFAULT_TASK_CLASS);
+  if (found === undefined) throw new Error(`there is no task class "${DEFAULT_TASK_CLASS}"`);
+  return found;
+}
+
+/** @throws HarrierError invalid_argument for what its class does not allow, and for what no agent could ever have */
+export function checkExecution(resolved: ResolvedExecution, taskClass: TaskClass): void {
+  const { request, program, slurm } = resolved;
+  const module = moduleOf(program);
+  const kind = environmentOf(program).kind.case ?? 'inline';
+  const timeout = request.timeout ?? module?.timeout;
+  for (const limits of [request.limits, module?.limits]) {
+    const timeoutMs = timeout === undefined ? undefined : millisecondsOf(timeout);
+    checkAllowed(taskClass, { timeoutMs, limits, environment: kind });
+  }
+  checkSlurmAllowed(taskClass, slurm);
+  checkConcurrency(request.concurrency, module);
+  const gpus = askedGpus([request.limits, module?.limits], taskClass);
+  checkHardware(gpus, slurm, { environment: kind, reuse: module?.reuse ?? false });
+}
+
+/** A job of Slurm has the limit of its partition where nobody has said otherwise. */
+function timeoutOf(given: Duration | undefined, slurm: SlurmJob | undefined, taskClass: TaskClass): number | undefined {
+  if (given !== undefined) return millisecondsOf(given);
+  return slurm !== undefined && taskClass.slurm === undefined ? undefined : taskClass.timeoutMs;
+}
+
+function selectorsOf(
+  request: CreateExecutionRequest,
+  module: Module | undefined,
+  taskClass: TaskClass,
+): LabelSelector[] {
+  const selectors: LabelSelector[] = [];
+  const add = (text: string, field: string) => {
+    if (text !== '') selectors.push(parseLabelSelector(text, field));
+  };
+  add(taskClass.agentSelector, 'task_class.agent_selector');
+  add(module?.agentSelector ?? '', 'module.agent_selector');
+  add(request.agentSelector, 'agent_selector');
+  return selectors;
 }
 
 function programOf(request: CreateExecutionRequest, stored: StoredModule | undefined): Program {
@@ -139,33 +206,27 @@ function languageOf(program: Program): string {
   return program.kind === 'code' ? program.code.language : '';
 }
 
-/** The first that is set: request, module, default. The hosts go with the network that was set. */
-function mergeLimits(request: Limits | undefined, module: Limits | undefined): Limits {
-  const network = request?.network ? request : module;
-  return create(LimitsSchema, {
-    cpu: request?.cpu || module?.cpu || 0,
-    memoryBytes: request?.memoryBytes || module?.memoryBytes || DEFAULT_LIMITS.memoryBytes,
-    stdoutBytes: request?.stdoutBytes || module?.stdoutBytes || DEFAULT_LIMITS.stdoutBytes,
-    stderrBytes: request?.stderrBytes || module?.stderrBytes || DEFAULT_LIMITS.stderrBytes,
-    outputBytes: request?.outputBytes || module?.outputBytes || DEFAULT_LIMITS.outputBytes,
-    tmpBytes: request?.tmpBytes || module?.tmpBytes || DEFAULT_LIMITS.tmpBytes,
-    processes: request?.processes || module?.processes || DEFAULT_LIMITS.processes,
-    network: network?.network || DEFAULT_LIMITS.network,
-    egressHosts: network?.egressHosts ?? [],
-  });
-}
-
 /** What is stored of a request: all but the input. */
 export function encodeRequest(request: CreateExecutionRequest): Buffer {
   return Buffer.from(toBinary(CreateExecutionRequestSchema, request));
 }
 
 export function decodeRequest(bytes: Uint8Array): CreateExecutionRequest {
-  return fromBinary(CreateExecutionRequestSchema, bytes);
+  return fromBinary(CreateExecutionRequestSchema, bytes, STORED);
 }
 
-/** The message that gives an attempt to an agent. */
-export function assignmentMessage(resolved: ResolvedExecution, attempt: number): ServerMessage {
+/**
+ * The message that gives an attempt to an agent, with the GPUs that were chosen for it.
+ * @param cpuMilli what the agent has for executions, in thousandths of a processor
+ */
+export function assignmentMessage(
+  resolved: ResolvedExecution,
+  attempt: number,
+  gpuUuids: readonly string[] = [],
+  cpuMilli = Number.POSITIVE_INFINITY,
+): ServerMessage {
+  const { timeoutMs, slurm } = resolved;
+  const limits = limitsOn(resolved, cpuMilli);
   const ref = { executionId: resolved.id, attempt } as AttemptRef;
   return create(ServerMessageSchema, {
     message: {
@@ -173,19 +234,27 @@ export function assignmentMessage(resolved: ResolvedExecution, attempt: number):
       value: {
         ref,
         tenant: resolved.tenantId,
-        program: assignedProgram(resolved),
+        program: assignedProgram(resolved, limits),
         inputJson: Buffer.from(resolved.inputJson),
-        timeout: durationOf(resolved.timeoutMs),
-        limits: resolved.limits,
+        ...(timeoutMs === undefined ? {} : { timeout: durationOf(timeoutMs) }),
+        ...(slurm === undefined ? {} : { slurm }),
+        gpuUuids: [...gpuUuids],
+        limits,
         env: resolved.request.env,
         taskClass: resolved.taskClass,
         environment: environmentOf(resolved.program),
         decidedLocks: resolved.program.kind === 'module' ? resolved.program.stored.locks : {},
-        maxDisconnect: durationOf(maxDisconnectMs(moduleOf(resolved.program))),
+        maxDisconnect: durationOf(runsOnMs(resolved)),
+        traceParent: resolved.request.traceParent,
         ...schemasOf(resolved.program),
       },
     },
   });
+}
+
+/** How long after the end of its agent's lease it may run on. */
+export function runsOnMs({ program, slurm }: Pick<ResolvedExecution, 'program' | 'slurm'>): number {
+  return maxDisconnectMs(moduleOf(program), slurm !== undefined);
 }
 
 export function moduleOf(program: Program): Module | undefined {
@@ -203,7 +272,13 @@ function schemasOf(program: Program): { inputSchemaJson?: string; outputSchemaJs
   };
 }
 
-function assignedProgram({ program, limits, request }: ResolvedExecution) {
+/** An agent refuses who asks for more processors than it has; who asks for none in particular has not. */
+function limitsOn({ limits, isCpuUnsaid }: ResolvedExecution, cpuMilli: number): Limits {
+  const cpu = cpuMilli / 1000;
+  return isCpuUnsaid && limits.cpu > cpu ? { ...limits, cpu } : limits;
+}
+
+function assignedProgram({ program, request }: ResolvedExecution, limits: Limits) {
   switch (program.kind) {
     case 'module': {
       const { module } = program.stored;

@@ -1,5 +1,11 @@
 import { HarrierError } from '@harrier/shared';
 
+/**
+ * For decoding what is stored: what was accepted once, by whatever version, can be read for ever. As deep as bodies of
+ * requests in JSON may be, each level two messages.
+ */
+export const STORED = { recursionLimit: 250 };
+
 /** PostgreSQL's text cannot hold NUL. */
 export function storable(text: string): string {
   return text.replaceAll('\0', '\u{fffd}');

@@ -1,5 +1,6 @@
 import { canMove, isFinal } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
+import { ONE_SLOT, type Reservation } from '../agent-link/reservation.ts';
 import type { FinishedExecution } from '../db/queries/finish-executions.ts';
 import type { AttemptLog } from './attempt-log.ts';
 import { ChangeSignal } from './change-signal.ts';
@@ -43,9 +44,13 @@ export class TrackedExecution {
   result: FinishedExecution | undefined;
   /** A result of the current attempt is being stored: another one is not looked at. */
   ending = false;
+  /** Why the end of the current attempt is not stored, for people; undefined while nothing is wrong with it. */
+  endRefused: string | undefined;
   nextAttemptTime: Date | undefined;
   /** A state of the current attempt is being stored; settled when that is over, however it went. */
   storing: Promise<void> = Promise.resolve();
+  /** What the current or last attempt takes of its agent. */
+  reservation: Reservation = ONE_SLOT;
   /** How often it was put back without having started. */
   requeues = 0;
 

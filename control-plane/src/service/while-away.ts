@@ -1,5 +1,5 @@
 import { HarrierError } from '@harrier/shared';
-import { isDatabaseAway } from '../db/database-away.ts';
+import { isDatabaseAway, isDatabaseFull } from '../db/database-away.ts';
 
 /** A restart of the database, or a standby that takes over, takes less. */
 const PATIENCE_MS = 15_000;
@@ -25,7 +25,11 @@ export async function untilDatabaseAnswers<Result>(ask: () => Promise<Result>, s
   }
 }
 
-/** What a caller is told of anything that was thrown: that the database is away is no defect. */
+/** What a caller is told of anything that was thrown: that the database is away or full is no defect. */
 export function withoutDatabaseErrors(thrown: unknown): unknown {
+  if (isDatabaseFull(thrown)) {
+    const message = 'the database has no room for more now; try again when its operator has made some';
+    return new HarrierError('unavailable', message, { cause: thrown });
+  }
   return isDatabaseAway(thrown) ? databaseAway(thrown) : thrown;
 }

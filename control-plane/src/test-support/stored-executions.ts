@@ -24,6 +24,9 @@ export async function insertExecution(sql: Sql, fields: Owned<NewExecution>): Pr
     json_text: false,
     idempotency_key: null,
     replica_id: null,
+    shape: '',
+    reservation: null,
+    concurrency_key: null,
     ...fields,
   };
   await insertExecutions(sql, [row]);

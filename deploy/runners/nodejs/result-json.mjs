@@ -1,8 +1,8 @@
 // A function's result as JSON text, or what JSON.stringify would drop, change or refuse in it, with its path.
 import { types } from 'node:util';
 
-/** As deep as JSON parsers on the way accept (protobuf's own limit is 100). */
-const MAX_DEPTH = 100;
+/** `MAX_DOCUMENT_DEPTH` of `shared/src/document-fault.ts`, which says why. */
+const MAX_DEPTH = 32;
 const IDENTIFIER = /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u;
 
 /** The value cannot be JSON; the message names the path and why. */

@@ -2,8 +2,8 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { formatProblem } from '../yaml-file/problem.ts';
 import { loadModulesFile } from './load-modules-file.ts';
-import { formatProblem } from './problem.ts';
 
 let directory = '';
 beforeEach(async () => {

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { messageOf } from '../errors.ts';
+import { byPosition, type FileProblem } from '../yaml-file/problem.ts';
 import { filesOfDirectory, isDirectory } from './module-directory.ts';
 import { parseModulesFile } from './parse-modules-file.ts';
-import { byPosition, type FileProblem } from './problem.ts';
 import type { FileModule } from './read-module.ts';
 
-export { byPosition, type FileProblem, formatProblem } from './problem.ts';
+export { byPosition, type FileProblem, formatProblem } from '../yaml-file/problem.ts';
 export { requirementLines } from './read-environment.ts';
 export type { FileModule } from './read-module.ts';
 

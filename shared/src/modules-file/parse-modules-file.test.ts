@@ -5,8 +5,8 @@ import {
   Module_OnDisconnect as OnDisconnect,
   Environment_Docker_Pull as Pull,
 } from '../gen/harrier/v1/module_pb.ts';
+import { formatProblem } from '../yaml-file/problem.ts';
 import { parseModulesFile } from './parse-modules-file.ts';
-import { formatProblem } from './problem.ts';
 
 const SEED = `modules:
   - name: hello-world
@@ -54,7 +54,9 @@ describe('parseModulesFile', () => {
     agent_selector: "zone=eu"
     input_schema: { type: object, properties: { n: { type: integer } } }
     output_schema: { type: object }
-    limits: { memory_bytes: 256MiB, stdout_bytes: 1024 }
+    limits: { memory_bytes: 256MiB, stdout_bytes: 1024, gpus: 2, gpu: { model: H100, mig_profile: 1g.10gb } }
+    slurm: { partition: long, gres: "gpu:2", time: 48h, cpus_per_task: 4 }
+    concurrency: { key: shared, max_active: 3 }
     retry:
       max_attempts: 4
       initial_backoff: 200ms
@@ -76,7 +78,14 @@ describe('parseModulesFile', () => {
         reuse: true,
         agentSelector: 'zone=eu',
         inputSchema: { type: 'object', properties: { n: { type: 'integer' } } },
-        limits: { memoryBytes: 268_435_456n, stdoutBytes: 1024n },
+        limits: {
+          memoryBytes: 268_435_456n,
+          stdoutBytes: 1024n,
+          gpus: 2,
+          gpu: { model: 'H100', migProfile: '1g.10gb' },
+        },
+        slurm: { partition: 'long', gres: 'gpu:2', time: { seconds: 172_800n }, cpusPerTask: 4 },
+        concurrency: { key: 'shared', maxActive: 3 },
         retryPolicy: {
           maxAttempts: 4,
           initialBackoff: { seconds: 0n, nanos: 200_000_000 },

@@ -1,8 +1,8 @@
 import { isMap, isSeq } from 'yaml';
-import { MapReader } from './map-reader.ts';
-import { byPosition, type FileProblem } from './problem.ts';
+import { MapReader } from '../yaml-file/map-reader.ts';
+import { byPosition, type FileProblem } from '../yaml-file/problem.ts';
+import { YamlSource } from '../yaml-file/yaml-source.ts';
 import { type FileModule, readModule } from './read-module.ts';
-import { YamlSource } from './yaml-source.ts';
 
 export interface ParsedModules {
   modules: FileModule[];

@@ -8,7 +8,7 @@ import {
   Environment_Docker_Pull as Pull,
   Environment_VenvSchema as VenvSchema,
 } from '../gen/harrier/v1/module_pb.ts';
-import type { MapReader } from './map-reader.ts';
+import type { MapReader } from '../yaml-file/map-reader.ts';
 
 /** A file that an entry names, relative to the modules file; its text goes to `use`. */
 export interface FileReference {

@@ -2,17 +2,16 @@ import { create, type JsonObject } from '@bufbuild/protobuf';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { ExecutionError_Code as Code } from '../gen/harrier/v1/error_pb.ts';
 import {
-  LimitsSchema,
   type Module,
   ModuleSchema,
-  Limits_Network as Network,
   Module_OnDisconnect as OnDisconnect,
   type RetryPolicy,
   RetryPolicySchema,
 } from '../gen/harrier/v1/module_pb.ts';
-import type { MapReader } from './map-reader.ts';
-import type { Position } from './problem.ts';
+import type { MapReader } from '../yaml-file/map-reader.ts';
+import type { Position } from '../yaml-file/problem.ts';
 import { type FileReference, readEnvironment } from './read-environment.ts';
+import { readConcurrency, readLimits, readSlurm } from './read-limits.ts';
 
 /** A module as a file tells it. */
 export interface FileModule {
@@ -36,15 +35,7 @@ export interface FileModule {
 
 /** Names in the file where they are not those of the schema. */
 const FILE_NAMES: Readonly<Record<string, string>> = { environment: 'env', retry_policy: 'retry' };
-const LIMITS = {
-  memoryBytes: 'memory_bytes',
-  stdoutBytes: 'stdout_bytes',
-  stderrBytes: 'stderr_bytes',
-  outputBytes: 'output_bytes',
-  tmpBytes: 'tmp_bytes',
-} as const;
 const ON_DISCONNECT = { stop: OnDisconnect.STOP, keep: OnDisconnect.KEEP } as const;
-const NETWORKS = { none: Network.NONE, index: Network.INDEX, egress: Network.EGRESS, full: Network.FULL } as const;
 
 /** Reads one entry of `modules`. Problems go to the reader; what has one is left out. */
 export function readModule(fields: MapReader): FileModule {
@@ -77,6 +68,10 @@ export function readModule(fields: MapReader): FileModule {
   if (limits !== undefined) module.limits = readLimits(limits);
   const retry = fields.map('retry');
   if (retry !== undefined) module.retryPolicy = readRetry(retry);
+  const slurm = fields.map('slurm');
+  if (slurm !== undefined) module.slurm = readSlurm(slurm);
+  const concurrency = fields.map('concurrency');
+  if (concurrency !== undefined) module.concurrency = readConcurrency(concurrency);
   const codePath = fields.text('path');
   const inFile = (field: string) => (field === 'code' && codePath !== undefined ? 'path' : field);
   if (fields.has('code') === fields.has('path')) {
@@ -90,7 +85,7 @@ export function readModule(fields: MapReader): FileModule {
     bareEnvironment: environment?.bare ?? false,
     path: fields.path,
     incomplete: false,
-    positionOf: (field) => locate(inFile(field), { fields, limits, retry }),
+    positionOf: (field) => locate(inFile(field), { fields, limits, retry, slurm, concurrency }),
     nameOf: (field) => nameOf(fields.path, inFile(field)),
   };
 }
@@ -98,19 +93,6 @@ export function readModule(fields: MapReader): FileModule {
 function required(fields: MapReader, name: string): string {
   if (!fields.has(name)) fields.report(name, 'is missing');
   return fields.text(name) ?? '';
-}
-
-function readLimits(fields: MapReader) {
-  const limits = create(LimitsSchema);
-  for (const [local, name] of Object.entries(LIMITS) as [keyof typeof LIMITS, string][]) {
-    limits[local] = fields.bytes(name) ?? 0n;
-  }
-  limits.cpu = fields.number('cpu') ?? 0;
-  limits.processes = fields.integer('processes') ?? 0;
-  limits.egressHosts = fields.texts('egress_hosts') ?? [];
-  limits.network = fields.oneOf('network', NETWORKS) ?? Network.NETWORK_UNSPECIFIED;
-  fields.finish();
-  return limits;
 }
 
 function readRetry(fields: MapReader): RetryPolicy {
@@ -140,12 +122,18 @@ function nameOf(path: string, field: string): string {
   return `${path}.${field.replace(/^\w+/, (first) => FILE_NAMES[first] ?? first)}`;
 }
 
-function locate(
-  field: string,
-  readers: { fields: MapReader; limits: MapReader | undefined; retry: MapReader | undefined },
-): Position {
+interface Readers {
+  fields: MapReader;
+  limits: MapReader | undefined;
+  retry: MapReader | undefined;
+  slurm: MapReader | undefined;
+  concurrency: MapReader | undefined;
+}
+
+function locate(field: string, { fields, ...maps }: Readers): Position {
   const [first = '', second = ''] = field.split(/[.[]/);
-  const below = first === 'limits' ? readers.limits : first === 'retry_policy' ? readers.retry : undefined;
+  const name = FILE_NAMES[first] ?? first;
+  const below = Object.hasOwn(maps, name) ? maps[name as keyof typeof maps] : undefined;
   if (below !== undefined && second !== '') return below.positionOf(second);
-  return readers.fields.positionOf(FILE_NAMES[first] ?? first);
+  return fields.positionOf(name);
 }

@@ -3,7 +3,7 @@ import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Bind } from '../../launcher/messages.ts';
 import { TOOLS_PATH } from '../build-runner.ts';
 import { EnvironmentError } from '../environment.ts';
-import { isWithin, plainUrl, shownUrl } from '../url-scope.ts';
+import { isWithin, openUrl, plainUrl, shownUrl } from '../url-scope.ts';
 
 const ALIAS = 'https://conda.anaconda.org';
 export const SCHEMES = ['http:', 'https:', 'file:'];
@@ -17,29 +17,39 @@ export interface ChannelPolicy {
 }
 
 export interface ChosenChannels {
+  /** As they are asked: with user name, password and token. */
   urls: string[];
   /** What a build may reach: `HOST:PORT`. */
   hosts: string[];
   /** Channels that are directories of the host. */
   binds: Bind[];
-  /** Beginnings of the URLs of those, outside and in the build's sandbox. */
-  directories: { outside: string; inside: string }[];
+  /**
+   * Beginnings of URLs in a lock, and in the build's sandbox where they differ: there directories are elsewhere, and
+   * credentials are in it. A lock is told to everybody.
+   */
+  names: { outside: string; inside: string }[];
 }
 
-/** URLs as the build's sandbox has them. */
-export function toInside({ directories }: ChosenChannels, text: string): string {
-  return directories.reduce((done, { outside, inside }) => done.replaceAll(outside, inside), text);
+/**
+ * A URL as the build's sandbox has it; one that is so already stays. Only its beginning counts: a secret is for the server of
+ * its own channel, whatever stands further on in a URL of another.
+ */
+export function toInside({ names }: ChosenChannels, url: string): string {
+  if (names.some(({ inside }) => url.startsWith(inside))) return url;
+  const name = names.find(({ outside }) => url.startsWith(outside));
+  return name === undefined ? url : name.inside + url.slice(name.outside.length);
 }
 
-/** URLs as a lock has them. */
-export function toOutside({ directories }: ChosenChannels, text: string): string {
-  return directories.reduce((done, { outside, inside }) => done.replaceAll(inside, outside), text);
+/** A URL of the build's sandbox as a lock has it. */
+export function toOutside({ names }: ChosenChannels, url: string): string {
+  const name = names.find(({ inside }) => url.startsWith(inside));
+  return name === undefined ? url : name.outside + url.slice(name.inside.length);
 }
 
 /** @throws EnvironmentError POLICY_DENIED, naming the setting */
 export function chooseChannels(policy: ChannelPolicy, asked: readonly string[]): ChosenChannels {
   const own = new Set(policy.channels.map(urlOf));
-  const chosen: ChosenChannels = { urls: [], hosts: [], binds: [], directories: [] };
+  const chosen: ChosenChannels = { urls: [], hosts: [], binds: [], names: [] };
   for (const channel of asked.length === 0 ? policy.channels : asked) {
     const url = urlOf(channel);
     const isDirectory = url.startsWith('file:');
@@ -51,13 +61,25 @@ export function chooseChannels(policy: ChannelPolicy, asked: readonly string[]):
     if (isDirectory) {
       const target = `${TOOLS_PATH}/channels/${chosen.binds.length}`;
       chosen.binds.push({ source: fileURLToPath(url), target, writable: false });
-      chosen.directories.push({ outside: `${url}/`, inside: `file://${target}/` });
+      chosen.names.push({ outside: `${url}/`, inside: `file://${target}/` });
     } else {
       const { hostname, port, protocol } = new URL(url);
       chosen.hosts.push(`${hostname}:${port || (protocol === 'http:' ? 80 : 443)}`);
+      const open = openUrl(url);
+      if (open !== url) chosen.names.push({ outside: `${open}/`, inside: `${url}/` });
     }
   }
   return { ...chosen, hosts: [...new Set(chosen.hosts)] };
+}
+
+/** A channel with a password or a token. */
+export function hasSecrets({ urls }: ChosenChannels): boolean {
+  return urls.some((url) => openUrl(url) !== url);
+}
+
+/** Whether a package of a lock is of one of the channels. */
+export function isOfChannels({ urls }: ChosenChannels, url: string): boolean {
+  return urls.some((channel) => isWithin(url, channel) || isWithin(url, openUrl(channel)));
 }
 
 /** A name is a channel of the public server. @throws EnvironmentError for what is neither name nor plain URL */

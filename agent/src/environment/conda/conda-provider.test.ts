@@ -29,12 +29,13 @@ const uv = (await findTool('uv', TOOLS_PATH)) ?? '';
 const indexes = { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] };
 const common = { store: builds.store, runs: builds.builds, indexes, unavailable: () => undefined };
 const interpreters = new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot);
-const conda = createCondaProvider({
+const options = {
   ...common,
   uv,
   venv: createVenvProvider({ ...common, interpreters, installer: uvInstaller(uv) }),
   channels: { channels: ['conda-forge'], allowed: [channel] },
-});
+};
+const conda = createCondaProvider(options);
 
 const request = (value: MessageInitShape<typeof Environment_CondaSchema>): EnvironmentRequest => ({
   tenant: 'acme',
@@ -69,6 +70,9 @@ test('an environment.yml with a pip section is installed', async () => {
   expect(await builds.outcome(prepared, 'import six\ndef handler(i): return {"v": six.__version__}\n')).toBe(
     'succeeded {"v":"1.17.0"}',
   );
+  expect(conda.prepared(request({ file }))?.start?.key).toBe(prepared.start?.key);
+  const elsewhere = { ...indexes, indexUrl: 'https://other.example/simple' };
+  expect(createCondaProvider({ ...options, indexes: elsewhere }).prepared(request({ file }))).toBeUndefined();
 });
 
 test.each([

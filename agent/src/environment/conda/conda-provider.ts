@@ -1,16 +1,17 @@
 import { ENVIRONMENT_BOUNDS } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment_Conda as Conda, Environment } from '@harrier/shared/gen/module';
+import type { StartEnvironment } from '../../launcher/messages.ts';
 import { checkLength } from '../bounded-text.ts';
 import type { BuildRuns } from '../build-runs.ts';
-import { EnvironmentError, type EnvironmentProvider, type PreparedEnvironment } from '../environment.ts';
-import { EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
+import { EnvironmentError, type EnvironmentProvider } from '../environment.ts';
+import { type EnvironmentPlace, EnvironmentStore } from '../environment-store.ts';
 import type { IndexPolicy } from '../index-policy.ts';
 import { type BuildStep, type PackageKind, PackageProvider, type Resolution } from '../package-provider.ts';
 import { storedPython } from '../stored-python.ts';
-import { isWithin, shownUrl } from '../url-scope.ts';
+import { shownUrl } from '../url-scope.ts';
 import { checkRequirement, plainLock } from '../venv/requirements.ts';
-import { type ChannelPolicy, type ChosenChannels, chooseChannels } from './channel-policy.ts';
+import { type ChannelPolicy, type ChosenChannels, chooseChannels, isOfChannels } from './channel-policy.ts';
 import { type CondaLock, formatLock, parseLock } from './conda-lock.ts';
 import { type CondaSpec, specOf } from './environment-file.ts';
 import { PipSection } from './pip-section.ts';
@@ -38,7 +39,8 @@ interface Plan {
 
 /** Conda environments, solved and installed by py-rattler in a sandbox. */
 export function createCondaProvider(options: CondaProviderOptions): PackageProvider<unknown> {
-  return new PackageProvider(options.store, new CondaPackages(options), options.unavailable);
+  const { store, unavailable } = options;
+  return new PackageProvider(store, new CondaPackages(options), { unavailable });
 }
 
 class CondaPackages implements PackageKind<Plan> {
@@ -66,7 +68,7 @@ class CondaPackages implements PackageKind<Plan> {
   }
 
   requestKey({ conda: { file, dependencies, lock }, channels }: Plan): string {
-    return EnvironmentStore.keyOf(['conda', file, dependencies, channels.urls, lock]);
+    return EnvironmentStore.keyOf(['conda', file, dependencies, channels.urls, this.#pip.indexUrls, lock]);
   }
 
   lockOf({ conda }: Plan): string | undefined {
@@ -99,7 +101,7 @@ class CondaPackages implements PackageKind<Plan> {
 
   async install({ channels }: Plan, text: string, step: BuildStep): Promise<void> {
     const { packages, pip } = checkedLock(channels, text);
-    await this.#rattler.install(packages, channels, step);
+    await this.#rattler.install(packages, channels, this.#pip.hasSecrets(pip), step);
     await this.#pip.install(pip, channels.binds, step);
   }
 
@@ -109,8 +111,8 @@ class CondaPackages implements PackageKind<Plan> {
     return lock;
   }
 
-  start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
-    return storedPython(held, preload, 'CONDA_PREFIX');
+  start(place: EnvironmentPlace, _facts: Record<string, string>, preload: readonly string[]): StartEnvironment {
+    return storedPython(place, preload, 'CONDA_PREFIX');
   }
 }
 
@@ -123,7 +125,7 @@ function condaOf({ kind }: Environment): Conda {
 function checkedLock(channels: ChosenChannels, text: string): CondaLock {
   const lock = parseLock(text);
   for (const { url } of lock.packages) {
-    if (channels.urls.some((channel) => isWithin(url, channel))) continue;
+    if (isOfChannels(channels, url)) continue;
     const names = channels.urls.map(shownUrl).join(', ');
     const message = `the lock names ${shownUrl(url)}, which is of none of the channels ${names}`;
     throw new EnvironmentError(Code.POLICY_DENIED, message);

@@ -3,7 +3,7 @@ import type { Bind } from '../../launcher/messages.ts';
 import { ENVIRONMENT_PATH, runBuild, TOOLS_PATH } from '../build-runner.ts';
 import type { BuildRuns } from '../build-runs.ts';
 import { EnvironmentError } from '../environment.ts';
-import { chooseIndexes, type IndexPolicy } from '../index-policy.ts';
+import { chooseIndexes, hasCredentials, type IndexPolicy } from '../index-policy.ts';
 import type { BuildStep } from '../package-provider.ts';
 import { BUILD_FLAG, uvVariables, uvWheelsFirst } from '../venv/installer.ts';
 import { type CondaPackage, pythonVersionOf } from './conda-lock.ts';
@@ -12,6 +12,11 @@ const REQUIREMENTS = '/tmp/requirements.txt';
 const LOCK = '/tmp/lock.txt';
 const CHECK =
   '/environment/bin/python -I -S -c "import sys; sys.exit(sys.version_info < (3, 9))" || { echo "the environment has no Python 3.9 or newer: add python to its dependencies" >&2; exit 1; }';
+const INSTALL = `mkdir -p "$HOME" "$TMPDIR"; exec uv pip install --python ${ENVIRONMENT_PATH}/bin/python --break-system-packages --no-deps --require-hashes ${BUILD_FLAG} -r /dev/stdin`;
+/** Not by uv: that starts the Python with all its variables, and it then runs `.pth` files of what was installed. */
+const COMPILE = `${ENVIRONMENT_PATH}/bin/python -I -S -c "import compileall, sysconfig
+for path in {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}:
+    compileall.compile_dir(path, quiet=2, workers=0)" || true`;
 
 /** What pip installs on top of conda's packages, by uv. */
 export class PipSection {
@@ -24,6 +29,11 @@ export class PipSection {
     this.#runs = runs;
     this.#indexes = indexes;
     this.#uv = uv;
+  }
+
+  /** Where packages come from. */
+  get indexUrls(): readonly string[] {
+    return chooseIndexes(this.#indexes, '', []).urls;
   }
 
   /** The pins that the requirements come to for the Python among the packages; empty for none. @throws EnvironmentError */
@@ -45,21 +55,28 @@ export class PipSection {
     ].join('\n');
     const command = {
       ...{ ...where, hosts: indexes.hosts, argv: ['sh', '-c', script], input: `${requirements.join('\n')}\n` },
-      ...{ binds: this.#binds(), variables: uvVariables(indexes) },
+      ...{ binds: this.#binds(), variables: uvVariables(indexes), closed: hasCredentials(indexes) },
     };
     return await runBuild(this.#runs, command, events, signal);
   }
 
+  /** Whether installing the pins takes a password: then uv is given it, and starts the environment's own Python to look at it. */
+  hasSecrets(pins: string): boolean {
+    return pins !== '' && hasCredentials(chooseIndexes(this.#indexes, '', []));
+  }
+
   /** Looks whether the environment has a Python that calls can run in, and installs the pins. @throws EnvironmentError */
   async install(pins: string, binds: readonly Bind[], { events, signal, ...where }: BuildStep): Promise<void> {
-    const pip = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --break-system-packages --no-deps --require-hashes --compile-bytecode ${BUILD_FLAG} -r /dev/stdin`;
+    const plain = { ...where, input: '', binds, hosts: [] };
+    await runBuild(this.#runs, { ...plain, argv: ['sh', '-c', CHECK] }, events, signal);
+    if (pins === '') return;
     const indexes = chooseIndexes(this.#indexes, '', []);
     const command = {
-      ...{ ...where, input: pins, variables: uvVariables(indexes) },
-      argv: ['sh', '-c', pins === '' ? CHECK : `${CHECK}; exec ${pip}`],
-      ...{ binds: [...this.#binds(), ...binds], hosts: pins === '' ? [] : indexes.hosts },
+      ...{ ...where, hosts: indexes.hosts, argv: ['sh', '-c', INSTALL], input: pins },
+      ...{ binds: [...this.#binds(), ...binds], variables: uvVariables(indexes), closed: this.hasSecrets(pins) },
     };
     await runBuild(this.#runs, command, events, signal);
+    await runBuild(this.#runs, { ...plain, argv: ['sh', '-c', COMPILE] }, events, signal);
   }
 
   #binds(): Bind[] {

@@ -5,7 +5,7 @@ import { ENVIRONMENT_PATH, runBuild, TOOLS_PATH } from '../build-runner.ts';
 import type { BuildRuns } from '../build-runs.ts';
 import type { EnvironmentProvider, PreparedEnvironment } from '../environment.ts';
 import type { BuildStep } from '../package-provider.ts';
-import { type ChosenChannels, toInside, toOutside } from './channel-policy.ts';
+import { type ChosenChannels, hasSecrets, toInside, toOutside } from './channel-policy.ts';
 import type { CondaPackage } from './conda-lock.ts';
 
 /** The solver: a wheel of the package index, so that no host needs conda and every host solves alike. */
@@ -48,10 +48,18 @@ export class Rattler {
     };
   }
 
-  /** @throws EnvironmentError in the solver's own words */
-  async install(packages: readonly CondaPackage[], channels: ChosenChannels, step: BuildStep): Promise<void> {
+  /**
+   * @param closed a later step is given a password, and runs what is installed here
+   * @throws EnvironmentError in the solver's own words
+   */
+  async install(
+    packages: readonly CondaPackage[],
+    channels: ChosenChannels,
+    closed: boolean,
+    step: BuildStep,
+  ): Promise<void> {
     const inside = packages.map(({ url, digest }) => ({ url: toInside(channels, url), digest }));
-    await this.#run('install', { packages: inside, cache: CACHE }, channels, step);
+    await this.#run('install', { packages: inside, cache: CACHE }, channels, step, closed);
   }
 
   async #run(
@@ -59,6 +67,7 @@ export class Rattler {
     request: object,
     channels: ChosenChannels,
     { events, signal, ...where }: BuildStep,
+    closed = false,
   ): Promise<string> {
     const solver = await this.#solver({ events, signal, ...where });
     const binds = solver.start?.binds ?? [];
@@ -66,7 +75,9 @@ export class Rattler {
     const script = `mkdir -p "$HOME" "$TMPDIR"; exec ${RATTLER_PATH}/bin/python -I ${DRIVER_PATH} ${what} ${ENVIRONMENT_PATH}`;
     try {
       const command = {
-        ...{ ...where, hosts: channels.hosts, input: JSON.stringify(request), argv: ['sh', '-c', script] },
+        ...{ ...where, hosts: channels.hosts, argv: ['sh', '-c', script] },
+        input: JSON.stringify({ ...request, names: channels.names }),
+        closed: closed || hasSecrets(channels),
         binds: [
           { source: tree, target: RATTLER_PATH, writable: false },
           { source: join(import.meta.dirname, 'rattler_driver.py'), target: DRIVER_PATH, writable: false },
@@ -84,8 +95,8 @@ export class Rattler {
   async #solver({ events, signal }: BuildStep): Promise<PreparedEnvironment> {
     const value = create(Environment_VenvSchema, { requirements: [RATTLER] });
     const environment = create(EnvironmentSchema, { kind: { case: 'venv', value } });
-    const request = { tenant: OWN_TENANT, environment, language: 'python', preload: [] };
-    const told = { ...events, decideLock: async (lock: string) => lock };
+    const request = { tenant: OWN_TENANT, environment, language: 'python', preload: [], partOnly: true } as const;
+    const told = { ...events, decideLock: async (lock: string) => lock, onGpusTaken: () => {} };
     return this.#venv.prepared(request) ?? (await this.#venv.prepare(request, told, signal));
   }
 }

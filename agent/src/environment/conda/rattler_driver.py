@@ -3,12 +3,15 @@
 Usage: rattler_driver.py solve | install PREFIX
 `solve` reads {"channels": [URL...], "dependencies": [...], "cache": DIR} from standard input; the last line of
 its standard output is {"packages": [{"url", "digest"}...], "size_bytes": N}. `install` reads {"packages": [...],
-"cache": DIR}. What goes wrong is on standard error in the solver's own words, with exit code 1.
+"cache": DIR}. Both also read "names": [{"outside", "inside"}...], beginnings of addresses as they may be told, and as
+they are here: with passwords, which are in nothing that is installed. What goes wrong is on standard error in the
+solver's own words, with exit code 1.
 """
 
 from __future__ import annotations
 
 import asyncio
+import glob
 import json
 import os
 import re
@@ -78,6 +81,24 @@ def record_of(url: str, digest: str) -> RepoDataRecord:
     return RepoDataRecord(package, file_name, url, channel)
 
 
+def told(request: dict, text: str) -> str:
+    """A text with the addresses of channels as everybody may read them."""
+    for name in request["names"]:
+        text = text.replace(name["inside"].rstrip("/"), name["outside"].rstrip("/"))
+    return text
+
+
+def hide_credentials(request: dict, prefix: str) -> None:
+    """Each package's record says where it is from, and whoever runs in the environment can read it."""
+    for path in glob.glob(os.path.join(glob.escape(prefix), "conda-meta", "*.json")):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if told(request, text) != text:
+            os.unlink(path)  # it may have the name of a file in the cache
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(told(request, text))
+
+
 async def install_environment(request: dict, prefix: str) -> None:
     records = [record_of(package["url"], package["digest"]) for package in request["packages"]]
     print(f"installing {len(records)} packages", file=sys.stderr, flush=True)
@@ -89,6 +110,7 @@ async def install_environment(request: dict, prefix: str) -> None:
         reporter=Progress(),
         execute_link_scripts=False,
     )
+    hide_credentials(request, prefix)
 
 
 def main() -> int:
@@ -99,7 +121,7 @@ def main() -> int:
         else:
             asyncio.run(install_environment(request, sys.argv[2]))
     except Exception as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {told(request, str(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,71 +1,23 @@
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { Environment_VenvSchema, EnvironmentSchema } from '@harrier/shared/gen/module';
 import { afterAll, expect, test } from 'vitest';
 import { EnvironmentBuilds, isRoot, recordedEvents, TOOLS_PATH } from '../../test-support/environment-builds.ts';
+import { FIND_PLANTED, makePlanter, SECRET } from '../../test-support/planter.ts';
 import { tempDir } from '../../test-support/temp-dir.ts';
+import type { ChosenIndexes } from '../index-policy.ts';
 import { Interpreters } from '../interpreters.ts';
 import { findTool } from '../tools.ts';
 import { type Installer, type InstallerStep, uvInstaller } from './installer.ts';
 import { createVenvProvider } from './venv-provider.ts';
 
 // The launcher, and so every build, is started by a process with this variable.
-process.env.SECRET_OF_THE_AGENT = 'swordfish';
+process.env.SECRET_OF_THE_AGENT = SECRET;
 const builds = await EnvironmentBuilds.start();
 afterAll(() => builds.stop());
 const never = new AbortController().signal;
 const SDISTS = '/opt/sdists';
-
-/** The build script of a package: plants a .pth wherever it can write, and keeps what it has found out for later. */
-const BACKEND = `import glob, json, os, sys, zipfile
-PTH = "import sys; sys.planted = True\\n"
-
-def build_wheel(directory, config_settings=None, metadata_directory=None):
-    planted, seen = [], []
-    places = [*sys.path, *glob.glob("/environment/lib/python*/site-packages"), *glob.glob("/usr/lib/python3*/dist-packages"),
-              *glob.glob("/usr/local/lib/python3*/dist-packages"), "/cache", "/cache/uv", "/opt/harrier", "${SDISTS}"]
-    for place in places:
-        try:
-            with open(os.path.join(place, "planted.pth"), "w") as file:
-                file.write(PTH)
-            planted.append(place)
-        except OSError:
-            pass
-    for path in [SECRET, "/etc/shadow", "/var/lib/harrier", *glob.glob("/proc/[0-9]*/environ")]:
-        try:
-            text = open(path, "rb").read().decode(errors="replace") if os.path.isfile(path) else str(os.listdir(path))
-        except OSError:
-            continue
-        if "swordfish" in text or not path.startswith("/proc"):
-            seen.append(path)
-    report = {"planted": planted, "seen": seen, "secrets": [name for name, value in os.environ.items() if "swordfish" in value]}
-    name = "planter-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
-        wheel.writestr("planter.py", "REPORT = " + repr(report))
-        wheel.writestr("planter.pth", PTH)
-        wheel.writestr("planter-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: planter\\nVersion: 1.0\\n")
-        wheel.writestr("planter-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("planter-1.0.dist-info/RECORD", "")
-    return name
-`;
-
-/** A directory with the source distribution of \`planter\`, whose build script looks for this file. */
-function sdists(secret: string): string {
-  const [work, out] = [tempDir(), tempDir()];
-  const tree = join(work, 'planter-1.0');
-  mkdirSync(tree);
-  writeFileSync(join(tree, 'PKG-INFO'), 'Metadata-Version: 2.1\nName: planter\nVersion: 1.0\n');
-  writeFileSync(join(tree, 'backend.py'), `SECRET = ${JSON.stringify(secret)}\n${BACKEND}`);
-  writeFileSync(
-    join(tree, 'pyproject.toml'),
-    '[project]\nname = "planter"\nversion = "1.0"\n[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
-  );
-  execFileSync('tar', ['-czf', join(out, 'planter-1.0.tar.gz'), '-C', work, 'planter-1.0']);
-  execFileSync('chmod', ['-R', 'a+rX', out]);
-  return out;
-}
 
 /** uv that finds packages in a directory, and nowhere else. */
 function offline(installer: Installer, directory: string): Installer {
@@ -82,15 +34,43 @@ function offline(installer: Installer, directory: string): Installer {
   };
 }
 
+test('a build with a password of an index finds nothing of what others have kept, nor they of it', async () => {
+  /** Leaves its variables where a later build finds them, and tells as its lock whose it finds. */
+  const step = (python: string, { urls }: ChosenIndexes): InstallerStep => ({
+    script: 'cat > /dev/null; cat /cache/kept 2> /dev/null; echo "$OWN" >> /cache/kept; echo "$OWN"',
+    variables: { PYTHON: python, OWN: urls.join().includes('@') ? 'closed==1' : 'open==1' },
+  });
+  const venv = createVenvProvider({
+    store: builds.store,
+    runs: builds.builds,
+    interpreters: new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot),
+    installer: { name: 'looks', binds: [], resolve: step, install: step, resolveAndInstallWheels: step },
+    indexes: { indexUrl: 'https://user:password@private.example', allowed: ['*'], allowExtra: false, fileHosts: [] },
+    unavailable: () => undefined,
+  });
+  const found = async (indexUrl: string) => {
+    const value = create(Environment_VenvSchema, { requirements: ['x'], indexUrl });
+    const environment = create(EnvironmentSchema, { kind: { case: 'venv', value } });
+    const request = { tenant: 'keeper', environment, language: 'python', preload: [] };
+    return (await venv.resolve(request, never)).lock;
+  };
+  expect(await found('https://one.example')).toBe('open==1\n');
+  expect(await found('')).toBe('closed==1\n');
+  expect(await found('https://two.example')).toBe('open==1\nopen==1\n');
+});
+
 test('what a build script plants is in its own environment alone, and it finds nothing of the agent', async () => {
   const secret = join(tempDir(), 'identity.json');
-  writeFileSync(secret, 'swordfish', { mode: 0o644 });
+  writeFileSync(secret, SECRET, { mode: 0o644 });
   const uv = await findTool('uv', TOOLS_PATH);
   const venv = createVenvProvider({
     store: builds.store,
     runs: builds.builds,
     interpreters: new Interpreters(TOOLS_PATH, () => '/usr/bin/python3', isRoot),
-    installer: offline(uvInstaller(uv ?? 'uv is missing: run npm test, or pip install uv'), sdists(secret)),
+    installer: offline(
+      uvInstaller(uv ?? 'uv is missing: run npm test, or pip install uv'),
+      dirname(makePlanter(secret, SDISTS)),
+    ),
     indexes: { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] },
     unavailable: () => undefined,
   });
@@ -103,25 +83,19 @@ test('what a build script plants is in its own environment alone, and it finds n
       recordedEvents(),
       never,
     );
-    const code = `import json, sys
-def handler(input):
-    try:
-        from planter import REPORT
-    except ImportError:
-        REPORT = None
-    return {"planted": hasattr(sys, "planted"), "report": REPORT}
-`;
-    const outcome = await builds.outcome(prepared, code);
+    const outcome = await builds.outcome(prepared, FIND_PLANTED);
     prepared.release();
     expect(outcome).toMatch(/^succeeded /);
     return JSON.parse(outcome.replace('succeeded ', ''));
   };
-  const { planted, report } = await found('acme', 'planter==1.0');
+  const { planted, report, filtered } = await found('acme', 'planter==1.0');
   expect(planted).toBe(true);
+  // Its own interpreter ran, behind the filter from its first instruction.
+  expect(filtered).toBe('2');
   expect(report).toMatchObject({ seen: [], secrets: [] });
   // It did write where a build may: else this test would show nothing.
   expect(report.planted).toContain('/cache');
   expect(report.planted.filter((place: string) => place.startsWith('/usr') || place.startsWith('/opt'))).toEqual([]);
-  expect(await found('acme', '')).toEqual({ planted: false, report: null });
-  expect(await found('other', '')).toEqual({ planted: false, report: null });
+  expect(await found('acme', '')).toEqual({ planted: false, report: null, filtered: null });
+  expect(await found('other', '')).toEqual({ planted: false, report: null, filtered: null });
 });

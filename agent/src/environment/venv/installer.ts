@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { Bind } from '../../launcher/messages.ts';
-import { ENVIRONMENT_PATH, TOOLS_PATH } from '../build-runner.ts';
+import { ENVIRONMENT_PATH, MADE, TOOLS_PATH } from '../build-runner.ts';
 import { type ChosenIndexes, hasCredentials } from '../index-policy.ts';
 
 /** What a step of a build runs: a script of the shell with these variables, and a text for its standard input. */
@@ -77,7 +77,7 @@ const FOUND_HASHES = `$(if grep -q -- --hash= ${LOCK}; then echo --require-hashe
 export function uvInstaller(source: string): Installer {
   const common = (python: string, indexes: ChosenIndexes) => ({ PYTHON: python, ...uvVariables(indexes) });
   const lock = 'uv pip compile --python "$PYTHON" --generate-hashes --no-header --no-annotate --quiet';
-  const venv = `uv venv --quiet --allow-existing --python "$PYTHON" ${ENVIRONMENT_PATH}`;
+  const venv = `uv venv --quiet --allow-existing --python "$PYTHON" ${ENVIRONMENT_PATH}; echo '${MADE}'`;
   const install = `uv pip install --python ${ENVIRONMENT_PATH}/bin/python --no-deps ${BUILD_FLAG}`;
   return {
     name: 'uv',
@@ -109,11 +109,12 @@ export function uvInstaller(source: string): Installer {
       script: [
         PREPARE,
         `cat > ${REQUIREMENTS}`,
-        `${venv} & venv=$!`,
+        `{ ${venv}; } & venv=$!`,
         `uv pip install --python "$PYTHON" --target ${DOWNLOADED} --link-mode symlink --quiet ${NO_BUILD} -r ${REQUIREMENTS} 2>/dev/null || { wait $venv; exit 0; }`,
         `${lock} ${NO_BUILD} --offline ${REQUIREMENTS} > ${LOCK} 2>/dev/null || ${lock} ${NO_BUILD} ${REQUIREMENTS} > ${LOCK}`,
-        `cat ${LOCK}`,
+        // What it says comes before the lock, not within it.
         'wait $venv',
+        `cat ${LOCK}`,
         `hashes=${FOUND_HASHES}`,
         `if ${install} --offline $hashes -r ${LOCK} 2> ${LOG}; then cat ${LOG} >&2; else ${install} $hashes -r ${LOCK} >&2; fi`,
       ].join('\n'),

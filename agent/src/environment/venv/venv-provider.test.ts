@@ -2,6 +2,7 @@ import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Environment_VenvSchema, EnvironmentSchema } from '@harrier/shared/gen/module';
 import { afterAll, describe, expect, test } from 'vitest';
+import type { StartEnvironment } from '../../launcher/messages.ts';
 import {
   EnvironmentBuilds,
   recordedEvents as events,
@@ -11,6 +12,7 @@ import {
 import type { EnvironmentProvider, EnvironmentRequest } from '../environment.ts';
 import type { IndexPolicy } from '../index-policy.ts';
 import { Interpreters } from '../interpreters.ts';
+import type { Warm } from '../package-provider.ts';
 import { findTool } from '../tools.ts';
 import { pipInstaller, uvInstaller } from './installer.ts';
 import { createVenvProvider } from './venv-provider.ts';
@@ -22,7 +24,11 @@ const never = new AbortController().signal;
 
 const PUBLIC = { indexUrl: 'https://pypi.org/simple', allowed: [], allowExtra: false, fileHosts: [] };
 
-async function provider(kind: 'uv' | 'pip', indexes: IndexPolicy = PUBLIC): Promise<EnvironmentProvider> {
+async function provider(
+  kind: 'uv' | 'pip',
+  indexes: IndexPolicy = PUBLIC,
+  warm: Warm = builds.warm,
+): Promise<EnvironmentProvider> {
   const uv = await findTool('uv', TOOLS_PATH);
   return createVenvProvider({
     store: builds.store,
@@ -31,6 +37,7 @@ async function provider(kind: 'uv' | 'pip', indexes: IndexPolicy = PUBLIC): Prom
     installer: kind === 'uv' ? uvInstaller(uv ?? 'uv is missing: run npm test, or pip install uv') : pipInstaller(),
     indexes,
     unavailable: () => undefined,
+    warm,
   });
 }
 
@@ -72,6 +79,28 @@ describe.each(['uv', 'pip'] as const)('with %s', (kind) => {
       message: expect.stringMatching(message),
     });
   });
+});
+
+test('an interpreter is started while packages are installed, and serves the first call', async () => {
+  const started: [string, StartEnvironment][] = [];
+  const venv = await provider('uv', PUBLIC, (tenant, environment) => {
+    started.push([tenant, environment]);
+    // It is in this directory only as long as that is being built: one that is started later would find nothing.
+    expect(environment.binds?.[0]?.source).toContain('/.build-');
+    builds.warm(tenant, environment);
+  });
+  const wanted = { ...request({ requirements: ['six==1.17.0'] }), preload: ['six'] };
+  const prepared = await venv.prepare(wanted, events(), never);
+  expect(started.map(([tenant, { key, preload }]) => [tenant, key, preload])).toEqual([
+    ['acme', prepared.start?.key, ['six']],
+  ]);
+  const gone = { ...prepared, start: { ...prepared.start, key: prepared.start?.key ?? '', binds: [] } };
+  const code = 'import sys\nthere = "six" in sys.modules\ndef handler(i): return {"there": there, "p": sys.prefix}\n';
+  expect(await builds.outcome(gone, code)).toBe('succeeded {"there":true,"p":"/environment"}');
+  prepared.release();
+  const part = await venv.prepare({ ...wanted, tenant: 'parts', partOnly: true }, events(), never);
+  expect(started).toHaveLength(1);
+  part.release();
 });
 
 test('what is not there yet is told with the bytes that it takes to download', async () => {

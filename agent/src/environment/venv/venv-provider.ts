@@ -1,12 +1,13 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import type { Environment, Environment_Venv as Venv } from '@harrier/shared/gen/module';
-import { runBuild } from '../build-runner.ts';
+import type { Bind, StartEnvironment } from '../../launcher/messages.ts';
+import { runBuild, startBuildAhead } from '../build-runner.ts';
 import type { BuildRuns } from '../build-runs.ts';
-import { EnvironmentError, type PreparedEnvironment } from '../environment.ts';
-import { EnvironmentStore, type HeldEnvironment } from '../environment-store.ts';
-import { type ChosenIndexes, chooseIndexes, type IndexPolicy } from '../index-policy.ts';
+import { EnvironmentError } from '../environment.ts';
+import { type EnvironmentPlace, EnvironmentStore } from '../environment-store.ts';
+import { type ChosenIndexes, chooseIndexes, hasCredentials, type IndexPolicy } from '../index-policy.ts';
 import type { Interpreter, Interpreters } from '../interpreters.ts';
-import { type BuildStep, type PackageKind, PackageProvider, type Resolution } from '../package-provider.ts';
+import { type BuildStep, type PackageKind, PackageProvider, type Resolution, type Warm } from '../package-provider.ts';
 import { storedPython } from '../stored-python.ts';
 import type { Installer, InstallerStep } from './installer.ts';
 import { hasHashes, plainLock, requirementsOf } from './requirements.ts';
@@ -19,6 +20,7 @@ export interface VenvProviderOptions {
   indexes: IndexPolicy;
   /** Why no sandbox can be had now. */
   unavailable: () => string | undefined;
+  warm?: Warm | undefined;
 }
 
 interface Plan {
@@ -30,14 +32,15 @@ interface Plan {
 
 /** Virtual environments with packages from a Python package index. */
 export function createVenvProvider(options: VenvProviderOptions): PackageProvider<unknown> {
-  return new PackageProvider(options.store, new VenvPackages(options), options.unavailable);
+  const { store, unavailable, warm } = options;
+  return new PackageProvider(store, new VenvPackages(options), { unavailable, warm });
 }
 
 class VenvPackages implements PackageKind<Plan> {
   readonly kind = 'venv';
-  readonly #options: Omit<VenvProviderOptions, 'store' | 'unavailable'>;
+  readonly #options: Omit<VenvProviderOptions, 'store' | 'unavailable' | 'warm'>;
 
-  constructor(options: Omit<VenvProviderOptions, 'store' | 'unavailable'>) {
+  constructor(options: Omit<VenvProviderOptions, 'store' | 'unavailable' | 'warm'>) {
     this.#options = options;
   }
 
@@ -109,8 +112,17 @@ class VenvPackages implements PackageKind<Plan> {
     if (installer.compile !== undefined) await this.#run(installer.compile(plan.python.path), '', plan, step, false);
   }
 
-  start(held: HeldEnvironment, preload: readonly string[]): PreparedEnvironment {
-    return storedPython(held, preload, 'VIRTUAL_ENV', JSON.parse(held.manifest.facts.binds ?? '[]'));
+  startAhead({ python, indexes }: Plan, sandbox: Pick<BuildStep, 'tenant' | 'directories'>): () => void {
+    return startBuildAhead(this.#options.runs, { ...sandbox, ...this.#sandboxOf(python, indexes) });
+  }
+
+  start(place: EnvironmentPlace, facts: Record<string, string>, preload: readonly string[]): StartEnvironment {
+    return storedPython(place, preload, 'VIRTUAL_ENV', JSON.parse(facts.binds ?? '[]'));
+  }
+
+  /** With a password only wheels are installed, of which nothing runs meanwhile. */
+  #sandboxOf(python: Interpreter, indexes: ChosenIndexes): { binds: Bind[]; closed: boolean } {
+    return { binds: [...this.#options.installer.binds, ...python.binds], closed: hasCredentials(indexes) };
   }
 
   #planFor(venv: Venv): Omit<Plan, 'python'> {
@@ -122,15 +134,16 @@ class VenvPackages implements PackageKind<Plan> {
     { script, variables }: InstallerStep,
     input: string,
     { python, indexes }: Plan,
-    { events, signal, ...where }: BuildStep,
+    { events, signal, onMade, ...where }: BuildStep,
     online = true,
   ): Promise<string> {
-    const { installer, runs } = this.#options;
+    const { runs } = this.#options;
     const command = {
       ...{ ...where, argv: ['sh', '-c', script], input, variables },
-      ...{ binds: [...installer.binds, ...python.binds], hosts: online ? indexes.hosts : [] },
+      ...this.#sandboxOf(python, indexes),
+      hosts: online ? indexes.hosts : [],
     };
-    return await runBuild(runs, command, events, signal);
+    return await runBuild(runs, command, { ...events, onMade }, signal);
   }
 }
 

@@ -9,6 +9,7 @@ import { sendError } from '../error-response.ts';
 import type { HttpRequest, HttpResponse } from '../http-types.ts';
 import { decodeMessage } from '../json/decode-message.ts';
 import { decodeUtf8 } from '../json/json-text.ts';
+import { checkBinarySize } from '../message-size.ts';
 import { headersOf } from '../response-writer.ts';
 
 /** How one protocol carries a call of one message each way, without compression. */
@@ -79,6 +80,15 @@ const grpc: UnaryProtocol = {
   },
 };
 
+/**
+ * Answers a call of gRPC or gRPC-Web with an error and nothing else, in one block of headers ("Trailers-Only" of the gRPC
+ * protocol over HTTP/2).
+ */
+export function sendGrpcError(response: HttpResponse, contentType: string, error: ConnectError): void {
+  response.writeHead(200, { ...headersOf(setTrailerStatus(new Headers(), error)), 'content-type': contentType });
+  response.end();
+}
+
 const GRPC_TYPE = 'application/grpc+proto';
 
 const BY_CONTENT_TYPE: Record<string, UnaryProtocol | undefined> = {
@@ -99,6 +109,7 @@ function connectHeaders(context: HandlerContext | undefined): OutgoingHttpHeader
 }
 
 function decodeBinary(schema: DescMessage, bytes: Uint8Array): Message {
+  checkBinarySize(schema, bytes);
   try {
     return fromBinary(schema, bytes);
   } catch (error) {

@@ -3,6 +3,7 @@ import type { UniversalHandler, UniversalServerRequest } from '@connectrpc/conne
 import type { BodyBudget } from '../body-budget.ts';
 import { type HttpRequest, type HttpResponse, headersFrom, onGone } from '../http-types.ts';
 import { readBody } from '../read-body.ts';
+import { checkBody } from './check-body.ts';
 
 /** What gRPC puts before a message. */
 const ENVELOPE_BYTES = 5;
@@ -20,13 +21,20 @@ export function createUniversalRequest(
 ): UniversalServerRequest {
   const gone = new AbortController();
   onGone(response, () => gone.abort(new ConnectError('the caller went away', Code.Canceled)));
+  const header = headersFrom(request);
   const streamsIn = handler.method.methodKind === 'client_streaming' || handler.method.methodKind === 'bidi_streaming';
   return {
     httpVersion: request.httpVersion,
     method: request.method ?? '',
     url: BASE_URL + request.url,
-    header: headersFrom(request),
-    body: streamsIn ? request : inOnePiece(() => readBody(request, maxMessageBytes, bodies, ENVELOPE_BYTES)),
+    header,
+    body: streamsIn
+      ? request
+      : inOnePiece(async () => {
+          const body = await readBody(request, maxMessageBytes, bodies, ENVELOPE_BYTES);
+          await checkBody(handler.method.input, header, body, maxMessageBytes);
+          return body;
+        }),
     signal: gone.signal,
   };
 }

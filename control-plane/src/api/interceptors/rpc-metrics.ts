@@ -1,9 +1,13 @@
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
 import { codeToString } from '@connectrpc/connect/protocol-connect';
 import { methodNameOf } from './method-name.ts';
+import { traceParentOf } from './tracing.ts';
 
-/** Told once per call when it has ended; `code` is `ok` or the name of a Connect code. A stream ends with its last message. */
-export type Observe = (method: string, code: string, seconds: number) => void;
+/**
+ * Told once per call when it has ended; `code` is `ok` or the name of a Connect code. A stream ends with its last message.
+ * @param traceParent place of the call in a trace; empty: none
+ */
+export type Observe = (method: string, code: string, seconds: number, traceParent?: string) => void;
 
 /**
  * Must be outside the error mapping, so that it sees the code that the caller sees. Calls that the access gate refuses are
@@ -15,7 +19,7 @@ export function createRpcMetrics(observe: Observe): Interceptor {
     const startedMs = performance.now();
     const finish = (error?: unknown) => {
       const code = error === undefined ? 'ok' : codeToString(ConnectError.from(error).code);
-      observe(methodNameOf(request.method), code, (performance.now() - startedMs) / 1000);
+      observe(methodNameOf(request.method), code, (performance.now() - startedMs) / 1000, traceParentOf(request));
     };
     try {
       const response = await next(request);

@@ -2,16 +2,19 @@ import { type DescMessage, fromJson, fromJsonString, type JsonObject, type Messa
 import { Code, ConnectError } from '@connectrpc/connect';
 import { messageOf } from '@harrier/shared';
 import { fieldError } from '../field-error.ts';
+import { checkJsonSize } from '../message-size.ts';
 import { findUndecodable } from './find-undecodable.ts';
-import { parseJsonObject } from './json-text.ts';
+import { MAX_JSON_DEPTH, nestsDeeperThan, parseJsonObject, tooDeep } from './json-text.ts';
 
 /**
- * Decodes a message from JSON text. Throws `invalid_argument`: malformed JSON with its position, unknown fields, wrong
+ * Decodes a message from JSON text. Throws `invalid_argument`: too many values, malformed JSON with its position, unknown fields, wrong
  * types and duplicate keys with the path of the field.
  *
  * @param prefix Path of the message in the request, ending in a dot.
  */
 export function decodeMessage(schema: DescMessage, text: string, prefix = ''): Message {
+  if (nestsDeeperThan(text, MAX_JSON_DEPTH)) throw tooDeep();
+  checkJsonSize(text);
   try {
     // From the text, as only that refuses duplicate keys.
     return fromJsonString(schema, text);

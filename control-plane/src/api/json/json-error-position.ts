@@ -15,7 +15,8 @@ export function findJsonError(text: string): JsonError | undefined {
   if (problem === undefined) return undefined;
   const before = text.slice(0, problem.at);
   const lineStart = before.lastIndexOf('\n') + 1;
-  const line = before.split('\n').length;
+  let line = 1;
+  for (let at = before.indexOf('\n'); at !== -1; at = before.indexOf('\n', at + 1)) line++;
   return { line, column: problem.at - lineStart + 1, problem: problem.text };
 }
 

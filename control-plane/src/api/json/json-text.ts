@@ -1,5 +1,6 @@
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { holdsMoreThan, MAX_JSON_VALUES } from '../../service/json-size.ts';
 import { findJsonError } from './json-error-position.ts';
 
 /** As deep as protobuf's own recursion limit for messages. */
@@ -18,7 +19,10 @@ export function decodeUtf8(bytes: Uint8Array): string {
 
 /** Parses JSON text. Throws `invalid_argument` with line and column when it is malformed, and when it nests too deeply. */
 export function parseJson(text: string): JsonValue {
-  if (nestsDeeperThan(text, MAX_JSON_DEPTH)) throw invalid(`body: JSON nests deeper than ${MAX_JSON_DEPTH} levels`);
+  if (nestsDeeperThan(text, MAX_JSON_DEPTH)) throw tooDeep();
+  if (holdsMoreThan(MAX_JSON_VALUES, text, ':')) {
+    throw invalid(`body: more than ${MAX_JSON_VALUES} objects, arrays and members of objects`);
+  }
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -33,6 +37,10 @@ export function parseJsonObject(text: string): JsonObject {
     throw invalid(`body: expected a JSON object, got ${kindOf(value)}`);
   }
   return value;
+}
+
+export function tooDeep(): ConnectError {
+  return invalid(`body: JSON nests deeper than ${MAX_JSON_DEPTH} levels`);
 }
 
 function malformed(text: string, error: unknown): Error {

@@ -201,7 +201,7 @@ describe('resources', () => {
     expect(await response.json()).toMatchObject({ id: EXECUTION_ID, state: 'CANCELLED', waitingReason: 'enough' });
     expect((await send('POST', `/executions/${EXECUTION_ID}/cancel`)).status).toBe(200);
     expect(await errorOf(await send('POST', '/executions/zz/cancel', '{}'))).toMatchObject({
-      message: 'id: must be a valid UUID',
+      message: 'id: must be a valid UUID, got "zz"',
     });
     expect(await errorOf(await send('POST', `/executions/${EXECUTION_ID}/cancel?reason=a`, '{}'))).toMatchObject({
       message: 'reason: unknown query parameter; every field goes into the body',

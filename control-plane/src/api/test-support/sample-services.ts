@@ -132,6 +132,29 @@ export function createSampleServices(events: SampleEvents = { onAborted: () => {
       listModuleVersions: async ({ name }) => ({ modules: [...modules.values()].filter((each) => each.name === name) }),
       deleteModule: async ({ name }) => ({ deletedVersions: modules.delete(name) ? 1 : 0 }),
     },
+    workflow: {
+      createWorkflow: unused,
+      getWorkflow: unused,
+      listWorkflows: unused,
+      deleteWorkflow: unused,
+      runWorkflow: unused,
+      getWorkflowRun: unused,
+      listWorkflowRuns: unused,
+      watchWorkflowRun: unused,
+      cancelWorkflowRun: unused,
+      signalWorkflowRun: unused,
+      retryWorkflowRun: unused,
+    },
+    schedule: {
+      createSchedule: unused,
+      getSchedule: unused,
+      listSchedules: unused,
+      updateSchedule: unused,
+      deleteSchedule: unused,
+      pauseSchedule: unused,
+      resumeSchedule: unused,
+      listScheduleFirings: unused,
+    },
     agent: {
       listAgents: async () => ({ agents: [] }),
       getAgent: async ({ id }) => ({ agent: { id } }),
@@ -139,6 +162,7 @@ export function createSampleServices(events: SampleEvents = { onAborted: () => {
       resumeAgent: unused,
       deleteAgent: async () => ({}),
       createJoinToken: async () => ({ token: 'secret' }),
+      clearGpu: unused,
     },
   };
 }

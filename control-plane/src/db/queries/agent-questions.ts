@@ -1,12 +1,12 @@
 import type { Sql } from '../sql.ts';
 
 /** A question to an agent that is linked to another replica than the one that asks. */
-export interface AgentQuestion {
+export interface AgentQuestionRow {
   id: string;
   tenant_id: string;
   agent_id: string;
   asker_id: string;
-  /** harrier.v1.Resolve, encoded, without an id. */
+  /** harrier.v1.ServerMessage, encoded, whose question has no id. */
   question: Uint8Array;
   /** For how long the asker waits, at most. */
   left_ms: number;
@@ -31,15 +31,15 @@ export async function insertAgentQuestion(
 }
 
 /** Questions that a replica has to answer yet. */
-export async function listAgentQuestions(sql: Sql, replicaId: string): Promise<AgentQuestion[]> {
-  return await sql<AgentQuestion[]>`
+export async function listAgentQuestions(sql: Sql, replicaId: string): Promise<AgentQuestionRow[]> {
+  return await sql<AgentQuestionRow[]>`
     SELECT id, tenant_id, agent_id, asker_id, question,
       extract(epoch FROM expire_time - now())::float8 * 1000 AS left_ms
     FROM agent_questions
     WHERE replica_id = ${replicaId} AND answer IS NULL AND error IS NULL AND expire_time > now()`;
 }
 
-/** @param answer harrier.v1.Resolved, encoded; or why there is none */
+/** @param answer harrier.v1.AgentMessage, encoded; or why there is none */
 export async function answerAgentQuestion(
   sql: Sql,
   id: string,

@@ -18,10 +18,12 @@ test('what an agent has lost is remembered for a while, until it has it again', 
     hardware: new Uint8Array(),
     isolation: 1,
     slots: 1,
+    capacity: null,
     environments: ['inline', 'docker', 'venv'],
     unavailableEnvironments: {},
     instanceId: '',
     bootId: '',
+    metricsAddress: '',
     dial: 0,
   };
   const { id = '' } = (await joinAgent(sql, { ...facts, id: uuidv7(), publicKey: randomBytes(32), tokenHash })) ?? {};

@@ -1,4 +1,13 @@
-import type { Sql } from '../sql.ts';
+import type { AnySql, Sql } from '../sql.ts';
+import type { ExecutionReservation } from './read-executions.ts';
+
+/** What executions of an agent can have altogether: processors, bytes, cards, jobs of Slurm; 0: it says nothing of it. */
+export interface AgentCapacity {
+  cpu: number;
+  memory_bytes: number;
+  gpus: number;
+  slurm_jobs: number;
+}
 
 export interface AgentRow {
   id: string;
@@ -8,8 +17,11 @@ export interface AgentRow {
   labels: Record<string, string>;
   version: string;
   hardware: Uint8Array;
+  services: Uint8Array;
   isolation: number;
   slots: number;
+  /** Null: it has told none. */
+  capacity: AgentCapacity | null;
   environments: string[];
   unavailable_environments: Record<string, string>;
   drain_requested: boolean;
@@ -18,6 +30,8 @@ export interface AgentRow {
   instance_id: string;
   compared_instance_id: string;
   boot_id: string;
+  /** `HOST:PORT`; empty: not to be had from outside its host. */
+  metrics_address: string;
   /** Number of its newest link. */
   session: number;
   /** The replica that it is linked to. */
@@ -43,10 +57,12 @@ export interface AgentFacts {
   hardware: Uint8Array;
   isolation: number;
   slots: number;
+  capacity: AgentCapacity | null;
   environments: string[];
   unavailableEnvironments: Record<string, string>;
   instanceId: string;
   bootId: string;
+  metricsAddress: string;
   /** Number of the link among the tries of its process; 0: it does not count them. */
   dial: number;
 }
@@ -71,11 +87,11 @@ export async function joinAgent(
       return row;
     }
     const [row] = await transaction<AgentRow[]>`
-      INSERT INTO agents (id, tenant_id, name, public_key, labels, version, hardware, isolation, slots, environments,
-        unavailable_environments)
+      INSERT INTO agents (id, tenant_id, name, public_key, labels, version, hardware, isolation, slots, capacity,
+        environments, unavailable_environments)
       VALUES (${agent.id}, ${token.tenant_id}, ${agent.name}, ${agent.publicKey}, ${transaction.json(agent.labels)},
-        ${agent.version}, ${agent.hardware}, ${agent.isolation}, ${agent.slots}, ${agent.environments},
-        ${transaction.json(agent.unavailableEnvironments)})
+        ${agent.version}, ${agent.hardware}, ${agent.isolation}, ${agent.slots}, ${jsonOf(transaction, agent.capacity)},
+        ${agent.environments}, ${transaction.json(agent.unavailableEnvironments)})
       ON CONFLICT (public_key) DO NOTHING RETURNING *`;
     if (row === undefined) return undefined;
     await transaction`UPDATE join_tokens SET agent_id = ${row.id} WHERE id = ${token.id}`;
@@ -108,8 +124,10 @@ export async function recordLink(
     ), linked AS (
       UPDATE agents SET name = ${facts.name}, labels = ${sql.json(facts.labels)}, version = ${facts.version},
         hardware = ${facts.hardware}, isolation = ${facts.isolation}, slots = ${facts.slots},
+        capacity = ${jsonOf(sql, facts.capacity)},
         environments = ${facts.environments}, unavailable_environments = ${sql.json(facts.unavailableEnvironments)},
-        lost_environments = ${lostEnvironments(sql, facts.environments)}, instance_id = ${facts.instanceId}, boot_id = ${facts.bootId}, link_time = now(), last_seen_time = now(),
+        lost_environments = ${lostEnvironments(sql, facts.environments)}, instance_id = ${facts.instanceId}, boot_id = ${facts.bootId},
+        metrics_address = ${facts.metricsAddress}, link_time = now(), last_seen_time = now(),
         session = agents.session + 1, dial = ${facts.dial}, stopping = false, replica_id = ${replicaId}, lease_end_time = NULL,
           brake_end_time = NULL
       FROM before WHERE agents.id = before.id AND NOT is_late
@@ -162,8 +180,41 @@ export async function findChangedAgents(sql: Sql, links: BelievedLink[]): Promis
   return new Map(rows.map((row) => [row.believed_id, row.id == null ? null : (row as AgentRow)]));
 }
 
+/** An agent whose metrics Prometheus can reach. */
+export interface MetricsTarget extends Pick<AgentRow, 'id' | 'name' | 'version' | 'labels' | 'metrics_address'> {
+  /** It is linked to a replica. */
+  linked: boolean;
+  draining: boolean;
+}
+
+/** Of all tenants, linked or not: that one does not answer is what Prometheus is to notice. */
+export async function listMetricsTargets(sql: Sql): Promise<MetricsTarget[]> {
+  return await sql<MetricsTarget[]>`
+    SELECT id, name, version, labels, metrics_address, replica_id IS NOT NULL AS linked,
+      drain_requested OR stopping AS draining
+    FROM agents WHERE metrics_address <> '' ORDER BY name, id`;
+}
+
+/** Agents of all tenants that are linked to no replica. */
+export async function countOfflineAgents(sql: Sql): Promise<number> {
+  const [row] = await sql<{ count: number }[]>`SELECT count(*)::int AS count FROM agents WHERE replica_id IS NULL`;
+  return row?.count ?? 0;
+}
+
 export async function recordHardware(sql: Sql, id: string, hardware: Uint8Array): Promise<void> {
   await sql`UPDATE agents SET hardware = ${hardware} WHERE id = ${id}`;
+}
+
+export async function recordServices(sql: Sql, id: string, session: number, services: Uint8Array): Promise<void> {
+  await sql`UPDATE agents SET services = ${services} WHERE id = ${id} AND session = ${session}`;
+}
+
+export async function recordCapacity(sql: Sql, id: string, capacity: AgentCapacity | null): Promise<void> {
+  await sql`UPDATE agents SET capacity = ${jsonOf(sql, capacity)} WHERE id = ${id}`;
+}
+
+function jsonOf(sql: AnySql, capacity: AgentCapacity | null) {
+  return capacity === null ? null : sql.json({ ...capacity });
 }
 
 export async function recordEnvironments(
@@ -212,24 +263,45 @@ export async function listAgentEnvironments(
     FROM agents WHERE tenant_id = ${tenantId} ORDER BY name, id LIMIT 1000`;
 }
 
-/** Agents of a tenant that are linked to other replicas than this one, and how many attempts each has; at most 1,000. */
+/** What attempts take of an agent: how many there are, and what is reserved by those that take more than a slot. */
+export interface AgentReservations {
+  active: number;
+  reservations: { id: string; reservation: ExecutionReservation }[];
+}
+
+/** Agents of a tenant that are linked to other replicas than this one, and what their attempts take; at most 1,000. */
 export async function listAgentsElsewhere(
   sql: Sql,
   tenantId: string,
   replicaId: string,
-): Promise<(AgentRow & { active: number })[]> {
-  return await sql<(AgentRow & { active: number })[]>`
-    SELECT *, (SELECT count(*)::int FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL) AS active
-    FROM agents WHERE tenant_id = ${tenantId} AND replica_id <> ${replicaId} ORDER BY name, id LIMIT 1000`;
+): Promise<(AgentRow & AgentReservations)[]> {
+  return await sql<(AgentRow & AgentReservations)[]>`
+    SELECT agents.*, taken.active, coalesce(taken.reservations, '[]') AS reservations
+    FROM agents, LATERAL (${attemptsOf(sql)}) AS taken
+    WHERE tenant_id = ${tenantId} AND replica_id <> ${replicaId} ORDER BY name, agents.id LIMIT 1000`;
 }
 
-/** How many attempts each of some agents has; those without are left out. */
-export async function countActive(sql: Sql, agentIds: readonly string[]): Promise<Map<string, number>> {
+/** What the attempts of some agents take; those without are left out. */
+export async function readReservations(sql: Sql, agentIds: readonly string[]): Promise<Map<string, AgentReservations>> {
   if (agentIds.length === 0) return new Map();
-  const rows = await sql<{ agent_id: string; active: number }[]>`
-    SELECT agent_id, count(*)::int AS active FROM executions
-    WHERE agent_id = ANY(${[...agentIds]}::uuid[]) AND end_time IS NULL GROUP BY agent_id`;
-  return new Map(rows.map((row) => [row.agent_id, row.active]));
+  const rows = await sql<(AgentReservations & { id: string })[]>`
+    SELECT agents.id, taken.active, coalesce(taken.reservations, '[]') AS reservations
+    FROM unnest(${[...agentIds]}::uuid[]) AS agents(id), LATERAL (${attemptsOf(sql)}) AS taken WHERE taken.active > 0`;
+  return new Map(rows.map((row) => [row.id, row]));
+}
+
+function attemptsOf(sql: Sql) {
+  return sql`
+    SELECT count(*)::int AS active,
+      json_agg(json_build_object('id', e.id, 'reservation', e.reservation)) FILTER (WHERE e.reservation IS NOT NULL)
+        AS reservations
+    FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL`;
+}
+
+/** Agents of a tenant that are linked to no replica; at most `limit`, by name. */
+export async function listUnlinkedAgents(sql: Sql, tenantId: string, limit: number): Promise<AgentRow[]> {
+  return await sql<AgentRow[]>`
+    SELECT * FROM agents WHERE tenant_id = ${tenantId} AND replica_id IS NULL ORDER BY name, id LIMIT ${limit}`;
 }
 
 /** By name, then id. */

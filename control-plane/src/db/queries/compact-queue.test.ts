@@ -1,11 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { expect, test } from 'vitest';
+import { claimWaiting } from '../../test-support/claim-waiting.ts';
 import { startDatabase } from '../../test-support/real-database.ts';
 import { insertExecution } from '../../test-support/stored-executions.ts';
 import { uuidv7 } from '../uuid.ts';
 import { ensureTenant } from './api-keys.ts';
-import { claimExecutions } from './claim-executions.ts';
 import { compactQueue } from './compact-queue.ts';
 
 const { hot, cold: sql } = await startDatabase();
@@ -43,10 +42,7 @@ test('somebody who has the queue for long is not waited for', async () => {
 });
 
 async function claim(limit: number): Promise<string[]> {
-  const options = { assigned: State.ASSIGNED, limit, after: undefined };
-  const { claimed } = await claimExecutions(sql, options, async (waiting) =>
-    waiting.map(({ id }) => ({ id, agentId })),
-  );
+  const { claimed } = await claimWaiting(sql, (waiting) => waiting.slice(0, limit).map(({ id }) => ({ id, agentId })));
   return claimed.map(({ id }) => id);
 }
 

@@ -2,29 +2,29 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { claimWaiting } from '../../test-support/claim-waiting.ts';
 import { startDatabase } from '../../test-support/real-database.ts';
 import { finishedRow, insertExecution } from '../../test-support/stored-executions.ts';
-import type { Sql } from '../sql.ts';
 import { uuidv7 } from '../uuid.ts';
 import { deleteAgent, insertJoinToken, joinAgent, recordLink, recordUnlink, setDrainRequested } from './agents.ts';
 import { ensureTenant } from './api-keys.ts';
 import { cancelExecution } from './cancel-execution.ts';
-import { claimExecutions } from './claim-executions.ts';
 import { BEFORE_ALL_EVENTS, type EventPosition, readEvents, readerPosition, saveReaderPosition } from './events.ts';
 import { type FinishedExecution, finishExecutions } from './finish-executions.ts';
 import type { NewExecution } from './insert-executions.ts';
 import { recordLostAgent } from './lost-agents.ts';
-import { deleteModule, insertModule } from './modules.ts';
+import { insertModule } from './modules.ts';
 import { refuseExecution } from './refuse-execution.ts';
 import { requeueExecution } from './requeue-execution.ts';
 import { startExecutions } from './start-executions.ts';
+import { deleteVersions } from './versions.ts';
 
-let sql: Sql;
+// Here, not in a hook: it is closed after the file.
+const { cold: sql } = await startDatabase();
 let tenantId: string;
 const agentId = randomUUID();
 
 beforeAll(async () => {
-  sql = (await startDatabase()).cold;
   tenantId = await ensureTenant(sql, uuidv7(), 'default');
 });
 
@@ -88,10 +88,9 @@ describe('events of executions', () => {
       backoffMs: 0,
       pending: State.PENDING,
       replicaId: randomUUID(),
+      shape: '',
     });
-    await claimExecutions(sql, { assigned: State.ASSIGNED, limit: 10, after: undefined }, async (waiting) =>
-      waiting.map((entry) => ({ id: entry.id, agentId })),
-    );
+    await claimWaiting(sql, (waiting) => waiting.map((entry) => ({ id: entry.id, agentId })));
     expect((await told(id)).slice(1)).toEqual([
       ['execution.started', State.RUNNING, 1, null],
       ['execution.requeued', State.PENDING, 1, Code.AGENT_LOST],
@@ -129,10 +128,12 @@ describe('events of agents and modules', () => {
       hardware: new Uint8Array(),
       isolation: 1,
       slots: 1,
+      capacity: null,
       environments: [],
       unavailableEnvironments: {},
       instanceId: 'a',
       bootId: 'b',
+      metricsAddress: '',
       dial: 0,
     };
     const { id = '' } = (await joinAgent(sql, { ...facts, id: uuidv7(), publicKey: randomBytes(32), tokenHash })) ?? {};
@@ -173,7 +174,8 @@ describe('events of agents and modules', () => {
       definition: new Uint8Array(),
     };
     for (let i = 0; i < 2; i++) await insertModule(sql, module, ([first]) => first);
-    for (let i = 0; i < 2; i++) await deleteModule(sql, tenantId, 'm', undefined, ([first]) => first);
+    for (let i = 0; i < 2; i++)
+      await deleteVersions(sql, 'modules', { tenantId, name: 'm', version: undefined }, ([first]) => first);
     const told = (await readEvents(sql, start, 100)).map(({ type, data }) => [type, data]);
     const data = { name: 'm', version: '1.0.0' };
     expect(told).toEqual([

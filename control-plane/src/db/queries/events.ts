@@ -21,6 +21,20 @@ export type EventType =
   | 'agent.resumed'
   | 'agent.deleted'
   | 'module.created'
+  | 'workflow.created'
+  | 'workflow.deleted'
+  | 'workflow.started'
+  | 'workflow.finished'
+  | 'schedule.created'
+  | 'schedule.updated'
+  | 'schedule.paused'
+  | 'schedule.resumed'
+  | 'schedule.deleted'
+  /** A time of it fired: what it started was accepted. */
+  | 'schedule.fired'
+  | 'schedule.skipped'
+  /** What it would have started was refused for good. */
+  | 'schedule.failed'
   | 'module.deleted';
 
 /** Behind which event a reader goes on. */

@@ -1,4 +1,5 @@
 import type { Sql } from '../sql.ts';
+import type { ExecutionReservation } from './read-executions.ts';
 
 /** A new execution, assigned at once or put into the queue. Bytes are base64, since they travel in a JSON document. */
 export interface NewExecution {
@@ -19,6 +20,12 @@ export interface NewExecution {
   idempotency_key: string | null;
   /** The replica that accepts it, which follows it while it waits. */
   replica_id: string | null;
+  /** The lane of the queue that it waits in. */
+  shape: string;
+  /** What it takes of the agent; null: a slot. */
+  reservation: ExecutionReservation | null;
+  /** Executions of the tenant with the same one share a limit. */
+  concurrency_key: string | null;
 }
 
 /**
@@ -27,19 +34,20 @@ export interface NewExecution {
  */
 export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<(Date | undefined)[]> {
   const [only] = rows;
-  if (rows.length === 1 && only?.agent_id != null) return [await insertAssigned(sql, only)];
+  if (rows.length === 1 && only?.agent_id != null && only.reservation === null)
+    return [await insertAssigned(sql, only)];
   const inserted = await sql<{ id: string; create_time: Date }[]>`
     WITH input AS MATERIALIZED (
       SELECT * FROM json_to_recordset(${JSON.stringify(rows)}::text::json) AS input(
         id uuid, tenant_id uuid, state smallint, attempt int, agent_id uuid, module_id uuid, module text, version text,
         task_class text, labels jsonb, priority int, request text, input_json text, json_text boolean,
-        idempotency_key text, replica_id uuid)
+        idempotency_key text, replica_id uuid, shape text, reservation jsonb, concurrency_key text)
     ), inserted AS (
       INSERT INTO executions (id, tenant_id, state, attempt, agent_id, module_id, module, version, task_class, labels,
-        priority, request, input_json, json_text, idempotency_key, assign_time)
+        priority, request, input_json, json_text, idempotency_key, assign_time, reservation, concurrency_key)
       SELECT id, tenant_id, state, attempt, agent_id, module_id, module, version, task_class, labels,
         priority, decode(request, 'base64'), input_json, json_text, idempotency_key,
-        CASE WHEN agent_id IS NOT NULL THEN now() END
+        CASE WHEN agent_id IS NOT NULL THEN now() END, reservation, concurrency_key
       FROM input
       ON CONFLICT DO NOTHING
       RETURNING id, tenant_id, state, attempt, agent_id, task_class, priority, create_time
@@ -47,8 +55,8 @@ export async function insertExecutions(sql: Sql, rows: NewExecution[]): Promise<
       INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
       SELECT tenant_id, 'execution.created', id, attempt, agent_id, state FROM inserted
     ), queued AS (
-      INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, replica_id)
-      SELECT id, inserted.tenant_id, inserted.task_class, inserted.priority, input.replica_id
+      INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, replica_id, shape)
+      SELECT id, inserted.tenant_id, inserted.task_class, inserted.priority, input.replica_id, input.shape
       FROM inserted JOIN input USING (id) WHERE inserted.agent_id IS NULL
     )
     SELECT id, create_time FROM inserted`;

@@ -1,4 +1,37 @@
 import type { Sql } from '../sql.ts';
+import { isReplicaGone, type ReplicaBeat } from './replicas.ts';
+
+/** Whether the lease of an agent has ended while it had attempts: what the look finds is what the list has. */
+const isLeaseless = (sql: Sql) => sql`lease_end_time <= now()
+  AND EXISTS (SELECT 1 FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL)`;
+
+/** Whether the lease of an agent ends within so many milliseconds. */
+const endsWithin = (sql: Sql, withinMs: number) => sql`lease_end_time > now()
+  AND lease_end_time < now() + ${withinMs}::float8 * interval '1 millisecond'`;
+
+/** What there is to do for the leases. */
+export interface LeaseLook {
+  replicas: ReplicaBeat[];
+  /** An agent without a lease has attempts, or is linked to a replica that is gone, or somebody's work is kept for them. */
+  is_due: boolean;
+  /** When the next lease ends; null when none does within the time that was asked for. */
+  next_ms: number | null;
+}
+
+/** Everything by which one sees, in one statement, that there is nothing to do: which is nearly always so. */
+export async function lookAtLeases(sql: Sql, withinMs: number): Promise<LeaseLook> {
+  const [look] = await sql<LeaseLook[]>`
+    SELECT
+      (SELECT coalesce(json_agg(json_build_object('id', id, 'name', name, 'beat', beat_time::text)), '[]'::json)
+        FROM replicas) AS replicas,
+      EXISTS (SELECT 1 FROM agents WHERE ${isLeaseless(sql)})
+      OR EXISTS (SELECT 1 FROM agents WHERE replica_id IS NOT NULL AND ${isReplicaGone(sql)})
+      OR EXISTS (SELECT 1 FROM agents WHERE brake_end_time IS NOT NULL) AS is_due,
+      (SELECT extract(epoch FROM min(lease_end_time) - now())::float8 * 1000 FROM agents
+        WHERE ${endsWithin(sql, withinMs)}) AS next_ms`;
+  if (look === undefined) throw new Error('the leases were not looked at');
+  return look;
+}
 
 /** An agent whose lease has ended, with attempts. */
 export interface LeaselessAgent {
@@ -13,8 +46,7 @@ export interface LeaselessAgent {
 export async function listLeaselessAgents(sql: Sql): Promise<LeaselessAgent[]> {
   return await sql<LeaselessAgent[]>`
     SELECT id, name, extract(epoch FROM now() - lease_end_time)::float8 * 1000 AS ended_ms FROM agents
-    WHERE lease_end_time <= now()
-      AND EXISTS (SELECT 1 FROM executions AS e WHERE e.agent_id = agents.id AND e.end_time IS NULL)`;
+    WHERE ${isLeaseless(sql)}`;
 }
 
 /** Tells that an agent is taken for lost, once for each lease that has ended. */
@@ -49,26 +81,38 @@ export async function listAbandonedAgents(sql: Sql, leaseMs: number): Promise<Le
 export async function nextLeaseEnd(sql: Sql, withinMs: number): Promise<{ inMs: number } | undefined> {
   const [row] = await sql<{ in_ms: number }[]>`
     SELECT extract(epoch FROM lease_end_time - now())::float8 * 1000 AS in_ms FROM agents
-    WHERE lease_end_time > now() AND lease_end_time < now() + ${withinMs}::float8 * interval '1 millisecond'
+    WHERE ${endsWithin(sql, withinMs)}
     ORDER BY lease_end_time LIMIT 1`;
   return row === undefined ? undefined : { inMs: row.in_ms };
 }
 
+export interface RecentLease {
+  id: string;
+  tenant_id: string;
+  left_ms: number | null;
+}
+
 /** Agents that are linked, or were within the last `sinceMs`: when their lease ends, by now; null while linked. */
-export async function listRecentLeases(sql: Sql, sinceMs: number): Promise<{ id: string; left_ms: number | null }[]> {
-  return await sql<{ id: string; left_ms: number | null }[]>`
-    SELECT id, CASE WHEN replica_id IS NULL THEN extract(epoch FROM lease_end_time - now())::float8 * 1000 END AS left_ms
+export async function listRecentLeases(sql: Sql, sinceMs: number): Promise<RecentLease[]> {
+  return await sql<RecentLease[]>`
+    SELECT id, tenant_id, CASE WHEN replica_id IS NULL THEN extract(epoch FROM lease_end_time - now())::float8 * 1000 END AS left_ms
     FROM agents
     WHERE replica_id IS NOT NULL OR lease_end_time > now() - ${sinceMs}::float8 * interval '1 millisecond'`;
 }
 
-/** Records whose work is kept for them, and for how long from now at most; nobody else's is. */
-export async function recordBrake(sql: Sql, held: readonly string[], forMs: number): Promise<void> {
+/**
+ * Records whose work is kept for them; nobody else's is.
+ * @param held by agent, for how many milliseconds from now at most
+ */
+export async function recordBrake(sql: Sql, held: ReadonlyMap<string, number>): Promise<void> {
   await sql`
+    WITH held AS (
+      SELECT * FROM unnest(${[...held.keys()]}::uuid[], ${[...held.values()]}::float8[]) AS held (id, for_ms)
+    )
     UPDATE agents SET brake_end_time = CASE
-      WHEN id = ANY(${[...held]}::uuid[]) AND replica_id IS NULL
-      THEN now() + ${forMs}::float8 * interval '1 millisecond' END
-    WHERE brake_end_time IS NOT NULL OR id = ANY(${[...held]}::uuid[])`;
+      WHEN agents.replica_id IS NULL THEN now() + held.for_ms * interval '1 millisecond' END
+    FROM agents AS known LEFT JOIN held ON held.id = known.id
+    WHERE agents.id = known.id AND (known.brake_end_time IS NOT NULL OR held.id IS NOT NULL)`;
 }
 
 /** An agent whose work is kept for it although its lease has ended. */

@@ -1,4 +1,5 @@
 import type { Sql } from '../sql.ts';
+import { lockName, markLatest, type PickLatest, type Transaction } from './versions.ts';
 
 export interface ModuleRow {
   id: string;
@@ -31,9 +32,6 @@ export interface NewModule {
   definition: Uint8Array;
 }
 
-/** The order of versions, for the greatest of some. */
-export type PickLatest = (versions: string[]) => string | undefined;
-
 /**
  * Registers a version. One that is there with the same digest takes the tags and the definition of this one, which can then
  * differ only in what the digest leaves out.
@@ -45,7 +43,7 @@ export async function insertModule(
   pickLatest: PickLatest,
 ): Promise<{ row: ModuleRow; changed: boolean }> {
   return await sql.begin(async (transaction) => {
-    await lockName(transaction, module.tenantId, module.name);
+    await lockName(transaction, 'module', module.tenantId, module.name);
     const [existing] = await transaction<ModuleRow[]>`
       SELECT ${columns(transaction)} FROM modules
       WHERE tenant_id = ${module.tenantId} AND name = ${module.name} AND version = ${module.version}
@@ -63,55 +61,12 @@ export async function insertModule(
         ${module.digest}, ${module.source}, ${module.definition}, false)
       RETURNING ${columns(transaction)}`;
     if (row === undefined) throw new Error('the module was not stored');
-    await markLatest(transaction, module.tenantId, module.name, pickLatest);
+    await markLatest(transaction, 'modules', module.tenantId, module.name, pickLatest);
     const { name, version } = module;
     await transaction`INSERT INTO events (tenant_id, type, data)
       VALUES (${module.tenantId}, 'module.created', ${transaction.json({ name, version })})`;
     return { row, changed: true };
   });
-}
-
-/** Deletes one version, or all when none is named. @returns how many. */
-export async function deleteModule(
-  sql: Sql,
-  tenantId: string,
-  name: string,
-  version: string | undefined,
-  pickLatest: PickLatest,
-): Promise<number> {
-  return await sql.begin(async (transaction) => {
-    await lockName(transaction, tenantId, name);
-    const rows = await transaction`
-      WITH deleted AS (
-        UPDATE modules SET delete_time = now(), latest = false
-        WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL
-          ${version === undefined ? transaction`` : transaction`AND version = ${version}`}
-        RETURNING tenant_id, name, version
-      )
-      INSERT INTO events (tenant_id, type, data)
-      SELECT tenant_id, 'module.deleted', jsonb_build_object('name', name, 'version', version) FROM deleted
-      RETURNING id`;
-    await markLatest(transaction, tenantId, name, pickLatest);
-    return rows.length;
-  });
-}
-
-type Transaction = Parameters<Parameters<Sql['begin']>[1]>[0];
-
-/** Writers of one name take turns, so that `latest` is right. */
-async function lockName(sql: Transaction, tenantId: string, name: string): Promise<void> {
-  await sql`SELECT pg_advisory_xact_lock(hashtextextended(${`module ${tenantId} ${name}`}, 0))`;
-}
-
-async function markLatest(sql: Transaction, tenantId: string, name: string, pickLatest: PickLatest): Promise<void> {
-  const rows = await sql<{ version: string }[]>`
-    SELECT version FROM modules WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL`;
-  const latest = pickLatest(rows.map((row) => row.version));
-  await sql`UPDATE modules SET latest = false
-    WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL AND latest`;
-  if (latest === undefined) return;
-  await sql`UPDATE modules SET latest = true
-    WHERE tenant_id = ${tenantId} AND name = ${name} AND delete_time IS NULL AND version = ${latest}`;
 }
 
 /** A version, or the latest when none is named. */

@@ -8,8 +8,10 @@ export async function nextDueTime(sql: Sql): Promise<{ inMs: number } | undefine
   return row === undefined ? undefined : { inMs: Number(row.in_ms) };
 }
 
-/** Queue entries by task class, over all tenants. */
-export async function queueDepths(sql: Sql): Promise<{ taskClass: string; depth: number }[]> {
-  return await sql<{ taskClass: string; depth: number }[]>`
-    SELECT task_class AS "taskClass", count(*)::int AS depth FROM execution_queue GROUP BY task_class`;
+/** Queue entries by task class, over all tenants, and how long the oldest of each class has been due, in seconds. */
+export async function queueDepths(sql: Sql): Promise<{ taskClass: string; depth: number; oldestSeconds: number }[]> {
+  return await sql<{ taskClass: string; depth: number; oldestSeconds: number }[]>`
+    SELECT task_class AS "taskClass", count(*)::int AS depth,
+      greatest(0, extract(epoch FROM now() - min(not_before)))::float8 AS "oldestSeconds"
+    FROM execution_queue GROUP BY task_class`;
 }

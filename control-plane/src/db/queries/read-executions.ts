@@ -1,5 +1,14 @@
 import type { Sql } from '../sql.ts';
 
+/** What an attempt takes of its agent where that is not just one slot; what is absent is as there. */
+export interface ExecutionReservation {
+  slots?: number;
+  cpu_milli?: number;
+  memory_bytes?: number;
+  slurm_jobs?: number;
+  gpu_uuids?: readonly string[];
+}
+
 /** A row of `executions` as callers see it. */
 export interface ExecutionRow {
   id: string;
@@ -36,6 +45,7 @@ export interface ExecutionRow {
   run_ms: number | null;
   cancel_reason: string | null;
   log_delete_time: Date | null;
+  reservation: ExecutionReservation | null;
   request?: Uint8Array;
   input_json?: string;
 }
@@ -44,7 +54,7 @@ export interface ExecutionRow {
 const COLUMNS = `id, state, attempt, failures, agent_id, module_id, module, version, task_class, labels, priority, json_text,
   error_code, error_message, error_details, exit_code, stdout_tail, stderr_tail, stdout_bytes, stderr_bytes,
   stdout_truncated, stderr_truncated, cpu_ms, max_rss_bytes, create_time, queue_time, assign_time, start_time, end_time,
-  prepare_ms, run_ms, cancel_reason, log_delete_time`;
+  prepare_ms, run_ms, cancel_reason, log_delete_time, reservation`;
 
 export async function readExecution(sql: Sql, tenantId: string, id: string): Promise<ExecutionRow | undefined> {
   const [row] = await sql<ExecutionRow[]>`
@@ -69,6 +79,21 @@ export async function findExecutionByKey(sql: Sql, tenantId: string, key: string
   const [row] = await sql<{ id: string }[]>`
     SELECT id FROM executions WHERE tenant_id = ${tenantId} AND idempotency_key = ${key}`;
   return row?.id;
+}
+
+/** Ids by idempotency key, of those that there are. */
+export async function findExecutionsByKeys(sql: Sql, tenantId: string, keys: string[]): Promise<Map<string, string>> {
+  if (keys.length === 0) return new Map();
+  const rows = await sql<{ id: string; idempotency_key: string }[]>`
+    SELECT id, idempotency_key FROM executions WHERE tenant_id = ${tenantId} AND idempotency_key = ANY(${keys})`;
+  return new Map(rows.map((row) => [row.idempotency_key, row.id]));
+}
+
+/** The output as JSON text; undefined: there is no such execution any more, or it made none. */
+export async function readOutput(sql: Sql, tenantId: string, id: string): Promise<string | undefined> {
+  const [row] = await sql<{ output_json: string | null }[]>`
+    SELECT output_json FROM executions WHERE tenant_id = ${tenantId} AND id = ${id}`;
+  return row?.output_json ?? undefined;
 }
 
 export interface ExecutionFilter {
@@ -134,13 +159,17 @@ export interface ActiveRow {
   create_time: Date;
   queue_time: Date;
   assign_time: Date | null;
+  /** How long ago it was assigned. */
+  assigned_ms: number;
   cancel_reason: string | null;
+  reservation: ExecutionReservation | null;
 }
 
 export async function listActiveOfAgent(sql: Sql, agentId: string): Promise<ActiveRow[]> {
   return await sql<ActiveRow[]>`
     SELECT id, tenant_id, state, attempt, failures, module_id, module, version, task_class, labels, priority, request,
-      input_json, json_text, create_time, queue_time, assign_time, cancel_reason
+      input_json, json_text, create_time, queue_time, assign_time,
+      coalesce(extract(epoch FROM now() - assign_time)::float8 * 1000, 'Infinity') AS assigned_ms, cancel_reason, reservation
     FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL`;
 }
 

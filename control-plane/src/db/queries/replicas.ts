@@ -39,9 +39,9 @@ export interface ReplicaBeat {
   beat: string;
 }
 
-export async function listReplicas(sql: Sql): Promise<ReplicaBeat[]> {
-  return await sql<ReplicaBeat[]>`SELECT id, name, beat_time::text AS beat FROM replicas`;
-}
+/** Whether the replica that an agent is linked to, as far as the database knows, has no row any more. */
+export const isReplicaGone = (sql: Sql) =>
+  sql`NOT EXISTS (SELECT 1 FROM replicas WHERE replicas.id = agents.replica_id)`;
 
 /**
  * Removes replicas that have not written since they were seen, and gives the leases of their agents an end: `leftMs` from now.
@@ -64,7 +64,7 @@ export async function removeDeadReplicas(
         lease_end_time = now() + interval '1 millisecond'
           * coalesce((SELECT left_ms FROM removed WHERE removed.id = agents.replica_id), ${orphanedMs}::float8)
       WHERE replica_id IS NOT NULL
-        AND (replica_id IN (SELECT id FROM removed) OR NOT EXISTS (SELECT 1 FROM replicas WHERE id = agents.replica_id))
+        AND (replica_id IN (SELECT id FROM removed) OR ${isReplicaGone(sql)})
     )
     SELECT id FROM removed`;
   return rows.map(({ id }) => id);

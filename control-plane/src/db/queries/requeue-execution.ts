@@ -24,6 +24,8 @@ export interface EndedAttempt {
   pending: number;
   /** The replica that follows it from now on. */
   replicaId: string;
+  /** The lane of the queue that it waits in. */
+  shape: string;
 }
 
 /**
@@ -58,8 +60,8 @@ export async function requeueExecution(sql: Sql, ended: EndedAttempt): Promise<D
         ${ended.errorCode}::smallint
       FROM current
     )
-    INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, not_before, replica_id)
-    SELECT id, tenant_id, task_class, priority, queue_time, ${ended.replicaId}::uuid FROM current
+    INSERT INTO execution_queue (execution_id, tenant_id, task_class, priority, not_before, replica_id, shape)
+    SELECT id, tenant_id, task_class, priority, queue_time, ${ended.replicaId}::uuid, ${ended.shape} FROM current
     RETURNING not_before`;
   return row?.not_before;
 }

@@ -1,8 +1,10 @@
 import type { Sql } from '../sql.ts';
 import type { EventPosition } from './events.ts';
 
-/** What of an execution's row, and of a few index entries, is not counted by its columns. */
+/** What of the row of an execution or a run, and of a few index entries, is not counted by its columns. */
 const ROW_BYTES = 512;
+/** The same of a node of a run, and of a line of its log. */
+const SMALL_ROW_BYTES = 128;
 
 export interface TenantRetention {
   id: string;
@@ -24,8 +26,24 @@ function bytesOf(sql: Sql) {
     + coalesce(octet_length(e.output_json), 0) + CASE WHEN e.log_delete_time IS NULL THEN ${logBytesOf(sql)} ELSE 0 END)`;
 }
 
+/** What a row of `workflow_runs`, named r, takes of its tenant's space, with its nodes and its log. */
+function bytesOfRun(sql: Sql) {
+  return sql`(${ROW_BYTES}::bigint + octet_length(r.input_json) + coalesce(octet_length(r.output_json), 0)
+    + coalesce(pg_column_size(r.root), 0)
+    + coalesce((SELECT sum(${SMALL_ROW_BYTES} + pg_column_size(n.instance) + coalesce(octet_length(n.input_json), 0)
+      + coalesce(octet_length(n.output_json), 0))::bigint FROM workflow_nodes AS n WHERE n.run_id = r.id), 0)
+    + coalesce((SELECT sum(${SMALL_ROW_BYTES} + octet_length(l.message))::bigint FROM workflow_log AS l
+      WHERE l.run_id = r.id), 0))`;
+}
+
+/** The run of a workflow that an execution, named e, is of, by its key; null: of none. See workflow/execution-key.ts. */
+function runOf(sql: Sql) {
+  return sql`CASE WHEN e.idempotency_key ~ '^workflow/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/'
+    THEN substr(e.idempotency_key, 10, 36)::uuid END`;
+}
+
 /**
- * Ids of executions that were created so long ago are below this one: they begin with the time in milliseconds (UUIDv7). It
+ * Ids of executions and runs that were created so long ago are below this one: they begin with the time in milliseconds (UUIDv7). It
  * spares looking at those that cannot have ended so long ago.
  */
 function idBefore(sql: Sql, olderThanMs: number) {
@@ -40,8 +58,8 @@ function logBytesOf(sql: Sql) {
 }
 
 /**
- * Adds what the executions take whose end is told by the next events to their tenants' space. Counted once: the position
- * moves in the same statement.
+ * Adds what the executions and runs take whose end is told by the next events to their tenants' space. Counted once: the
+ * position moves in the same statement, and a run that ends again is counted as far as it has grown.
  * @returns the new position, and how many events were looked at
  */
 export async function countStoredBytes(
@@ -52,15 +70,25 @@ export async function countStoredBytes(
 ): Promise<{ position: EventPosition; events: number }> {
   const [row] = await sql<{ xid: string | null; id: number | null; events: number }[]>`
     WITH batch AS MATERIALIZED (
-      SELECT xid, id, tenant_id, execution_id, type FROM events
+      SELECT xid, id, tenant_id, execution_id, type, data FROM events
       WHERE (xid, id) > (${after.xid}::text::xid8, ${after.id}) AND xid < pg_snapshot_xmin(pg_current_snapshot())
       ORDER BY xid, id LIMIT ${limit}
     ), last AS (
       SELECT xid, id FROM batch ORDER BY xid DESC, id DESC LIMIT 1
+    ), runs AS MATERIALIZED (
+      SELECT r.tenant_id, r.id, ${bytesOfRun(sql)} AS bytes, r.stored_bytes FROM workflow_runs AS r
+      WHERE (r.tenant_id, r.id) IN (SELECT tenant_id, (data->>'id')::uuid FROM batch WHERE type = 'workflow.finished')
+    ), noted AS (
+      UPDATE workflow_runs SET stored_bytes = runs.bytes FROM runs
+      WHERE workflow_runs.tenant_id = runs.tenant_id AND workflow_runs.id = runs.id
     ), ended AS (
-      SELECT e.tenant_id, sum(${bytesOf(sql)})::bigint AS bytes
-      FROM batch JOIN executions AS e ON e.tenant_id = batch.tenant_id AND e.id = batch.execution_id
-      WHERE batch.type = 'execution.finished' GROUP BY e.tenant_id
+      SELECT tenant_id, sum(bytes)::bigint AS bytes FROM (
+        SELECT e.tenant_id, ${bytesOf(sql)} AS bytes
+        FROM batch JOIN executions AS e ON e.tenant_id = batch.tenant_id AND e.id = batch.execution_id
+        WHERE batch.type = 'execution.finished'
+        UNION ALL
+        SELECT tenant_id, bytes - stored_bytes FROM runs
+      ) AS of GROUP BY tenant_id
     ), counted AS (
       UPDATE tenants SET stored_bytes = stored_bytes + ended.bytes FROM ended WHERE tenants.id = ended.tenant_id
     ), moved AS (
@@ -72,14 +100,14 @@ export async function countStoredBytes(
   return { position: { xid: row.xid, id: row.id }, events: row.events };
 }
 
-/** Which executions that are over are deleted, oldest first. */
-export interface ExpiredExecutions {
+/** What that is over is deleted, oldest first. */
+export interface Expired {
   tenantId: string;
-  /** Only those that ended so long ago; 0: whenever. */
+  /** Only what ended so long ago; 0: whenever. */
   olderThanMs: number;
   /** Only ids behind this one: what stands before was looked at. */
   after: string;
-  /** Executions looked at, at most; fewer are deleted when their logs are large. */
+  /** Executions and runs looked at, at most; fewer are deleted when their logs are large. */
   limit: number;
   /** Stop when so many bytes of log are deleted. */
   maxLogBytes: number;
@@ -87,27 +115,45 @@ export interface ExpiredExecutions {
   maxBytes?: number;
 }
 
-export interface DeletedExecutions {
+export interface Deleted {
   executions: number;
+  runs: number;
   bytes: number;
-  /** The last id that was deleted; null: nothing is left to delete. */
+  /** Where to go on; null: nothing is left to delete. */
   last: string | null;
 }
 
-/** Deletes executions with all that belongs to them, and gives their space back. */
-export async function deleteExecutions(sql: Sql, expired: ExpiredExecutions): Promise<DeletedExecutions> {
-  const { tenantId, olderThanMs, after, limit, maxLogBytes, maxBytes = Number.MAX_SAFE_INTEGER } = expired;
-  const [row] = await sql<DeletedExecutions[]>`
+/**
+ * Deletes executions with all that belongs to them, and runs of workflows, and gives their space back. The executions of a run
+ * are kept as long as it is, and are among what is left when it is deleted; its nodes and its log are left to `clearRemains`.
+ */
+export async function deleteExpired(sql: Sql, expired: Expired): Promise<Deleted> {
+  const { tenantId, olderThanMs, after, limit, maxLogBytes, maxBytes } = expired;
+  // What is free with the run a moment later, so that nothing younger goes in place of it.
+  const ofItsExecutions = sql`coalesce((SELECT sum(${bytesOf(sql)})::bigint FROM workflow_nodes AS node JOIN executions AS e
+    ON e.tenant_id = node.tenant_id AND e.id = node.execution_id WHERE node.run_id = r.id), 0)`;
+  const [row] = await sql<Deleted[]>`
     WITH found AS (
-      SELECT e.tenant_id, e.id, ${bytesOf(sql)} AS bytes, ${logBytesOf(sql)} AS log_bytes FROM executions AS e
+      (SELECT e.tenant_id, e.id, false AS is_run, ${bytesOf(sql)} AS bytes, ${logBytesOf(sql)} AS log_bytes, 0 AS follows
+      FROM executions AS e
       WHERE e.tenant_id = ${tenantId} AND e.id > ${after} AND e.id <= ${idBefore(sql, olderThanMs)}
         AND e.end_time <= now() - ${olderThanMs}::float8 * interval '1 ms'
-      ORDER BY e.id LIMIT ${limit}
+        AND NOT EXISTS (SELECT FROM workflow_runs AS r WHERE r.tenant_id = e.tenant_id AND r.id = ${runOf(sql)})
+      ORDER BY e.id LIMIT ${limit})
+      UNION ALL
+      (SELECT r.tenant_id, r.id, true, r.stored_bytes, 0, ${maxBytes === undefined ? 0 : ofItsExecutions}
+      FROM workflow_runs AS r
+      WHERE r.tenant_id = ${tenantId} AND r.id > ${after} AND r.id <= ${idBefore(sql, olderThanMs)}
+        AND r.end_time <= now() - ${olderThanMs}::float8 * interval '1 ms'
+        -- Somebody has just asked for it to be started again.
+        AND NOT EXISTS (SELECT FROM workflow_inbox AS word WHERE word.run_id = r.id)
+      ORDER BY r.id LIMIT ${limit})
     ), summed AS (
-      SELECT *, sum(log_bytes) OVER (ORDER BY id) - log_bytes AS log_before, sum(bytes) OVER (ORDER BY id) - bytes AS before
-      FROM found
+      SELECT *, sum(log_bytes) OVER (ORDER BY id) - log_bytes AS log_before,
+        sum(bytes + follows) OVER (ORDER BY id) - bytes - follows AS before
+      FROM (SELECT * FROM found ORDER BY id LIMIT ${limit}) AS oldest
     ), chosen AS MATERIALIZED (
-      SELECT tenant_id, id, bytes FROM summed WHERE log_before < ${maxLogBytes} AND before < ${maxBytes}
+      SELECT tenant_id, id, is_run, bytes FROM summed WHERE log_before < ${maxLogBytes} AND before < ${maxBytes ?? Number.MAX_SAFE_INTEGER}
     ), logs AS (
       DELETE FROM log_chunks USING chosen WHERE log_chunks.execution_id = chosen.id
     ), tries AS (
@@ -115,21 +161,54 @@ export async function deleteExecutions(sql: Sql, expired: ExpiredExecutions): Pr
       WHERE attempts.tenant_id = chosen.tenant_id AND attempts.execution_id = chosen.id
     ), gone AS (
       DELETE FROM executions USING chosen WHERE executions.tenant_id = chosen.tenant_id AND executions.id = chosen.id
+    ), runs AS (
+      DELETE FROM workflow_runs USING chosen
+      WHERE chosen.is_run AND workflow_runs.tenant_id = chosen.tenant_id AND workflow_runs.id = chosen.id
+      RETURNING workflow_runs.tenant_id, workflow_runs.id
+    ), remains AS (
+      INSERT INTO workflow_remains (tenant_id, run_id) SELECT tenant_id, id FROM runs
     ), counted AS (
       UPDATE tenants SET stored_bytes = greatest(0, stored_bytes - (SELECT coalesce(sum(bytes), 0) FROM chosen))
       WHERE id = ${tenantId} AND EXISTS (SELECT FROM chosen)
     )
-    SELECT count(*)::int AS executions, coalesce(sum(bytes), 0)::bigint AS bytes,
-      (SELECT id FROM chosen ORDER BY id DESC LIMIT 1) AS last FROM chosen`;
-  return row ?? { executions: 0, bytes: 0, last: null };
+    SELECT count(*) FILTER (WHERE NOT is_run)::int AS executions, count(*) FILTER (WHERE is_run)::int AS runs,
+      coalesce(sum(bytes), 0)::bigint AS bytes,
+      -- Executions of a run that is gone stand behind it, and were passed over.
+      coalesce((SELECT id FROM chosen WHERE is_run ORDER BY id LIMIT 1), (SELECT id FROM chosen ORDER BY id DESC LIMIT 1))
+        AS last
+    FROM chosen`;
+  return row ?? { executions: 0, runs: 0, bytes: 0, last: null };
 }
 
-/** Deletes the logs of executions that are over, which stay. Of those that have a log; see `deleteExecutions`. */
+/** Deletes nodes and lines of the log of runs that are gone, so many of each at most. @returns whether some may be left */
+export async function clearRemains(sql: Sql, limit: number): Promise<boolean> {
+  const [row] = await sql<{ runs: number }[]>`
+    WITH oldest AS MATERIALIZED (
+      SELECT run_id FROM workflow_remains ORDER BY run_id LIMIT ${limit}
+    ), nodes AS (
+      DELETE FROM workflow_nodes WHERE (run_id, path) IN (
+        SELECT n.run_id, n.path FROM oldest JOIN workflow_nodes AS n ON n.run_id = oldest.run_id LIMIT ${limit})
+      RETURNING 1
+    ), log AS (
+      DELETE FROM workflow_log WHERE (run_id, sequence) IN (
+        SELECT l.run_id, l.sequence FROM oldest JOIN workflow_log AS l ON l.run_id = oldest.run_id LIMIT ${limit})
+      RETURNING 1
+    ), words AS (
+      DELETE FROM workflow_inbox USING oldest WHERE workflow_inbox.run_id = oldest.run_id
+    ), cleared AS (
+      DELETE FROM workflow_remains USING oldest WHERE workflow_remains.run_id = oldest.run_id
+        AND (SELECT count(*) FROM nodes) < ${limit} AND (SELECT count(*) FROM log) < ${limit}
+    )
+    SELECT count(*)::int AS runs FROM oldest`;
+  return (row?.runs ?? 0) > 0;
+}
+
+/** Deletes the logs of executions that are over, which stay. Of those that have a log; see `deleteExpired`. */
 export async function deleteLogs(
   sql: Sql,
-  { tenantId, olderThanMs, after, limit, maxLogBytes }: Omit<ExpiredExecutions, 'maxBytes'>,
-): Promise<DeletedExecutions> {
-  const [row] = await sql<DeletedExecutions[]>`
+  { tenantId, olderThanMs, after, limit, maxLogBytes }: Omit<Expired, 'maxBytes'>,
+): Promise<Omit<Deleted, 'runs'>> {
+  const [row] = await sql<Omit<Deleted, 'runs'>[]>`
     WITH found AS (
       SELECT e.tenant_id, e.id, ${logBytesOf(sql)} AS bytes FROM executions AS e
       WHERE e.tenant_id = ${tenantId} AND e.id > ${after} AND e.id <= ${idBefore(sql, olderThanMs)}

@@ -5,6 +5,8 @@ export interface TenantAdmission {
   /** Null: as the control plane's settings say. */
   max_queued: number | null;
   max_per_second: number | null;
+  max_active: number | null;
+  weight: number;
   /** Executions that wait, counted up to `countTo`. */
   queued: number;
 }
@@ -15,7 +17,7 @@ export async function readTenantAdmission(
   countTo: number,
 ): Promise<TenantAdmission | undefined> {
   const [row] = await sql<TenantAdmission[]>`
-    SELECT max_queued, max_per_second, (
+    SELECT max_queued, max_per_second, max_active, weight, (
       SELECT count(*)::int FROM (
         SELECT FROM execution_queue WHERE tenant_id = tenants.id
         LIMIT greatest(${countTo}::int, coalesce(max_queued, 0)) + 1

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/agent.proto.
  */
 export const file_harrier_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChZoYXJyaWVyL3YxL2FnZW50LnByb3RvEgpoYXJyaWVyLnYxIqgGCgVBZ2VudBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiYKBXN0YXRlGAMgASgOMhcuaGFycmllci52MS5BZ2VudC5TdGF0ZRItCgZsYWJlbHMYBCADKAsyHS5oYXJyaWVyLnYxLkFnZW50LkxhYmVsc0VudHJ5Eg8KB3ZlcnNpb24YBSABKAkSJgoIaGFyZHdhcmUYBiABKAsyFC5oYXJyaWVyLnYxLkhhcmR3YXJlEiIKBGxvYWQYByABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEigKCWlzb2xhdGlvbhgIIAEoCzIVLmhhcnJpZXIudjEuSXNvbGF0aW9uEg0KBXNsb3RzGAkgASgFEhkKEWFjdGl2ZV9leGVjdXRpb25zGAogASgFEi8KC2NyZWF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglsaW5rX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3Rfc2Vlbl90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9kcmFpbl9yZXF1ZXN0ZWQYDiABKAgSFAoMZW52aXJvbm1lbnRzGA8gAygJElAKGHVuYXZhaWxhYmxlX2Vudmlyb25tZW50cxgQIAMoCzIuLmhhcnJpZXIudjEuQWdlbnQuVW5hdmFpbGFibGVFbnZpcm9ubWVudHNFbnRyeRIyCg5icmFrZV9lbmRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo+ChxVbmF2YWlsYWJsZUVudmlyb25tZW50c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIKCgZPTkxJTkUQARIMCghEUkFJTklORxACEgsKB09GRkxJTkUQAyKFAQoJSXNvbGF0aW9uEioKBWxldmVsGAEgASgOMhsuaGFycmllci52MS5Jc29sYXRpb24uTGV2ZWwSFQoNY2dyb3VwX2xpbWl0cxgCIAMoCSI1CgVMZXZlbBIVChFMRVZFTF9VTlNQRUNJRklFRBAAEggKBE5PTkUQARILCgdTQU5EQk9YEAIi6wUKCEhhcmR3YXJlEiUKA2NwdRgBIAEoCzIYLmhhcnJpZXIudjEuSGFyZHdhcmUuQ3B1EhQKDG1lbW9yeV9ieXRlcxgCIAEoAxIoCgVkaXNrcxgDIAMoCzIZLmhhcnJpZXIudjEuSGFyZHdhcmUuRGlzaxImCgRncHVzGAQgAygLMhguaGFycmllci52MS5IYXJkd2FyZS5HcHUSIwoCb3MYBSABKAsyFy5oYXJyaWVyLnYxLkhhcmR3YXJlLk9zEigKBXRvb2xzGAYgAygLMhkuaGFycmllci52MS5IYXJkd2FyZS5Ub29sEg8KB2Jvb3RfaWQYByABKAkaWQoDQ3B1Eg0KBW1vZGVsGAEgASgJEhYKDnBoeXNpY2FsX2NvcmVzGAIgASgFEhUKDWxvZ2ljYWxfY29yZXMYAyABKAUSFAoMYXJjaGl0ZWN0dXJlGAQgASgJGlcKBERpc2sSDQoFbW91bnQYASABKAkSEwoLZmlsZV9zeXN0ZW0YAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIXCg9hdmFpbGFibGVfYnl0ZXMYBCABKAMapQEKA0dwdRIMCgR1dWlkGAEgASgJEg0KBWluZGV4GAIgASgFEg0KBW1vZGVsGAMgASgJEg4KBnZlbmRvchgEIAEoCRIUCgxtZW1vcnlfYnl0ZXMYBSABKAMSGQoRbWVtb3J5X3VzZWRfYnl0ZXMYBiABKAMSGQoRdXRpbGl6YXRpb25fcmF0aW8YByABKAESFgoOZHJpdmVyX3ZlcnNpb24YCCABKAkaXwoCT3MSEAoIcGxhdGZvcm0YASABKAkSFAoMZGlzdHJpYnV0aW9uGAIgASgJEg8KB3JlbGVhc2UYAyABKAkSDgoGa2VybmVsGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJGjMKBFRvb2wSDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEgwKBHBhdGgYAyABKAkihgEKCEhvc3RMb2FkEhEKCWNwdV9yYXRpbxgBIAEoARIPCgdsb2FkXzFtGAIgASgBEg8KB2xvYWRfNW0YAyABKAESEAoIbG9hZF8xNW0YBCABKAESHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgFIAEoAxITCgtzcG9vbF9ieXRlcxgGIAEoAyKkAQoRTGlzdEFnZW50c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEjAKBXN0YXRlGAMgASgOMhcuaGFycmllci52MS5BZ2VudC5TdGF0ZUIIukgFggECEAESIAoObGFiZWxfc2VsZWN0b3IYBCABKAlCCLpIBXIDGIAIIlAKEkxpc3RBZ2VudHNSZXNwb25zZRIhCgZhZ2VudHMYASADKAsyES5oYXJyaWVyLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSInCg9HZXRBZ2VudFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjQKEEdldEFnZW50UmVzcG9uc2USIAoFYWdlbnQYASABKAsyES5oYXJyaWVyLnYxLkFnZW50IikKEURyYWluQWdlbnRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI2ChJEcmFpbkFnZW50UmVzcG9uc2USIAoFYWdlbnQYASABKAsyES5oYXJyaWVyLnYxLkFnZW50IioKElJlc3VtZUFnZW50UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEiNwoTUmVzdW1lQWdlbnRSZXNwb25zZRIgCgVhZ2VudBgBIAEoCzIRLmhhcnJpZXIudjEuQWdlbnQiKgoSRGVsZXRlQWdlbnRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASIVChNEZWxldGVBZ2VudFJlc3BvbnNlIlEKFkNyZWF0ZUpvaW5Ub2tlblJlcXVlc3QSNwoDdHRsGAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg+6SAyqAQkiBQiAmp4BKgAiWQoXQ3JlYXRlSm9pblRva2VuUmVzcG9uc2USDQoFdG9rZW4YASABKAkSLwoLZXhwaXJlX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wMroFCgxBZ2VudFNlcnZpY2USYwoKTGlzdEFnZW50cxIdLmhhcnJpZXIudjEuTGlzdEFnZW50c1JlcXVlc3QaHi5oYXJyaWVyLnYxLkxpc3RBZ2VudHNSZXNwb25zZSIWkAIBoLsYAYLT5JMCCRIHL2FnZW50cxJpCghHZXRBZ2VudBIbLmhhcnJpZXIudjEuR2V0QWdlbnRSZXF1ZXN0GhwuaGFycmllci52MS5HZXRBZ2VudFJlc3BvbnNlIiKQAgGguxgBgtPkkwIVYgVhZ2VudBIML2FnZW50cy97aWR9EnUKCkRyYWluQWdlbnQSHS5oYXJyaWVyLnYxLkRyYWluQWdlbnRSZXF1ZXN0Gh4uaGFycmllci52MS5EcmFpbkFnZW50UmVzcG9uc2UiKKC7GAOC0+STAh46ASpiBWFnZW50IhIvYWdlbnRzL3tpZH0vZHJhaW4SeQoLUmVzdW1lQWdlbnQSHi5oYXJyaWVyLnYxLlJlc3VtZUFnZW50UmVxdWVzdBofLmhhcnJpZXIudjEuUmVzdW1lQWdlbnRSZXNwb25zZSIpoLsYA4LT5JMCHzoBKmIFYWdlbnQiEy9hZ2VudHMve2lkfS9yZXN1bWUSaAoLRGVsZXRlQWdlbnQSHi5oYXJyaWVyLnYxLkRlbGV0ZUFnZW50UmVxdWVzdBofLmhhcnJpZXIudjEuRGVsZXRlQWdlbnRSZXNwb25zZSIYoLsYA4LT5JMCDioML2FnZW50cy97aWR9En4KD0NyZWF0ZUpvaW5Ub2tlbhIiLmhhcnJpZXIudjEuQ3JlYXRlSm9pblRva2VuUmVxdWVzdBojLmhhcnJpZXIudjEuQ3JlYXRlSm9pblRva2VuUmVzcG9uc2UiIqC7GAOC0+STAhg6ASoiEy9hZ2VudHMvam9pbi10b2tlbnNiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_harrier_v1_options]);
+  fileDesc("ChZoYXJyaWVyL3YxL2FnZW50LnByb3RvEgpoYXJyaWVyLnYxIsEHCgVBZ2VudBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEiYKBXN0YXRlGAMgASgOMhcuaGFycmllci52MS5BZ2VudC5TdGF0ZRItCgZsYWJlbHMYBCADKAsyHS5oYXJyaWVyLnYxLkFnZW50LkxhYmVsc0VudHJ5Eg8KB3ZlcnNpb24YBSABKAkSJgoIaGFyZHdhcmUYBiABKAsyFC5oYXJyaWVyLnYxLkhhcmR3YXJlEiIKBGxvYWQYByABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEigKCWlzb2xhdGlvbhgIIAEoCzIVLmhhcnJpZXIudjEuSXNvbGF0aW9uEg0KBXNsb3RzGAkgASgFEhkKEWFjdGl2ZV9leGVjdXRpb25zGAogASgFEi8KC2NyZWF0ZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglsaW5rX3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3Rfc2Vlbl90aW1lGA0gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIXCg9kcmFpbl9yZXF1ZXN0ZWQYDiABKAgSFAoMZW52aXJvbm1lbnRzGA8gAygJElAKGHVuYXZhaWxhYmxlX2Vudmlyb25tZW50cxgQIAMoCzIuLmhhcnJpZXIudjEuQWdlbnQuVW5hdmFpbGFibGVFbnZpcm9ubWVudHNFbnRyeRIyCg5icmFrZV9lbmRfdGltZRgRIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJwoIY2FwYWNpdHkYEiABKAsyFS5oYXJyaWVyLnYxLlJlc291cmNlcxInCghyZXNlcnZlZBgTIAEoCzIVLmhhcnJpZXIudjEuUmVzb3VyY2VzEiwKCHNlcnZpY2VzGBQgAygLMhouaGFycmllci52MS5NYW5hZ2VkU2VydmljZRIXCg9tZXRyaWNzX2FkZHJlc3MYFSABKAkaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARo+ChxVbmF2YWlsYWJsZUVudmlyb25tZW50c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiRQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIKCgZPTkxJTkUQARIMCghEUkFJTklORxACEgsKB09GRkxJTkUQAyJQCglSZXNvdXJjZXMSCwoDY3B1GAEgASgBEhQKDG1lbW9yeV9ieXRlcxgCIAEoAxIMCgRncHVzGAMgASgFEhIKCnNsdXJtX2pvYnMYBCABKAUi3QIKDk1hbmFnZWRTZXJ2aWNlEgwKBG5hbWUYASABKAkSEwoLZW52aXJvbm1lbnQYAiABKAkSDQoFaW1hZ2UYAyABKAkSLwoFc3RhdGUYBCABKA4yIC5oYXJyaWVyLnYxLk1hbmFnZWRTZXJ2aWNlLlN0YXRlEg8KB21lc3NhZ2UYBSABKAkSEAoIcmVzdGFydHMYBiABKAUSLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoMY29udGFpbmVyX2lkGAggASgJIn8KBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASDAoIU1RBUlRJTkcQARILCgdSVU5OSU5HEAISCwoHSEVBTFRIWRADEg0KCVVOSEVBTFRIWRAEEg8KC0JBQ0tJTkdfT0ZGEAUSCwoHU1RPUFBFRBAGEgoKBkZBSUxFRBAHIoUBCglJc29sYXRpb24SKgoFbGV2ZWwYASABKA4yGy5oYXJyaWVyLnYxLklzb2xhdGlvbi5MZXZlbBIVCg1jZ3JvdXBfbGltaXRzGAIgAygJIjUKBUxldmVsEhUKEUxFVkVMX1VOU1BFQ0lGSUVEEAASCAoETk9ORRABEgsKB1NBTkRCT1gQAiLHEAoISGFyZHdhcmUSJQoDY3B1GAEgASgLMhguaGFycmllci52MS5IYXJkd2FyZS5DcHUSFAoMbWVtb3J5X2J5dGVzGAIgASgDEigKBWRpc2tzGAMgAygLMhkuaGFycmllci52MS5IYXJkd2FyZS5EaXNrEiYKBGdwdXMYBCADKAsyGC5oYXJyaWVyLnYxLkhhcmR3YXJlLkdwdRIjCgJvcxgFIAEoCzIXLmhhcnJpZXIudjEuSGFyZHdhcmUuT3MSKAoFdG9vbHMYBiADKAsyGS5oYXJyaWVyLnYxLkhhcmR3YXJlLlRvb2wSDwoHYm9vdF9pZBgHIAEoCRI3CghuZXR3b3JrcxgIIAMoCzIlLmhhcnJpZXIudjEuSGFyZHdhcmUuTmV0d29ya0ludGVyZmFjZRI+ChBjb250YWluZXJfZW5naW5lGAkgASgLMiQuaGFycmllci52MS5IYXJkd2FyZS5Db250YWluZXJFbmdpbmUSKQoFc2x1cm0YCiABKAsyGi5oYXJyaWVyLnYxLkhhcmR3YXJlLlNsdXJtGlkKA0NwdRINCgVtb2RlbBgBIAEoCRIWCg5waHlzaWNhbF9jb3JlcxgCIAEoBRIVCg1sb2dpY2FsX2NvcmVzGAMgASgFEhQKDGFyY2hpdGVjdHVyZRgEIAEoCRpXCgREaXNrEg0KBW1vdW50GAEgASgJEhMKC2ZpbGVfc3lzdGVtGAIgASgJEhIKCnNpemVfYnl0ZXMYAyABKAMSFwoPYXZhaWxhYmxlX2J5dGVzGAQgASgDGskHCgNHcHUSDAoEdXVpZBgBIAEoCRINCgVpbmRleBgCIAEoBRINCgVtb2RlbBgDIAEoCRIOCgZ2ZW5kb3IYBCABKAkSFAoMbWVtb3J5X2J5dGVzGAUgASgDEhkKEW1lbW9yeV91c2VkX2J5dGVzGAYgASgDEhkKEXV0aWxpemF0aW9uX3JhdGlvGAcgASgBEhYKDmRyaXZlcl92ZXJzaW9uGAggASgJEhQKDGN1ZGFfdmVyc2lvbhgJIAEoCRIgChN0ZW1wZXJhdHVyZV9jZWxzaXVzGAogASgBSACIAQESGAoLcG93ZXJfd2F0dHMYCyABKAFIAYgBARIeChFwb3dlcl9saW1pdF93YXR0cxgMIAEoAUgCiAEBEiMKFnVuY29ycmVjdGVkX2VjY19lcnJvcnMYDSABKANIA4gBARIQCghsYXN0X3hpZBgOIAEoBRISCgpwY2lfYnVzX2lkGA8gASgJEjsKDW1pZ19pbnN0YW5jZXMYECADKAsyJC5oYXJyaWVyLnYxLkhhcmR3YXJlLkdwdS5NaWdJbnN0YW5jZRIzCglwcm9jZXNzZXMYESADKAsyIC5oYXJyaWVyLnYxLkhhcmR3YXJlLkdwdS5Qcm9jZXNzEi0KBXN0YXRlGBIgASgOMh4uaGFycmllci52MS5IYXJkd2FyZS5HcHUuU3RhdGUSFAoMc3RhdGVfcmVhc29uGBMgASgJEhQKDGV4ZWN1dGlvbl9pZBgUIAEoCRqdAQoLTWlnSW5zdGFuY2USDAoEdXVpZBgBIAEoCRIPCgdwcm9maWxlGAIgASgJEhQKDG1lbW9yeV9ieXRlcxgDIAEoAxItCgVzdGF0ZRgEIAEoDjIeLmhhcnJpZXIudjEuSGFyZHdhcmUuR3B1LlN0YXRlEhQKDGV4ZWN1dGlvbl9pZBgFIAEoCRIUCgxzdGF0ZV9yZWFzb24YBiABKAkaOgoHUHJvY2VzcxILCgNwaWQYASABKAUSDAoEbmFtZRgCIAEoCRIUCgxtZW1vcnlfYnl0ZXMYAyABKAMiYwoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIICgRGUkVFEAESDAoIUkVTRVJWRUQQAhIPCgtRVUFSQU5USU5FRBADEgsKB0RJVklERUQQBBINCglVTk1BTkFHRUQQBUIWChRfdGVtcGVyYXR1cmVfY2Vsc2l1c0IOCgxfcG93ZXJfd2F0dHNCFAoSX3Bvd2VyX2xpbWl0X3dhdHRzQhkKF191bmNvcnJlY3RlZF9lY2NfZXJyb3JzGlgKEE5ldHdvcmtJbnRlcmZhY2USDAoEbmFtZRgBIAEoCRIXCg9iaXRzX3Blcl9zZWNvbmQYAiABKAMSCgoCdXAYAyABKAgSEQoJYWRkcmVzc2VzGAQgAygJGkIKD0NvbnRhaW5lckVuZ2luZRIPCgd2ZXJzaW9uGAEgASgJEhAKCHJ1bnRpbWVzGAIgAygJEgwKBGdwdXMYAyABKAga8wEKBVNsdXJtEg8KB3ZlcnNpb24YASABKAkSDwoHY2x1c3RlchgCIAEoCRI4CgpwYXJ0aXRpb25zGAMgAygLMiQuaGFycmllci52MS5IYXJkd2FyZS5TbHVybS5QYXJ0aXRpb24SGgoSdW5hdmFpbGFibGVfcmVhc29uGAQgASgJGnIKCVBhcnRpdGlvbhIMCgRuYW1lGAEgASgJEhIKCmlzX2RlZmF1bHQYAiABKAgSCgoCdXAYAyABKAgSDQoFbm9kZXMYBCABKAUSDAoEZ3JlcxgFIAMoCRIaChJ0aW1lX2xpbWl0X3NlY29uZHMYBiABKAMaXwoCT3MSEAoIcGxhdGZvcm0YASABKAkSFAoMZGlzdHJpYnV0aW9uGAIgASgJEg8KB3JlbGVhc2UYAyABKAkSDgoGa2VybmVsGAQgASgJEhAKCGhvc3RuYW1lGAUgASgJGjMKBFRvb2wSDAoEbmFtZRgBIAEoCRIPCgd2ZXJzaW9uGAIgASgJEgwKBHBhdGgYAyABKAkihgEKCEhvc3RMb2FkEhEKCWNwdV9yYXRpbxgBIAEoARIPCgdsb2FkXzFtGAIgASgBEg8KB2xvYWRfNW0YAyABKAESEAoIbG9hZF8xNW0YBCABKAESHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgFIAEoAxITCgtzcG9vbF9ieXRlcxgGIAEoAyKkAQoRTGlzdEFnZW50c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAIEjAKBXN0YXRlGAMgASgOMhcuaGFycmllci52MS5BZ2VudC5TdGF0ZUIIukgFggECEAESIAoObGFiZWxfc2VsZWN0b3IYBCABKAlCCLpIBXIDGIAIIlAKEkxpc3RBZ2VudHNSZXNwb25zZRIhCgZhZ2VudHMYASADKAsyES5oYXJyaWVyLnYxLkFnZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSInCg9HZXRBZ2VudFJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBIjQKEEdldEFnZW50UmVzcG9uc2USIAoFYWdlbnQYASABKAsyES5oYXJyaWVyLnYxLkFnZW50IikKEURyYWluQWdlbnRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASI2ChJEcmFpbkFnZW50UmVzcG9uc2USIAoFYWdlbnQYASABKAsyES5oYXJyaWVyLnYxLkFnZW50IioKElJlc3VtZUFnZW50UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQEiNwoTUmVzdW1lQWdlbnRSZXNwb25zZRIgCgVhZ2VudBgBIAEoCzIRLmhhcnJpZXIudjEuQWdlbnQiKgoSRGVsZXRlQWdlbnRSZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABASIVChNEZWxldGVBZ2VudFJlc3BvbnNlIkUKD0NsZWFyR3B1UmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQESHAoIZ3B1X3V1aWQYAiABKAlCCrpIB3IFEAEYgAEiOQoQQ2xlYXJHcHVSZXNwb25zZRIlCgNncHUYASABKAsyGC5oYXJyaWVyLnYxLkhhcmR3YXJlLkdwdSJRChZDcmVhdGVKb2luVG9rZW5SZXF1ZXN0EjcKA3R0bBgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgUIgJqeASoAIlkKF0NyZWF0ZUpvaW5Ub2tlblJlc3BvbnNlEg0KBXRva2VuGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcDK5BgoMQWdlbnRTZXJ2aWNlEmMKCkxpc3RBZ2VudHMSHS5oYXJyaWVyLnYxLkxpc3RBZ2VudHNSZXF1ZXN0Gh4uaGFycmllci52MS5MaXN0QWdlbnRzUmVzcG9uc2UiFpACAaC7GAGC0+STAgkSBy9hZ2VudHMSaQoIR2V0QWdlbnQSGy5oYXJyaWVyLnYxLkdldEFnZW50UmVxdWVzdBocLmhhcnJpZXIudjEuR2V0QWdlbnRSZXNwb25zZSIikAIBoLsYAYLT5JMCFWIFYWdlbnQSDC9hZ2VudHMve2lkfRJ1CgpEcmFpbkFnZW50Eh0uaGFycmllci52MS5EcmFpbkFnZW50UmVxdWVzdBoeLmhhcnJpZXIudjEuRHJhaW5BZ2VudFJlc3BvbnNlIiiguxgDgtPkkwIeOgEqYgVhZ2VudCISL2FnZW50cy97aWR9L2RyYWluEnkKC1Jlc3VtZUFnZW50Eh4uaGFycmllci52MS5SZXN1bWVBZ2VudFJlcXVlc3QaHy5oYXJyaWVyLnYxLlJlc3VtZUFnZW50UmVzcG9uc2UiKaC7GAOC0+STAh86ASpiBWFnZW50IhMvYWdlbnRzL3tpZH0vcmVzdW1lEmgKC0RlbGV0ZUFnZW50Eh4uaGFycmllci52MS5EZWxldGVBZ2VudFJlcXVlc3QaHy5oYXJyaWVyLnYxLkRlbGV0ZUFnZW50UmVzcG9uc2UiGKC7GAOC0+STAg4qDC9hZ2VudHMve2lkfRJ9CghDbGVhckdwdRIbLmhhcnJpZXIudjEuQ2xlYXJHcHVSZXF1ZXN0GhwuaGFycmllci52MS5DbGVhckdwdVJlc3BvbnNlIjaguxgDgtPkkwIsOgEqYgNncHUiIi9hZ2VudHMve2lkfS9ncHVzL3tncHVfdXVpZH0vY2xlYXISfgoPQ3JlYXRlSm9pblRva2VuEiIuaGFycmllci52MS5DcmVhdGVKb2luVG9rZW5SZXF1ZXN0GiMuaGFycmllci52MS5DcmVhdGVKb2luVG9rZW5SZXNwb25zZSIioLsYA4LT5JMCGDoBKiITL2FnZW50cy9qb2luLXRva2Vuc2IGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_timestamp, file_harrier_v1_options]);
 
 /**
  * The long-lived process on a host.
@@ -134,12 +134,40 @@ export type Agent = Message<"harrier.v1.Agent"> & {
   unavailableEnvironments: { [key: string]: string };
 
   /**
-   * Set while it is OFFLINE together with most agents: that is rather the network than the agents, so that its work is given
+   * Set while it is OFFLINE together with most agents of its tenant: that is rather the network than the agents, so that its work is given
    * to nobody else until most are back, or until then.
    *
    * @generated from field: google.protobuf.Timestamp brake_end_time = 17;
    */
   brakeEndTime?: Timestamp | undefined;
+
+  /**
+   * What its executions can have altogether.
+   *
+   * @generated from field: harrier.v1.Resources capacity = 18;
+   */
+  capacity?: Resources | undefined;
+
+  /**
+   * What of it is reserved.
+   *
+   * @generated from field: harrier.v1.Resources reserved = 19;
+   */
+  reserved?: Resources | undefined;
+
+  /**
+   * Containers that it keeps up (docs/services.md), as it has told last.
+   *
+   * @generated from field: repeated harrier.v1.ManagedService services = 20;
+   */
+  services: ManagedService[];
+
+  /**
+   * `HOST:PORT` where Prometheus finds its metrics; empty: not from outside its host.
+   *
+   * @generated from field: string metrics_address = 21;
+   */
+  metricsAddress: string;
 };
 
 /**
@@ -192,6 +220,180 @@ export const Agent_StateSchema: GenEnum<Agent_State> = /*@__PURE__*/
   enumDesc(file_harrier_v1_agent, 0, 0);
 
 /**
+ * What executions reserve.
+ *
+ * @generated from message harrier.v1.Resources
+ */
+export type Resources = Message<"harrier.v1.Resources"> & {
+  /**
+   * Processors.
+   *
+   * @generated from field: double cpu = 1;
+   */
+  cpu: number;
+
+  /**
+   * @generated from field: int64 memory_bytes = 2;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * GPUs and MIG instances; of a capacity, those that are not quarantined.
+   *
+   * @generated from field: int32 gpus = 3;
+   */
+  gpus: number;
+
+  /**
+   * Jobs of Slurm.
+   *
+   * @generated from field: int32 slurm_jobs = 4;
+   */
+  slurmJobs: number;
+};
+
+/**
+ * Describes the message harrier.v1.Resources.
+ * Use `create(ResourcesSchema)` to create a new message.
+ */
+export const ResourcesSchema: GenMessage<Resources> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 1);
+
+/**
+ * A long-running container that an agent keeps up.
+ *
+ * @generated from message harrier.v1.ManagedService
+ */
+export type ManagedService = Message<"harrier.v1.ManagedService"> & {
+  /**
+   * From the file.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * The environment whose overrides are in force, for example `production`.
+   *
+   * @generated from field: string environment = 2;
+   */
+  environment: string;
+
+  /**
+   * @generated from field: string image = 3;
+   */
+  image: string;
+
+  /**
+   * @generated from field: harrier.v1.ManagedService.State state = 4;
+   */
+  state: ManagedService_State;
+
+  /**
+   * For people: why it is in this state.
+   *
+   * @generated from field: string message = 5;
+   */
+  message: string;
+
+  /**
+   * Starts after the first, since the agent's process began.
+   *
+   * @generated from field: int32 restarts = 6;
+   */
+  restarts: number;
+
+  /**
+   * When its container was last started.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 7;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * @generated from field: string container_id = 8;
+   */
+  containerId: string;
+};
+
+/**
+ * Describes the message harrier.v1.ManagedService.
+ * Use `create(ManagedServiceSchema)` to create a new message.
+ */
+export const ManagedServiceSchema: GenMessage<ManagedService> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 2);
+
+/**
+ * @generated from enum harrier.v1.ManagedService.State
+ */
+export const ManagedService_State = {
+  /**
+   * @generated from enum value: STATE_UNSPECIFIED = 0;
+   */
+  STATE_UNSPECIFIED: 0,
+
+  /**
+   * Its image is pulled, or its container is created.
+   *
+   * @generated from enum value: STARTING = 1;
+   */
+  STARTING: 1,
+
+  /**
+   * It runs; its health check has not succeeded yet, if it has one.
+   *
+   * @generated from enum value: RUNNING = 2;
+   */
+  RUNNING: 2,
+
+  /**
+   * It runs, and its health check succeeds.
+   *
+   * @generated from enum value: HEALTHY = 3;
+   */
+  HEALTHY: 3,
+
+  /**
+   * It runs, and its health check fails.
+   *
+   * @generated from enum value: UNHEALTHY = 4;
+   */
+  UNHEALTHY: 4,
+
+  /**
+   * It ended and is started again after a wait.
+   *
+   * @generated from enum value: BACKING_OFF = 5;
+   */
+  BACKING_OFF: 5,
+
+  /**
+   * It ended and is not started again: its restart policy says so.
+   *
+   * @generated from enum value: STOPPED = 6;
+   */
+  STOPPED: 6,
+
+  /**
+   * It cannot be started; `message` says why. It is tried again.
+   *
+   * @generated from enum value: FAILED = 7;
+   */
+  FAILED: 7,
+} as const;
+
+/**
+ * @generated from enum harrier.v1.ManagedService.State
+ */
+export type ManagedService_State = (typeof ManagedService_State)[keyof typeof ManagedService_State] | UnknownEnum;
+
+/**
+ * Describes the enum harrier.v1.ManagedService.State.
+ */
+export const ManagedService_StateSchema: GenEnum<ManagedService_State> = /*@__PURE__*/
+  enumDesc(file_harrier_v1_agent, 2, 0);
+
+/**
  * What confines the code that an agent runs.
  *
  * @generated from message harrier.v1.Isolation
@@ -216,7 +418,7 @@ export type Isolation = Message<"harrier.v1.Isolation"> & {
  * Use `create(IsolationSchema)` to create a new message.
  */
 export const IsolationSchema: GenMessage<Isolation> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 1);
+  messageDesc(file_harrier_v1_agent, 3);
 
 /**
  * @generated from enum harrier.v1.Isolation.Level
@@ -251,7 +453,7 @@ export type Isolation_Level = (typeof Isolation_Level)[keyof typeof Isolation_Le
  * Describes the enum harrier.v1.Isolation.Level.
  */
 export const Isolation_LevelSchema: GenEnum<Isolation_Level> = /*@__PURE__*/
-  enumDesc(file_harrier_v1_agent, 1, 0);
+  enumDesc(file_harrier_v1_agent, 3, 0);
 
 /**
  * What a host is and has.
@@ -297,6 +499,25 @@ export type Hardware = Message<"harrier.v1.Hardware"> & {
    * @generated from field: string boot_id = 7;
    */
   bootId: string;
+
+  /**
+   * @generated from field: repeated harrier.v1.Hardware.NetworkInterface networks = 8;
+   */
+  networks: Hardware_NetworkInterface[];
+
+  /**
+   * Absent: no engine answers.
+   *
+   * @generated from field: harrier.v1.Hardware.ContainerEngine container_engine = 9;
+   */
+  containerEngine?: Hardware_ContainerEngine | undefined;
+
+  /**
+   * Absent: the host has no Slurm.
+   *
+   * @generated from field: harrier.v1.Hardware.Slurm slurm = 10;
+   */
+  slurm?: Hardware_Slurm | undefined;
 };
 
 /**
@@ -304,7 +525,7 @@ export type Hardware = Message<"harrier.v1.Hardware"> & {
  * Use `create(HardwareSchema)` to create a new message.
  */
 export const HardwareSchema: GenMessage<Hardware> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 2);
+  messageDesc(file_harrier_v1_agent, 4);
 
 /**
  * Processors.
@@ -344,7 +565,7 @@ export type Hardware_Cpu = Message<"harrier.v1.Hardware.Cpu"> & {
  * Use `create(Hardware_CpuSchema)` to create a new message.
  */
 export const Hardware_CpuSchema: GenMessage<Hardware_Cpu> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 2, 0);
+  messageDesc(file_harrier_v1_agent, 4, 0);
 
 /**
  * A mounted file system.
@@ -378,7 +599,7 @@ export type Hardware_Disk = Message<"harrier.v1.Hardware.Disk"> & {
  * Use `create(Hardware_DiskSchema)` to create a new message.
  */
 export const Hardware_DiskSchema: GenMessage<Hardware_Disk> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 2, 1);
+  messageDesc(file_harrier_v1_agent, 4, 1);
 
 /**
  * A graphics or compute card.
@@ -431,6 +652,80 @@ export type Hardware_Gpu = Message<"harrier.v1.Hardware.Gpu"> & {
    * @generated from field: string driver_version = 8;
    */
   driverVersion: string;
+
+  /**
+   * The newest version of CUDA that the driver serves.
+   *
+   * @generated from field: string cuda_version = 9;
+   */
+  cudaVersion: string;
+
+  /**
+   * In degrees Celsius; absent: the card does not tell. The same holds for the figures below.
+   *
+   * @generated from field: optional double temperature_celsius = 10;
+   */
+  temperatureCelsius?: number | undefined;
+
+  /**
+   * @generated from field: optional double power_watts = 11;
+   */
+  powerWatts?: number | undefined;
+
+  /**
+   * @generated from field: optional double power_limit_watts = 12;
+   */
+  powerLimitWatts?: number | undefined;
+
+  /**
+   * Memory errors since the driver was loaded that could not be corrected.
+   *
+   * @generated from field: optional int64 uncorrected_ecc_errors = 13;
+   */
+  uncorrectedEccErrors?: bigint | undefined;
+
+  /**
+   * The driver's last error of the card (Xid) that the kernel's log tells, since the boot; 0: none.
+   *
+   * @generated from field: int32 last_xid = 14;
+   */
+  lastXid: number;
+
+  /**
+   * On the PCI bus, for example `00000000:3B:00.0`.
+   *
+   * @generated from field: string pci_bus_id = 15;
+   */
+  pciBusId: string;
+
+  /**
+   * @generated from field: repeated harrier.v1.Hardware.Gpu.MigInstance mig_instances = 16;
+   */
+  migInstances: Hardware_Gpu_MigInstance[];
+
+  /**
+   * @generated from field: repeated harrier.v1.Hardware.Gpu.Process processes = 17;
+   */
+  processes: Hardware_Gpu_Process[];
+
+  /**
+   * @generated from field: harrier.v1.Hardware.Gpu.State state = 18;
+   */
+  state: Hardware_Gpu_State;
+
+  /**
+   * For people: why it is quarantined or not managed.
+   *
+   * @generated from field: string state_reason = 19;
+   */
+  stateReason: string;
+
+  /**
+   * The execution that has it.
+   *
+   * @generated from field: string execution_id = 20;
+   */
+  executionId: string;
 };
 
 /**
@@ -438,7 +733,303 @@ export type Hardware_Gpu = Message<"harrier.v1.Hardware.Gpu"> & {
  * Use `create(Hardware_GpuSchema)` to create a new message.
  */
 export const Hardware_GpuSchema: GenMessage<Hardware_Gpu> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 2, 2);
+  messageDesc(file_harrier_v1_agent, 4, 2);
+
+/**
+ * A part of a card that works like a card.
+ *
+ * @generated from message harrier.v1.Hardware.Gpu.MigInstance
+ */
+export type Hardware_Gpu_MigInstance = Message<"harrier.v1.Hardware.Gpu.MigInstance"> & {
+  /**
+   * @generated from field: string uuid = 1;
+   */
+  uuid: string;
+
+  /**
+   * For example `1g.10gb`.
+   *
+   * @generated from field: string profile = 2;
+   */
+  profile: string;
+
+  /**
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+
+  /**
+   * FREE, RESERVED or QUARANTINED.
+   *
+   * @generated from field: harrier.v1.Hardware.Gpu.State state = 4;
+   */
+  state: Hardware_Gpu_State;
+
+  /**
+   * The execution that has it.
+   *
+   * @generated from field: string execution_id = 5;
+   */
+  executionId: string;
+
+  /**
+   * For people: why it is quarantined.
+   *
+   * @generated from field: string state_reason = 6;
+   */
+  stateReason: string;
+};
+
+/**
+ * Describes the message harrier.v1.Hardware.Gpu.MigInstance.
+ * Use `create(Hardware_Gpu_MigInstanceSchema)` to create a new message.
+ */
+export const Hardware_Gpu_MigInstanceSchema: GenMessage<Hardware_Gpu_MigInstance> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 4, 2, 0);
+
+/**
+ * A process that has memory on the card.
+ *
+ * @generated from message harrier.v1.Hardware.Gpu.Process
+ */
+export type Hardware_Gpu_Process = Message<"harrier.v1.Hardware.Gpu.Process"> & {
+  /**
+   * @generated from field: int32 pid = 1;
+   */
+  pid: number;
+
+  /**
+   * As the driver gives it.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: int64 memory_bytes = 3;
+   */
+  memoryBytes: bigint;
+};
+
+/**
+ * Describes the message harrier.v1.Hardware.Gpu.Process.
+ * Use `create(Hardware_Gpu_ProcessSchema)` to create a new message.
+ */
+export const Hardware_Gpu_ProcessSchema: GenMessage<Hardware_Gpu_Process> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 4, 2, 1);
+
+/**
+ * @generated from enum harrier.v1.Hardware.Gpu.State
+ */
+export const Hardware_Gpu_State = {
+  /**
+   * @generated from enum value: STATE_UNSPECIFIED = 0;
+   */
+  STATE_UNSPECIFIED: 0,
+
+  /**
+   * Free for executions.
+   *
+   * @generated from enum value: FREE = 1;
+   */
+  FREE: 1,
+
+  /**
+   * An execution has it.
+   *
+   * @generated from enum value: RESERVED = 2;
+   */
+  RESERVED: 2,
+
+  /**
+   * It is given to nobody; see `state_reason`.
+   *
+   * @generated from enum value: QUARANTINED = 3;
+   */
+  QUARANTINED: 3,
+
+  /**
+   * It is divided into MIG instances, which are given instead.
+   *
+   * @generated from enum value: DIVIDED = 4;
+   */
+  DIVIDED: 4,
+
+  /**
+   * The agent does not give it: no NVIDIA card, or left out by its configuration.
+   *
+   * @generated from enum value: UNMANAGED = 5;
+   */
+  UNMANAGED: 5,
+} as const;
+
+/**
+ * @generated from enum harrier.v1.Hardware.Gpu.State
+ */
+export type Hardware_Gpu_State = (typeof Hardware_Gpu_State)[keyof typeof Hardware_Gpu_State] | UnknownEnum;
+
+/**
+ * Describes the enum harrier.v1.Hardware.Gpu.State.
+ */
+export const Hardware_Gpu_StateSchema: GenEnum<Hardware_Gpu_State> = /*@__PURE__*/
+  enumDesc(file_harrier_v1_agent, 4, 2, 0);
+
+/**
+ * A network interface, the loopback left out.
+ *
+ * @generated from message harrier.v1.Hardware.NetworkInterface
+ */
+export type Hardware_NetworkInterface = Message<"harrier.v1.Hardware.NetworkInterface"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * 0: not known.
+   *
+   * @generated from field: int64 bits_per_second = 2;
+   */
+  bitsPerSecond: bigint;
+
+  /**
+   * It carries traffic.
+   *
+   * @generated from field: bool up = 3;
+   */
+  up: boolean;
+
+  /**
+   * @generated from field: repeated string addresses = 4;
+   */
+  addresses: string[];
+};
+
+/**
+ * Describes the message harrier.v1.Hardware.NetworkInterface.
+ * Use `create(Hardware_NetworkInterfaceSchema)` to create a new message.
+ */
+export const Hardware_NetworkInterfaceSchema: GenMessage<Hardware_NetworkInterface> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 4, 3);
+
+/**
+ * The Docker engine.
+ *
+ * @generated from message harrier.v1.Hardware.ContainerEngine
+ */
+export type Hardware_ContainerEngine = Message<"harrier.v1.Hardware.ContainerEngine"> & {
+  /**
+   * @generated from field: string version = 1;
+   */
+  version: string;
+
+  /**
+   * As of `docker info`, for example `runc`, `nvidia`.
+   *
+   * @generated from field: repeated string runtimes = 2;
+   */
+  runtimes: string[];
+
+  /**
+   * Containers can have GPUs: by the NVIDIA runtime, or by the Container Device Interface.
+   *
+   * @generated from field: bool gpus = 3;
+   */
+  gpus: boolean;
+};
+
+/**
+ * Describes the message harrier.v1.Hardware.ContainerEngine.
+ * Use `create(Hardware_ContainerEngineSchema)` to create a new message.
+ */
+export const Hardware_ContainerEngineSchema: GenMessage<Hardware_ContainerEngine> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 4, 4);
+
+/**
+ * The cluster that the host can submit to.
+ *
+ * @generated from message harrier.v1.Hardware.Slurm
+ */
+export type Hardware_Slurm = Message<"harrier.v1.Hardware.Slurm"> & {
+  /**
+   * @generated from field: string version = 1;
+   */
+  version: string;
+
+  /**
+   * @generated from field: string cluster = 2;
+   */
+  cluster: string;
+
+  /**
+   * @generated from field: repeated harrier.v1.Hardware.Slurm.Partition partitions = 3;
+   */
+  partitions: Hardware_Slurm_Partition[];
+
+  /**
+   * Why the controller cannot be asked; empty when it can.
+   *
+   * @generated from field: string unavailable_reason = 4;
+   */
+  unavailableReason: string;
+};
+
+/**
+ * Describes the message harrier.v1.Hardware.Slurm.
+ * Use `create(Hardware_SlurmSchema)` to create a new message.
+ */
+export const Hardware_SlurmSchema: GenMessage<Hardware_Slurm> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 4, 5);
+
+/**
+ * A partition of the cluster.
+ *
+ * @generated from message harrier.v1.Hardware.Slurm.Partition
+ */
+export type Hardware_Slurm_Partition = Message<"harrier.v1.Hardware.Slurm.Partition"> & {
+  /**
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Jobs without a partition go here.
+   *
+   * @generated from field: bool is_default = 2;
+   */
+  isDefault: boolean;
+
+  /**
+   * @generated from field: bool up = 3;
+   */
+  up: boolean;
+
+  /**
+   * @generated from field: int32 nodes = 4;
+   */
+  nodes: number;
+
+  /**
+   * Generic resources of its nodes, for example `gpu:h100:8`.
+   *
+   * @generated from field: repeated string gres = 5;
+   */
+  gres: string[];
+
+  /**
+   * 0: none.
+   *
+   * @generated from field: int64 time_limit_seconds = 6;
+   */
+  timeLimitSeconds: bigint;
+};
+
+/**
+ * Describes the message harrier.v1.Hardware.Slurm.Partition.
+ * Use `create(Hardware_Slurm_PartitionSchema)` to create a new message.
+ */
+export const Hardware_Slurm_PartitionSchema: GenMessage<Hardware_Slurm_Partition> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 4, 5, 0);
 
 /**
  * The operating system.
@@ -477,7 +1068,7 @@ export type Hardware_Os = Message<"harrier.v1.Hardware.Os"> & {
  * Use `create(Hardware_OsSchema)` to create a new message.
  */
 export const Hardware_OsSchema: GenMessage<Hardware_Os> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 2, 3);
+  messageDesc(file_harrier_v1_agent, 4, 6);
 
 /**
  * An interpreter or tool found on the host.
@@ -508,7 +1099,7 @@ export type Hardware_Tool = Message<"harrier.v1.Hardware.Tool"> & {
  * Use `create(Hardware_ToolSchema)` to create a new message.
  */
 export const Hardware_ToolSchema: GenMessage<Hardware_Tool> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 2, 4);
+  messageDesc(file_harrier_v1_agent, 4, 7);
 
 /**
  * What a host is doing.
@@ -559,7 +1150,7 @@ export type HostLoad = Message<"harrier.v1.HostLoad"> & {
  * Use `create(HostLoadSchema)` to create a new message.
  */
 export const HostLoadSchema: GenMessage<HostLoad> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 3);
+  messageDesc(file_harrier_v1_agent, 5);
 
 /**
  * @generated from message harrier.v1.ListAgentsRequest
@@ -599,7 +1190,7 @@ export type ListAgentsRequest = Message<"harrier.v1.ListAgentsRequest"> & {
  * Use `create(ListAgentsRequestSchema)` to create a new message.
  */
 export const ListAgentsRequestSchema: GenMessage<ListAgentsRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 4);
+  messageDesc(file_harrier_v1_agent, 6);
 
 /**
  * @generated from message harrier.v1.ListAgentsResponse
@@ -623,7 +1214,7 @@ export type ListAgentsResponse = Message<"harrier.v1.ListAgentsResponse"> & {
  * Use `create(ListAgentsResponseSchema)` to create a new message.
  */
 export const ListAgentsResponseSchema: GenMessage<ListAgentsResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 5);
+  messageDesc(file_harrier_v1_agent, 7);
 
 /**
  * @generated from message harrier.v1.GetAgentRequest
@@ -642,7 +1233,7 @@ export type GetAgentRequest = Message<"harrier.v1.GetAgentRequest"> & {
  * Use `create(GetAgentRequestSchema)` to create a new message.
  */
 export const GetAgentRequestSchema: GenMessage<GetAgentRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 6);
+  messageDesc(file_harrier_v1_agent, 8);
 
 /**
  * @generated from message harrier.v1.GetAgentResponse
@@ -659,7 +1250,7 @@ export type GetAgentResponse = Message<"harrier.v1.GetAgentResponse"> & {
  * Use `create(GetAgentResponseSchema)` to create a new message.
  */
 export const GetAgentResponseSchema: GenMessage<GetAgentResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 7);
+  messageDesc(file_harrier_v1_agent, 9);
 
 /**
  * @generated from message harrier.v1.DrainAgentRequest
@@ -678,7 +1269,7 @@ export type DrainAgentRequest = Message<"harrier.v1.DrainAgentRequest"> & {
  * Use `create(DrainAgentRequestSchema)` to create a new message.
  */
 export const DrainAgentRequestSchema: GenMessage<DrainAgentRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 8);
+  messageDesc(file_harrier_v1_agent, 10);
 
 /**
  * @generated from message harrier.v1.DrainAgentResponse
@@ -695,7 +1286,7 @@ export type DrainAgentResponse = Message<"harrier.v1.DrainAgentResponse"> & {
  * Use `create(DrainAgentResponseSchema)` to create a new message.
  */
 export const DrainAgentResponseSchema: GenMessage<DrainAgentResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 9);
+  messageDesc(file_harrier_v1_agent, 11);
 
 /**
  * @generated from message harrier.v1.ResumeAgentRequest
@@ -714,7 +1305,7 @@ export type ResumeAgentRequest = Message<"harrier.v1.ResumeAgentRequest"> & {
  * Use `create(ResumeAgentRequestSchema)` to create a new message.
  */
 export const ResumeAgentRequestSchema: GenMessage<ResumeAgentRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 10);
+  messageDesc(file_harrier_v1_agent, 12);
 
 /**
  * @generated from message harrier.v1.ResumeAgentResponse
@@ -731,7 +1322,7 @@ export type ResumeAgentResponse = Message<"harrier.v1.ResumeAgentResponse"> & {
  * Use `create(ResumeAgentResponseSchema)` to create a new message.
  */
 export const ResumeAgentResponseSchema: GenMessage<ResumeAgentResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 11);
+  messageDesc(file_harrier_v1_agent, 13);
 
 /**
  * @generated from message harrier.v1.DeleteAgentRequest
@@ -750,7 +1341,7 @@ export type DeleteAgentRequest = Message<"harrier.v1.DeleteAgentRequest"> & {
  * Use `create(DeleteAgentRequestSchema)` to create a new message.
  */
 export const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 12);
+  messageDesc(file_harrier_v1_agent, 14);
 
 /**
  * @generated from message harrier.v1.DeleteAgentResponse
@@ -763,7 +1354,52 @@ export type DeleteAgentResponse = Message<"harrier.v1.DeleteAgentResponse"> & {
  * Use `create(DeleteAgentResponseSchema)` to create a new message.
  */
 export const DeleteAgentResponseSchema: GenMessage<DeleteAgentResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 13);
+  messageDesc(file_harrier_v1_agent, 15);
+
+/**
+ * @generated from message harrier.v1.ClearGpuRequest
+ */
+export type ClearGpuRequest = Message<"harrier.v1.ClearGpuRequest"> & {
+  /**
+   * Id of the agent; it must be linked.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * UUID of the card or the MIG instance.
+   *
+   * @generated from field: string gpu_uuid = 2;
+   */
+  gpuUuid: string;
+};
+
+/**
+ * Describes the message harrier.v1.ClearGpuRequest.
+ * Use `create(ClearGpuRequestSchema)` to create a new message.
+ */
+export const ClearGpuRequestSchema: GenMessage<ClearGpuRequest> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 16);
+
+/**
+ * @generated from message harrier.v1.ClearGpuResponse
+ */
+export type ClearGpuResponse = Message<"harrier.v1.ClearGpuResponse"> & {
+  /**
+   * The card as its agent sees it now.
+   *
+   * @generated from field: harrier.v1.Hardware.Gpu gpu = 1;
+   */
+  gpu?: Hardware_Gpu | undefined;
+};
+
+/**
+ * Describes the message harrier.v1.ClearGpuResponse.
+ * Use `create(ClearGpuResponseSchema)` to create a new message.
+ */
+export const ClearGpuResponseSchema: GenMessage<ClearGpuResponse> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_agent, 17);
 
 /**
  * @generated from message harrier.v1.CreateJoinTokenRequest
@@ -782,7 +1418,7 @@ export type CreateJoinTokenRequest = Message<"harrier.v1.CreateJoinTokenRequest"
  * Use `create(CreateJoinTokenRequestSchema)` to create a new message.
  */
 export const CreateJoinTokenRequestSchema: GenMessage<CreateJoinTokenRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 14);
+  messageDesc(file_harrier_v1_agent, 18);
 
 /**
  * @generated from message harrier.v1.CreateJoinTokenResponse
@@ -806,7 +1442,7 @@ export type CreateJoinTokenResponse = Message<"harrier.v1.CreateJoinTokenRespons
  * Use `create(CreateJoinTokenResponseSchema)` to create a new message.
  */
 export const CreateJoinTokenResponseSchema: GenMessage<CreateJoinTokenResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_agent, 15);
+  messageDesc(file_harrier_v1_agent, 19);
 
 /**
  * The hosts that run executions.
@@ -863,6 +1499,17 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof DeleteAgentRequestSchema;
     output: typeof DeleteAgentResponseSchema;
+  },
+  /**
+   * Takes a GPU back into use that its agent has quarantined. Its agent looks at the card first: one that is still dirty or sick
+   * stays quarantined, and the answer says so.
+   *
+   * @generated from rpc harrier.v1.AgentService.ClearGpu
+   */
+  clearGpu: {
+    methodKind: "unary";
+    input: typeof ClearGpuRequestSchema;
+    output: typeof ClearGpuResponseSchema;
   },
   /**
    * Makes a token with which one new agent can join, once.

@@ -10,7 +10,7 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { ExecutionError } from "./error_pb.ts";
 import { file_harrier_v1_error } from "./error_pb.ts";
-import type { Environment, Environment_Docker_Pull, Limits, RetryPolicy } from "./module_pb.ts";
+import type { ConcurrencyLimit, Environment, Environment_Docker_Pull, Limits, RetryPolicy, SlurmJob } from "./module_pb.ts";
 import { file_harrier_v1_module } from "./module_pb.ts";
 import { file_harrier_v1_options } from "./options_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
@@ -19,7 +19,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/execution.proto.
  */
 export const file_harrier_v1_execution: GenFile = /*@__PURE__*/
-  fileDesc("ChpoYXJyaWVyL3YxL2V4ZWN1dGlvbi5wcm90bxIKaGFycmllci52MSKACgoJRXhlY3V0aW9uEgoKAmlkGAEgASgJEioKBXN0YXRlGAIgASgOMhsuaGFycmllci52MS5FeGVjdXRpb24uU3RhdGUSDwoHYXR0ZW1wdBgDIAEoBRIQCghhZ2VudF9pZBgEIAEoCRIOCgZtb2R1bGUYBSABKAkSDwoHdmVyc2lvbhgGIAEoCRISCgp0YXNrX2NsYXNzGAcgASgJEjEKBmxhYmVscxgIIAMoCzIhLmhhcnJpZXIudjEuRXhlY3V0aW9uLkxhYmVsc0VudHJ5EhAKCHByaW9yaXR5GAkgASgFEicKBm91dHB1dBgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSGQoLb3V0cHV0X2pzb24YCyABKAlCBKC7GAESFgoJZXhpdF9jb2RlGAwgASgFSACIAQESKQoFZXJyb3IYDSABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEhMKC3N0ZG91dF90YWlsGA4gASgJEhMKC3N0ZGVycl90YWlsGA8gASgJEhMKC2R1cmF0aW9uX21zGBAgASgBEiwKBnBoYXNlcxgRIAEoCzIcLmhhcnJpZXIudjEuRXhlY3V0aW9uLlBoYXNlcxIqCgV1c2FnZRgSIAEoCzIbLmhhcnJpZXIudjEuRXhlY3V0aW9uLlVzYWdlEi8KC2NyZWF0ZV90aW1lGBMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydF90aW1lGBQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgVIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoIcHJvZ3Jlc3MYFiABKAsyFC5oYXJyaWVyLnYxLlByb2dyZXNzEhYKDndhaXRpbmdfcmVhc29uGBcgASgJEjUKEW5leHRfYXR0ZW1wdF90aW1lGBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxzdGRvdXRfYnl0ZXMYGSABKAMSFAoMc3RkZXJyX2J5dGVzGBogASgDEhgKEHN0ZG91dF90cnVuY2F0ZWQYGyABKAgSGAoQc3RkZXJyX3RydW5jYXRlZBgcIAEoCBIlCghhdHRlbXB0cxgdIAMoCzITLmhhcnJpZXIudjEuQXR0ZW1wdBIYCgppbnB1dF9qc29uGB4gASgJQgSguxgBEhgKEGNhbmNlbF9yZXF1ZXN0ZWQYHyABKAgaPwoGUGhhc2VzEhEKCXF1ZXVlZF9tcxgBIAEoARISCgpwcmVwYXJlX21zGAIgASgBEg4KBnJ1bl9tcxgDIAEoARouCgVVc2FnZRIOCgZjcHVfbXMYASABKAESFQoNbWF4X3Jzc19ieXRlcxgCIAEoAxotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIo4BCgVTdGF0ZRIVChFTVEFURV9VTlNQRUNJRklFRBAAEgsKB1BFTkRJTkcQARIMCghBU1NJR05FRBACEg0KCVBSRVBBUklORxADEgsKB1JVTk5JTkcQBBINCglTVUNDRUVERUQQBRIKCgZGQUlMRUQQBhINCglUSU1FRF9PVVQQBxINCglDQU5DRUxMRUQQCEIMCgpfZXhpdF9jb2RlIrcCCgdBdHRlbXB0Eg4KBm51bWJlchgBIAEoBRIQCghhZ2VudF9pZBgCIAEoCRIqCgVzdGF0ZRgDIAEoDjIbLmhhcnJpZXIudjEuRXhlY3V0aW9uLlN0YXRlEikKBWVycm9yGAQgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvchIWCglleGl0X2NvZGUYBSABKAVIAIgBARIvCgthc3NpZ25fdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKc3RhcnRfdGltZRgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgwKCl9leGl0X2NvZGUiKQoIUHJvZ3Jlc3MSDwoHcGVyY2VudBgBIAEoARIMCgRzdGVwGAIgASgJIqABCghMb2dDaHVuaxIrCgZzdHJlYW0YASABKA4yGy5oYXJyaWVyLnYxLkxvZ0NodW5rLlN0cmVhbRIOCgZvZmZzZXQYAiABKAMSDAoEZGF0YRgDIAEoDBIPCgdhdHRlbXB0GAQgASgFIjgKBlN0cmVhbRIWChJTVFJFQU1fVU5TUEVDSUZJRUQQABIKCgZTVERPVVQQARIKCgZTVERFUlIQAiKJAQoURXhlY3V0aW9uU3RhdGVDaGFuZ2USCgoCaWQYASABKAkSKgoFc3RhdGUYAiABKA4yGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5TdGF0ZRIPCgdhdHRlbXB0GAMgASgFEhAKCGFnZW50X2lkGAQgASgJEhYKDndhaXRpbmdfcmVhc29uGAUgASgJIrkBCgRDb2RlEhwKBnNvdXJjZRgBIAEoCUIMukgJcgcQASiAgIACEi0KCGxhbmd1YWdlGAIgASgJQhu6SBhyFlIAUgZweXRob25SBm5vZGVqc1ICZ28SLAoLZW52aXJvbm1lbnQYAyABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EjYKB2hhbmRsZXIYBCABKAlCJbpIInIgGIABMhteKFtBLVphLXpfXVtBLVphLXowLTlfXSopPyQiWgoHQ29tbWFuZBIhCgRhcmd2GAEgAygJQhO6SBCSAQ0IARCACCIGcgQogIAIEiwKC2Vudmlyb25tZW50GAIgASgLMhcuaGFycmllci52MS5FbnZpcm9ubWVudCKAAQoFSW1hZ2USGQoFaW1hZ2UYASABKAlCCrpIB3IFEAEYgAgSHwoEYXJndhgCIAMoCUIRukgOkgELEIAIIgZyBCiAgAgSOwoEcHVsbBgDIAEoDjIjLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuRG9ja2VyLlB1bGxCCLpIBYIBAhABIqEHCg5FeGVjdXRlUmVxdWVzdBIcCgZtb2R1bGUYASABKAlCCrpIB3IFEAEYgAFIABIgCgRjb2RlGAMgASgLMhAuaGFycmllci52MS5Db2RlSAASJgoHY29tbWFuZBgEIAEoCzITLmhhcnJpZXIudjEuQ29tbWFuZEgAEiIKBWltYWdlGAUgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEASKAoFaW5wdXQYCiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAESGgoKaW5wdXRfanNvbhgLIAEoCUIEoLsYAUgBEjoKB3RpbWVvdXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBSoAEiIKBmxpbWl0cxgNIAEoCzISLmhhcnJpZXIudjEuTGltaXRzEhsKCnRhc2tfY2xhc3MYDiABKAlCB7pIBHICGEASqgEKBmxhYmVscxgPIAMoCzImLmhhcnJpZXIudjEuRXhlY3V0ZVJlcXVlc3QuTGFiZWxzRW50cnlCcrpIb5oBbBBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCo0cjIYgAEyLV4oW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLV0qW0EtWmEtejAtOV0pPyk/JBIgCg5hZ2VudF9zZWxlY3RvchgQIAEoCUIIukgFcgMYgAgSJQoIcHJpb3JpdHkYESABKAVCE7pIEBoOGOgHKJj4/////////wESIQoPaWRlbXBvdGVuY3lfa2V5GBIgASgJQgi6SAVyAxiAAhItCgxyZXRyeV9wb2xpY3kYEyABKAsyFy5oYXJyaWVyLnYxLlJldHJ5UG9saWN5EmQKA2VudhgUIAMoCzIjLmhhcnJpZXIudjEuRXhlY3V0ZVJlcXVlc3QuRW52RW50cnlCMrpIL5oBLBCAAiIfch0YgAIyGF5bQS1aYS16X11bQS1aYS16MC05X10qJCoGcgQogIACGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCgZ0YXJnZXQSBbpIAggBQgwKCmlucHV0X2Zvcm0iOwoPRXhlY3V0ZVJlc3BvbnNlEigKCWV4ZWN1dGlvbhgBIAEoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uIrMHChRFeGVjdXRlU3RyZWFtUmVxdWVzdBIcCgZtb2R1bGUYASABKAlCCrpIB3IFEAEYgAFIABIgCgRjb2RlGAMgASgLMhAuaGFycmllci52MS5Db2RlSAASJgoHY29tbWFuZBgEIAEoCzITLmhhcnJpZXIudjEuQ29tbWFuZEgAEiIKBWltYWdlGAUgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEASKAoFaW5wdXQYCiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAESGgoKaW5wdXRfanNvbhgLIAEoCUIEoLsYAUgBEjoKB3RpbWVvdXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBSoAEiIKBmxpbWl0cxgNIAEoCzISLmhhcnJpZXIudjEuTGltaXRzEhsKCnRhc2tfY2xhc3MYDiABKAlCB7pIBHICGEASsAEKBmxhYmVscxgPIAMoCzIsLmhhcnJpZXIudjEuRXhlY3V0ZVN0cmVhbVJlcXVlc3QuTGFiZWxzRW50cnlCcrpIb5oBbBBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCo0cjIYgAEyLV4oW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLV0qW0EtWmEtejAtOV0pPyk/JBIgCg5hZ2VudF9zZWxlY3RvchgQIAEoCUIIukgFcgMYgAgSJQoIcHJpb3JpdHkYESABKAVCE7pIEBoOGOgHKJj4/////////wESIQoPaWRlbXBvdGVuY3lfa2V5GBIgASgJQgi6SAVyAxiAAhItCgxyZXRyeV9wb2xpY3kYEyABKAsyFy5oYXJyaWVyLnYxLlJldHJ5UG9saWN5EmoKA2VudhgUIAMoCzIpLmhhcnJpZXIudjEuRXhlY3V0ZVN0cmVhbVJlcXVlc3QuRW52RW50cnlCMrpIL5oBLBCAAiIfch0YgAIyGF5bQS1aYS16X11bQS1aYS16MC05X10qJCoGcgQogIACGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCgZ0YXJnZXQSBbpIAggBQgwKCmlucHV0X2Zvcm0iywEKFUV4ZWN1dGVTdHJlYW1SZXNwb25zZRIxCgVzdGF0ZRgBIAEoCzIgLmhhcnJpZXIudjEuRXhlY3V0aW9uU3RhdGVDaGFuZ2VIABIjCgNsb2cYAiABKAsyFC5oYXJyaWVyLnYxLkxvZ0NodW5rSAASKAoIcHJvZ3Jlc3MYAyABKAsyFC5oYXJyaWVyLnYxLlByb2dyZXNzSAASJwoGcmVzdWx0GAQgASgLMhUuaGFycmllci52MS5FeGVjdXRpb25IAEIHCgVldmVudCK5BwoWQ3JlYXRlRXhlY3V0aW9uUmVxdWVzdBIcCgZtb2R1bGUYASABKAlCCrpIB3IFEAEYgAFIABIgCgRjb2RlGAMgASgLMhAuaGFycmllci52MS5Db2RlSAASJgoHY29tbWFuZBgEIAEoCzITLmhhcnJpZXIudjEuQ29tbWFuZEgAEiIKBWltYWdlGAUgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEASKAoFaW5wdXQYCiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAESGgoKaW5wdXRfanNvbhgLIAEoCUIEoLsYAUgBEjoKB3RpbWVvdXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBSoAEiIKBmxpbWl0cxgNIAEoCzISLmhhcnJpZXIudjEuTGltaXRzEhsKCnRhc2tfY2xhc3MYDiABKAlCB7pIBHICGEASsgEKBmxhYmVscxgPIAMoCzIuLmhhcnJpZXIudjEuQ3JlYXRlRXhlY3V0aW9uUmVxdWVzdC5MYWJlbHNFbnRyeUJyukhvmgFsEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKjRyMhiAATItXihbQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/KT8kEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBIlCghwcmlvcml0eRgRIAEoBUITukgQGg4Y6AcomPj/////////ARIhCg9pZGVtcG90ZW5jeV9rZXkYEiABKAlCCLpIBXIDGIACEi0KDHJldHJ5X3BvbGljeRgTIAEoCzIXLmhhcnJpZXIudjEuUmV0cnlQb2xpY3kSbAoDZW52GBQgAygLMisuaGFycmllci52MS5DcmVhdGVFeGVjdXRpb25SZXF1ZXN0LkVudkVudHJ5QjK6SC+aASwQgAIiH3IdGIACMhheW0EtWmEtel9dW0EtWmEtejAtOV9dKiQqBnIEKICAAhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDwoGdGFyZ2V0EgW6SAIIAUIMCgppbnB1dF9mb3JtIkMKF0NyZWF0ZUV4ZWN1dGlvblJlc3BvbnNlEigKCWV4ZWN1dGlvbhgBIAEoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uIkIKE0dldEV4ZWN1dGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEhUKDWluY2x1ZGVfaW5wdXQYAiABKAgiQAoUR2V0RXhlY3V0aW9uUmVzcG9uc2USKAoJZXhlY3V0aW9uGAEgASgLMhUuaGFycmllci52MS5FeGVjdXRpb24isAIKFUxpc3RFeGVjdXRpb25zUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSNAoFc3RhdGUYAyABKA4yGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5TdGF0ZUIIukgFggECEAESGAoGbW9kdWxlGAQgASgJQgi6SAVyAxiAARIgCg5sYWJlbF9zZWxlY3RvchgFIAEoCUIIukgFcgMYgAgSNAoQY3JlYXRlX3RpbWVfZnJvbRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoOY3JlYXRlX3RpbWVfdG8YByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlwKFkxpc3RFeGVjdXRpb25zUmVzcG9uc2USKQoKZXhlY3V0aW9ucxgBIAMoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJIChZDYW5jZWxFeGVjdXRpb25SZXF1ZXN0EhQKAmlkGAEgASgJQgi6SAVyA7ABARIYCgZyZWFzb24YAiABKAlCCLpIBXIDGIAIIkMKF0NhbmNlbEV4ZWN1dGlvblJlc3BvbnNlEigKCWV4ZWN1dGlvbhgBIAEoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uIocBChVXYXRjaEV4ZWN1dGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEh4KDXN0ZG91dF9vZmZzZXQYAiABKANCB7pIBCICKAASHgoNc3RkZXJyX29mZnNldBgDIAEoA0IHukgEIgIoABIYCgdhdHRlbXB0GAQgASgFQge6SAQaAigAIswBChZXYXRjaEV4ZWN1dGlvblJlc3BvbnNlEjEKBXN0YXRlGAEgASgLMiAuaGFycmllci52MS5FeGVjdXRpb25TdGF0ZUNoYW5nZUgAEiMKA2xvZxgCIAEoCzIULmhhcnJpZXIudjEuTG9nQ2h1bmtIABIoCghwcm9ncmVzcxgDIAEoCzIULmhhcnJpZXIudjEuUHJvZ3Jlc3NIABInCgZyZXN1bHQYBCABKAsyFS5oYXJyaWVyLnYxLkV4ZWN1dGlvbkgAQgcKBWV2ZW50IsgBCg9SZWFkTG9nc1JlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEhgKB2F0dGVtcHQYAiABKAVCB7pIBBoCKAASNQoGc3RyZWFtGAMgASgOMhsuaGFycmllci52MS5Mb2dDaHVuay5TdHJlYW1CCLpIBYIBAhABEh4KDXN0ZG91dF9vZmZzZXQYBCABKANCB7pIBCICKAASHgoNc3RkZXJyX29mZnNldBgFIAEoA0IHukgEIgIoABIOCgZmb2xsb3cYBiABKAgiNwoQUmVhZExvZ3NSZXNwb25zZRIjCgVjaHVuaxgBIAEoCzIULmhhcnJpZXIudjEuTG9nQ2h1bmsygAgKEEV4ZWN1dGlvblNlcnZpY2USlgEKB0V4ZWN1dGUSGi5oYXJyaWVyLnYxLkV4ZWN1dGVSZXF1ZXN0GhsuaGFycmllci52MS5FeGVjdXRlUmVzcG9uc2UiUqC7GAKouxgBgtPkkwJEOgppbnB1dF9qc29uWic6CmlucHV0X2pzb24iGS9tb2R1bGVzL2V4ZWN1dGUve21vZHVsZX0iDS9ydW4ve21vZHVsZX0SXAoNRXhlY3V0ZVN0cmVhbRIgLmhhcnJpZXIudjEuRXhlY3V0ZVN0cmVhbVJlcXVlc3QaIS5oYXJyaWVyLnYxLkV4ZWN1dGVTdHJlYW1SZXNwb25zZSIEoLsYAjABEoEBCg9DcmVhdGVFeGVjdXRpb24SIi5oYXJyaWVyLnYxLkNyZWF0ZUV4ZWN1dGlvblJlcXVlc3QaIy5oYXJyaWVyLnYxLkNyZWF0ZUV4ZWN1dGlvblJlc3BvbnNlIiWguxgCgtPkkwIbOgEqYglleGVjdXRpb24iCy9leGVjdXRpb25zEn0KDEdldEV4ZWN1dGlvbhIfLmhhcnJpZXIudjEuR2V0RXhlY3V0aW9uUmVxdWVzdBogLmhhcnJpZXIudjEuR2V0RXhlY3V0aW9uUmVzcG9uc2UiKpACAaC7GAGC0+STAh1iCWV4ZWN1dGlvbhIQL2V4ZWN1dGlvbnMve2lkfRJzCg5MaXN0RXhlY3V0aW9ucxIhLmhhcnJpZXIudjEuTGlzdEV4ZWN1dGlvbnNSZXF1ZXN0GiIuaGFycmllci52MS5MaXN0RXhlY3V0aW9uc1Jlc3BvbnNlIhqQAgGguxgBgtPkkwINEgsvZXhlY3V0aW9ucxKNAQoPQ2FuY2VsRXhlY3V0aW9uEiIuaGFycmllci52MS5DYW5jZWxFeGVjdXRpb25SZXF1ZXN0GiMuaGFycmllci52MS5DYW5jZWxFeGVjdXRpb25SZXNwb25zZSIxoLsYAoLT5JMCJzoBKmIJZXhlY3V0aW9uIhcvZXhlY3V0aW9ucy97aWR9L2NhbmNlbBJ9Cg5XYXRjaEV4ZWN1dGlvbhIhLmhhcnJpZXIudjEuV2F0Y2hFeGVjdXRpb25SZXF1ZXN0GiIuaGFycmllci52MS5XYXRjaEV4ZWN1dGlvblJlc3BvbnNlIiKguxgBgtPkkwIYEhYvZXhlY3V0aW9ucy97aWR9L3dhdGNoMAESbgoIUmVhZExvZ3MSGy5oYXJyaWVyLnYxLlJlYWRMb2dzUmVxdWVzdBocLmhhcnJpZXIudjEuUmVhZExvZ3NSZXNwb25zZSIloLsYAai7GAKC0+STAhcSFS9leGVjdXRpb25zL3tpZH0vbG9nczABYgZwcm90bzM", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_module, file_harrier_v1_options]);
+  fileDesc("ChpoYXJyaWVyL3YxL2V4ZWN1dGlvbi5wcm90bxIKaGFycmllci52MSLPCgoJRXhlY3V0aW9uEgoKAmlkGAEgASgJEioKBXN0YXRlGAIgASgOMhsuaGFycmllci52MS5FeGVjdXRpb24uU3RhdGUSDwoHYXR0ZW1wdBgDIAEoBRIQCghhZ2VudF9pZBgEIAEoCRIOCgZtb2R1bGUYBSABKAkSDwoHdmVyc2lvbhgGIAEoCRISCgp0YXNrX2NsYXNzGAcgASgJEjEKBmxhYmVscxgIIAMoCzIhLmhhcnJpZXIudjEuRXhlY3V0aW9uLkxhYmVsc0VudHJ5EhAKCHByaW9yaXR5GAkgASgFEicKBm91dHB1dBgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSGQoLb3V0cHV0X2pzb24YCyABKAlCBKC7GAESFgoJZXhpdF9jb2RlGAwgASgFSACIAQESKQoFZXJyb3IYDSABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEhMKC3N0ZG91dF90YWlsGA4gASgJEhMKC3N0ZGVycl90YWlsGA8gASgJEhMKC2R1cmF0aW9uX21zGBAgASgBEiwKBnBoYXNlcxgRIAEoCzIcLmhhcnJpZXIudjEuRXhlY3V0aW9uLlBoYXNlcxIqCgV1c2FnZRgSIAEoCzIbLmhhcnJpZXIudjEuRXhlY3V0aW9uLlVzYWdlEi8KC2NyZWF0ZV90aW1lGBMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydF90aW1lGBQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgVIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJgoIcHJvZ3Jlc3MYFiABKAsyFC5oYXJyaWVyLnYxLlByb2dyZXNzEhYKDndhaXRpbmdfcmVhc29uGBcgASgJEjUKEW5leHRfYXR0ZW1wdF90aW1lGBggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgxzdGRvdXRfYnl0ZXMYGSABKAMSFAoMc3RkZXJyX2J5dGVzGBogASgDEhgKEHN0ZG91dF90cnVuY2F0ZWQYGyABKAgSGAoQc3RkZXJyX3RydW5jYXRlZBgcIAEoCBIlCghhdHRlbXB0cxgdIAMoCzITLmhhcnJpZXIudjEuQXR0ZW1wdBIYCgppbnB1dF9qc29uGB4gASgJQgSguxgBEhgKEGNhbmNlbF9yZXF1ZXN0ZWQYHyABKAgSOgoTd2FpdGluZ19jb25zdHJhaW50cxggIAMoCzIdLmhhcnJpZXIudjEuV2FpdGluZ0NvbnN0cmFpbnQSEQoJZ3B1X3V1aWRzGCEgAygJGj8KBlBoYXNlcxIRCglxdWV1ZWRfbXMYASABKAESEgoKcHJlcGFyZV9tcxgCIAEoARIOCgZydW5fbXMYAyABKAEaLgoFVXNhZ2USDgoGY3B1X21zGAEgASgBEhUKDW1heF9yc3NfYnl0ZXMYAiABKAMaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKOAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABILCgdQRU5ESU5HEAESDAoIQVNTSUdORUQQAhINCglQUkVQQVJJTkcQAxILCgdSVU5OSU5HEAQSDQoJU1VDQ0VFREVEEAUSCgoGRkFJTEVEEAYSDQoJVElNRURfT1VUEAcSDQoJQ0FOQ0VMTEVEEAhCDAoKX2V4aXRfY29kZSLCAgoRV2FpdGluZ0NvbnN0cmFpbnQSEAoIYWdlbnRfaWQYASABKAkSEgoKYWdlbnRfbmFtZRgCIAEoCRIwCgRraW5kGAMgASgOMiIuaGFycmllci52MS5XYWl0aW5nQ29uc3RyYWludC5LaW5kEg8KB21lc3NhZ2UYBCABKAkSEQoJcGVybWFuZW50GAUgASgIIrABCgRLaW5kEhQKEEtJTkRfVU5TUEVDSUZJRUQQABIKCgZMQUJFTFMQARIPCgtFTlZJUk9OTUVOVBACEgwKCERSQUlOSU5HEAMSCQoFU0xPVFMQBBIHCgNDUFUQBRIKCgZNRU1PUlkQBhIICgRHUFVTEAcSCwoHUkVGVVNFRBAIEgsKB09GRkxJTkUQCRIPCgtDT05DVVJSRU5DWRAKEggKBFRVUk4QCxIICgROT05FEAwitwIKB0F0dGVtcHQSDgoGbnVtYmVyGAEgASgFEhAKCGFnZW50X2lkGAIgASgJEioKBXN0YXRlGAMgASgOMhsuaGFycmllci52MS5FeGVjdXRpb24uU3RhdGUSKQoFZXJyb3IYBCABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEhYKCWV4aXRfY29kZRgFIAEoBUgAiAEBEi8KC2Fzc2lnbl90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpzdGFydF90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCDAoKX2V4aXRfY29kZSIpCghQcm9ncmVzcxIPCgdwZXJjZW50GAEgASgBEgwKBHN0ZXAYAiABKAkioAEKCExvZ0NodW5rEisKBnN0cmVhbRgBIAEoDjIbLmhhcnJpZXIudjEuTG9nQ2h1bmsuU3RyZWFtEg4KBm9mZnNldBgCIAEoAxIMCgRkYXRhGAMgASgMEg8KB2F0dGVtcHQYBCABKAUiOAoGU3RyZWFtEhYKElNUUkVBTV9VTlNQRUNJRklFRBAAEgoKBlNURE9VVBABEgoKBlNUREVSUhACIokBChRFeGVjdXRpb25TdGF0ZUNoYW5nZRIKCgJpZBgBIAEoCRIqCgVzdGF0ZRgCIAEoDjIbLmhhcnJpZXIudjEuRXhlY3V0aW9uLlN0YXRlEg8KB2F0dGVtcHQYAyABKAUSEAoIYWdlbnRfaWQYBCABKAkSFgoOd2FpdGluZ19yZWFzb24YBSABKAkiuQEKBENvZGUSHAoGc291cmNlGAEgASgJQgy6SAlyBxABKICAgAISLQoIbGFuZ3VhZ2UYAiABKAlCG7pIGHIWUgBSBnB5dGhvblIGbm9kZWpzUgJnbxIsCgtlbnZpcm9ubWVudBgDIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQSNgoHaGFuZGxlchgEIAEoCUIlukgiciAYgAEyG14oW0EtWmEtel9dW0EtWmEtejAtOV9dKik/JCK4AQoHQ29tbWFuZBJ/CgRhcmd2GAEgAygJQnGAAQG6SGu6AVgKDGFyZ3YucHJvZ3JhbRIldGhlIHByb2dyYW0sIGFyZ3ZbMF0sIGNhbm5vdCBiZSBlbXB0eRohdGhpcy5zaXplKCkgPT0gMCB8fCB0aGlzWzBdICE9ICcnkgENCAEQgAgiBnIEKICACBIsCgtlbnZpcm9ubWVudBgCIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQi3gEKBUltYWdlEhkKBWltYWdlGAEgASgJQgq6SAdyBRABGIAIEn0KBGFyZ3YYAiADKAlCb4ABAbpIaboBWAoMYXJndi5wcm9ncmFtEiV0aGUgcHJvZ3JhbSwgYXJndlswXSwgY2Fubm90IGJlIGVtcHR5GiF0aGlzLnNpemUoKSA9PSAwIHx8IHRoaXNbMF0gIT0gJyeSAQsQgAgiBnIEKICACBI7CgRwdWxsGAMgASgOMiMuaGFycmllci52MS5FbnZpcm9ubWVudC5Eb2NrZXIuUHVsbEIIukgFggECEAEi0wgKDkV4ZWN1dGVSZXF1ZXN0EhwKBm1vZHVsZRgBIAEoCUIKukgHcgUQARiAAUgAEiAKBGNvZGUYAyABKAsyEC5oYXJyaWVyLnYxLkNvZGVIABImCgdjb21tYW5kGAQgASgLMhMuaGFycmllci52MS5Db21tYW5kSAASIgoFaW1hZ2UYBSABKAsyES5oYXJyaWVyLnYxLkltYWdlSAASGAoHdmVyc2lvbhgCIAEoCUIHukgEcgIYQBIoCgVpbnB1dBgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3RIARIaCgppbnB1dF9qc29uGAsgASgJQgSguxgBSAESOgoHdGltZW91dBgMIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGA0gASgLMhIuaGFycmllci52MS5MaW1pdHMSGwoKdGFza19jbGFzcxgOIAEoCUIHukgEcgIYQBKqAQoGbGFiZWxzGA8gAygLMiYuaGFycmllci52MS5FeGVjdXRlUmVxdWVzdC5MYWJlbHNFbnRyeUJyukhvmgFsEEAiMnIwGIABMiteW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLy1dKltBLVphLXowLTldKT8kKjRyMhiAATItXihbQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/KT8kEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBIlCghwcmlvcml0eRgRIAEoBUITukgQGg4Y6AcomPj/////////ARIhCg9pZGVtcG90ZW5jeV9rZXkYEiABKAlCCLpIBXIDGIACEi0KDHJldHJ5X3BvbGljeRgTIAEoCzIXLmhhcnJpZXIudjEuUmV0cnlQb2xpY3kSIwoFc2x1cm0YFSABKAsyFC5oYXJyaWVyLnYxLlNsdXJtSm9iEjEKC2NvbmN1cnJlbmN5GBYgASgLMhwuaGFycmllci52MS5Db25jdXJyZW5jeUxpbWl0ElUKDHRyYWNlX3BhcmVudBgXIAEoCUI/ukg8cjoYNzI2XihbMC05YS1mXXsyfS1bMC05YS1mXXszMn0tWzAtOWEtZl17MTZ9LVswLTlhLWZdezJ9KT8kEmcKA2VudhgUIAMoCzIjLmhhcnJpZXIudjEuRXhlY3V0ZVJlcXVlc3QuRW52RW50cnlCNYABAbpIL5oBLBCAAiIfch0YgAIyGF5bQS1aYS16X11bQS1aYS16MC05X10qJCoGcgQogIACGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCgZ0YXJnZXQSBbpIAggBQgwKCmlucHV0X2Zvcm0iOwoPRXhlY3V0ZVJlc3BvbnNlEigKCWV4ZWN1dGlvbhgBIAEoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uIuUIChRFeGVjdXRlU3RyZWFtUmVxdWVzdBIcCgZtb2R1bGUYASABKAlCCrpIB3IFEAEYgAFIABIgCgRjb2RlGAMgASgLMhAuaGFycmllci52MS5Db2RlSAASJgoHY29tbWFuZBgEIAEoCzITLmhhcnJpZXIudjEuQ29tbWFuZEgAEiIKBWltYWdlGAUgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEASKAoFaW5wdXQYCiABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0SAESGgoKaW5wdXRfanNvbhgLIAEoCUIEoLsYAUgBEjoKB3RpbWVvdXQYDCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECICjBSoAEiIKBmxpbWl0cxgNIAEoCzISLmhhcnJpZXIudjEuTGltaXRzEhsKCnRhc2tfY2xhc3MYDiABKAlCB7pIBHICGEASsAEKBmxhYmVscxgPIAMoCzIsLmhhcnJpZXIudjEuRXhlY3V0ZVN0cmVhbVJlcXVlc3QuTGFiZWxzRW50cnlCcrpIb5oBbBBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCo0cjIYgAEyLV4oW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLV0qW0EtWmEtejAtOV0pPyk/JBIgCg5hZ2VudF9zZWxlY3RvchgQIAEoCUIIukgFcgMYgAgSJQoIcHJpb3JpdHkYESABKAVCE7pIEBoOGOgHKJj4/////////wESIQoPaWRlbXBvdGVuY3lfa2V5GBIgASgJQgi6SAVyAxiAAhItCgxyZXRyeV9wb2xpY3kYEyABKAsyFy5oYXJyaWVyLnYxLlJldHJ5UG9saWN5EiMKBXNsdXJtGBUgASgLMhQuaGFycmllci52MS5TbHVybUpvYhIxCgtjb25jdXJyZW5jeRgWIAEoCzIcLmhhcnJpZXIudjEuQ29uY3VycmVuY3lMaW1pdBJVCgx0cmFjZV9wYXJlbnQYFyABKAlCP7pIPHI6GDcyNl4oWzAtOWEtZl17Mn0tWzAtOWEtZl17MzJ9LVswLTlhLWZdezE2fS1bMC05YS1mXXsyfSk/JBJtCgNlbnYYFCADKAsyKS5oYXJyaWVyLnYxLkV4ZWN1dGVTdHJlYW1SZXF1ZXN0LkVudkVudHJ5QjWAAQG6SC+aASwQgAIiH3IdGIACMhheW0EtWmEtel9dW0EtWmEtejAtOV9dKiQqBnIEKICAAhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGioKCEVudkVudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDwoGdGFyZ2V0EgW6SAIIAUIMCgppbnB1dF9mb3JtIssBChVFeGVjdXRlU3RyZWFtUmVzcG9uc2USMQoFc3RhdGUYASABKAsyIC5oYXJyaWVyLnYxLkV4ZWN1dGlvblN0YXRlQ2hhbmdlSAASIwoDbG9nGAIgASgLMhQuaGFycmllci52MS5Mb2dDaHVua0gAEigKCHByb2dyZXNzGAMgASgLMhQuaGFycmllci52MS5Qcm9ncmVzc0gAEicKBnJlc3VsdBgEIAEoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uSABCBwoFZXZlbnQi6wgKFkNyZWF0ZUV4ZWN1dGlvblJlcXVlc3QSHAoGbW9kdWxlGAEgASgJQgq6SAdyBRABGIABSAASIAoEY29kZRgDIAEoCzIQLmhhcnJpZXIudjEuQ29kZUgAEiYKB2NvbW1hbmQYBCABKAsyEy5oYXJyaWVyLnYxLkNvbW1hbmRIABIiCgVpbWFnZRgFIAEoCzIRLmhhcnJpZXIudjEuSW1hZ2VIABIYCgd2ZXJzaW9uGAIgASgJQge6SARyAhhAEigKBWlucHV0GAogASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdEgBEhoKCmlucHV0X2pzb24YCyABKAlCBKC7GAFIARI6Cgd0aW1lb3V0GAwgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUqABIiCgZsaW1pdHMYDSABKAsyEi5oYXJyaWVyLnYxLkxpbWl0cxIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAErIBCgZsYWJlbHMYDyADKAsyLi5oYXJyaWVyLnYxLkNyZWF0ZUV4ZWN1dGlvblJlcXVlc3QuTGFiZWxzRW50cnlCcrpIb5oBbBBAIjJyMBiAATIrXltBLVphLXowLTldKFtBLVphLXowLTkuXy8tXSpbQS1aYS16MC05XSk/JCo0cjIYgAEyLV4oW0EtWmEtejAtOV0oW0EtWmEtejAtOS5fLV0qW0EtWmEtejAtOV0pPyk/JBIgCg5hZ2VudF9zZWxlY3RvchgQIAEoCUIIukgFcgMYgAgSJQoIcHJpb3JpdHkYESABKAVCE7pIEBoOGOgHKJj4/////////wESIQoPaWRlbXBvdGVuY3lfa2V5GBIgASgJQgi6SAVyAxiAAhItCgxyZXRyeV9wb2xpY3kYEyABKAsyFy5oYXJyaWVyLnYxLlJldHJ5UG9saWN5EiMKBXNsdXJtGBUgASgLMhQuaGFycmllci52MS5TbHVybUpvYhIxCgtjb25jdXJyZW5jeRgWIAEoCzIcLmhhcnJpZXIudjEuQ29uY3VycmVuY3lMaW1pdBJVCgx0cmFjZV9wYXJlbnQYFyABKAlCP7pIPHI6GDcyNl4oWzAtOWEtZl17Mn0tWzAtOWEtZl17MzJ9LVswLTlhLWZdezE2fS1bMC05YS1mXXsyfSk/JBJvCgNlbnYYFCADKAsyKy5oYXJyaWVyLnYxLkNyZWF0ZUV4ZWN1dGlvblJlcXVlc3QuRW52RW50cnlCNYABAbpIL5oBLBCAAiIfch0YgAIyGF5bQS1aYS16X11bQS1aYS16MC05X10qJCoGcgQogIACGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaKgoIRW52RW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIPCgZ0YXJnZXQSBbpIAggBQgwKCmlucHV0X2Zvcm0iQwoXQ3JlYXRlRXhlY3V0aW9uUmVzcG9uc2USKAoJZXhlY3V0aW9uGAEgASgLMhUuaGFycmllci52MS5FeGVjdXRpb24iQgoTR2V0RXhlY3V0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQESFQoNaW5jbHVkZV9pbnB1dBgCIAEoCCJAChRHZXRFeGVjdXRpb25SZXNwb25zZRIoCglleGVjdXRpb24YASABKAsyFS5oYXJyaWVyLnYxLkV4ZWN1dGlvbiKwAgoVTGlzdEV4ZWN1dGlvbnNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACBI0CgVzdGF0ZRgDIAEoDjIbLmhhcnJpZXIudjEuRXhlY3V0aW9uLlN0YXRlQgi6SAWCAQIQARIYCgZtb2R1bGUYBCABKAlCCLpIBXIDGIABEiAKDmxhYmVsX3NlbGVjdG9yGAUgASgJQgi6SAVyAxiACBI0ChBjcmVhdGVfdGltZV9mcm9tGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVfdGltZV90bxgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXAoWTGlzdEV4ZWN1dGlvbnNSZXNwb25zZRIpCgpleGVjdXRpb25zGAEgAygLMhUuaGFycmllci52MS5FeGVjdXRpb24SFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkgKFkNhbmNlbEV4ZWN1dGlvblJlcXVlc3QSFAoCaWQYASABKAlCCLpIBXIDsAEBEhgKBnJlYXNvbhgCIAEoCUIIukgFcgMYgAgiQwoXQ2FuY2VsRXhlY3V0aW9uUmVzcG9uc2USKAoJZXhlY3V0aW9uGAEgASgLMhUuaGFycmllci52MS5FeGVjdXRpb24ihwEKFVdhdGNoRXhlY3V0aW9uUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQESHgoNc3Rkb3V0X29mZnNldBgCIAEoA0IHukgEIgIoABIeCg1zdGRlcnJfb2Zmc2V0GAMgASgDQge6SAQiAigAEhgKB2F0dGVtcHQYBCABKAVCB7pIBBoCKAAizAEKFldhdGNoRXhlY3V0aW9uUmVzcG9uc2USMQoFc3RhdGUYASABKAsyIC5oYXJyaWVyLnYxLkV4ZWN1dGlvblN0YXRlQ2hhbmdlSAASIwoDbG9nGAIgASgLMhQuaGFycmllci52MS5Mb2dDaHVua0gAEigKCHByb2dyZXNzGAMgASgLMhQuaGFycmllci52MS5Qcm9ncmVzc0gAEicKBnJlc3VsdBgEIAEoCzIVLmhhcnJpZXIudjEuRXhlY3V0aW9uSABCBwoFZXZlbnQiyAEKD1JlYWRMb2dzUmVxdWVzdBIUCgJpZBgBIAEoCUIIukgFcgOwAQESGAoHYXR0ZW1wdBgCIAEoBUIHukgEGgIoABI1CgZzdHJlYW0YAyABKA4yGy5oYXJyaWVyLnYxLkxvZ0NodW5rLlN0cmVhbUIIukgFggECEAESHgoNc3Rkb3V0X29mZnNldBgEIAEoA0IHukgEIgIoABIeCg1zdGRlcnJfb2Zmc2V0GAUgASgDQge6SAQiAigAEg4KBmZvbGxvdxgGIAEoCCI3ChBSZWFkTG9nc1Jlc3BvbnNlEiMKBWNodW5rGAEgASgLMhQuaGFycmllci52MS5Mb2dDaHVuazKACAoQRXhlY3V0aW9uU2VydmljZRKWAQoHRXhlY3V0ZRIaLmhhcnJpZXIudjEuRXhlY3V0ZVJlcXVlc3QaGy5oYXJyaWVyLnYxLkV4ZWN1dGVSZXNwb25zZSJSoLsYAqi7GAGC0+STAkQ6CmlucHV0X2pzb25aJzoKaW5wdXRfanNvbiIZL21vZHVsZXMvZXhlY3V0ZS97bW9kdWxlfSINL3J1bi97bW9kdWxlfRJcCg1FeGVjdXRlU3RyZWFtEiAuaGFycmllci52MS5FeGVjdXRlU3RyZWFtUmVxdWVzdBohLmhhcnJpZXIudjEuRXhlY3V0ZVN0cmVhbVJlc3BvbnNlIgSguxgCMAESgQEKD0NyZWF0ZUV4ZWN1dGlvbhIiLmhhcnJpZXIudjEuQ3JlYXRlRXhlY3V0aW9uUmVxdWVzdBojLmhhcnJpZXIudjEuQ3JlYXRlRXhlY3V0aW9uUmVzcG9uc2UiJaC7GAKC0+STAhs6ASpiCWV4ZWN1dGlvbiILL2V4ZWN1dGlvbnMSfQoMR2V0RXhlY3V0aW9uEh8uaGFycmllci52MS5HZXRFeGVjdXRpb25SZXF1ZXN0GiAuaGFycmllci52MS5HZXRFeGVjdXRpb25SZXNwb25zZSIqkAIBoLsYAYLT5JMCHWIJZXhlY3V0aW9uEhAvZXhlY3V0aW9ucy97aWR9EnMKDkxpc3RFeGVjdXRpb25zEiEuaGFycmllci52MS5MaXN0RXhlY3V0aW9uc1JlcXVlc3QaIi5oYXJyaWVyLnYxLkxpc3RFeGVjdXRpb25zUmVzcG9uc2UiGpACAaC7GAGC0+STAg0SCy9leGVjdXRpb25zEo0BCg9DYW5jZWxFeGVjdXRpb24SIi5oYXJyaWVyLnYxLkNhbmNlbEV4ZWN1dGlvblJlcXVlc3QaIy5oYXJyaWVyLnYxLkNhbmNlbEV4ZWN1dGlvblJlc3BvbnNlIjGguxgCgtPkkwInOgEqYglleGVjdXRpb24iFy9leGVjdXRpb25zL3tpZH0vY2FuY2VsEn0KDldhdGNoRXhlY3V0aW9uEiEuaGFycmllci52MS5XYXRjaEV4ZWN1dGlvblJlcXVlc3QaIi5oYXJyaWVyLnYxLldhdGNoRXhlY3V0aW9uUmVzcG9uc2UiIqC7GAGC0+STAhgSFi9leGVjdXRpb25zL3tpZH0vd2F0Y2gwARJuCghSZWFkTG9ncxIbLmhhcnJpZXIudjEuUmVhZExvZ3NSZXF1ZXN0GhwuaGFycmllci52MS5SZWFkTG9nc1Jlc3BvbnNlIiWguxgBqLsYAoLT5JMCFxIVL2V4ZWN1dGlvbnMve2lkfS9sb2dzMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_module, file_harrier_v1_options]);
 
 /**
  * One request to run a module, code or a command.
@@ -89,7 +89,8 @@ export type Execution = Message<"harrier.v1.Execution"> & {
   priority: number;
 
   /**
-   * Set when the request had `input`: the output as a structure. Only on SUCCEEDED.
+   * Set when the request had `input`: the output as a structure. Only on SUCCEEDED. An output is at most 32 levels deep,
+   * and its numbers are within the range of a double; a former version accepted others, which are in `output_json`.
    *
    * @generated from field: google.protobuf.Struct output = 10;
    */
@@ -177,7 +178,8 @@ export type Execution = Message<"harrier.v1.Execution"> & {
 
   /**
    * Why a PENDING execution waits. For an ASSIGNED, PREPARING or RUNNING one: why it is not run elsewhere although its agent
-   * is gone; see `Agent.brake_end_time`.
+   * is gone, see `Agent.brake_end_time`; or, only at the replica that follows it, why the database does not take its end, which
+   * is tried again until it does.
    *
    * @generated from field: string waiting_reason = 23;
    */
@@ -238,6 +240,20 @@ export type Execution = Message<"harrier.v1.Execution"> & {
    * @generated from field: bool cancel_requested = 31;
    */
   cancelRequested: boolean;
+
+  /**
+   * What keeps it from each agent, while it waits. Only in `GetExecution`; of a fleet, at most 100 agents.
+   *
+   * @generated from field: repeated harrier.v1.WaitingConstraint waiting_constraints = 32;
+   */
+  waitingConstraints: WaitingConstraint[];
+
+  /**
+   * UUIDs of the GPUs that the current or last attempt has or had.
+   *
+   * @generated from field: repeated string gpu_uuids = 33;
+   */
+  gpuUuids: string[];
 };
 
 /**
@@ -392,6 +408,156 @@ export const Execution_StateSchema: GenEnum<Execution_State> = /*@__PURE__*/
   enumDesc(file_harrier_v1_execution, 0, 0);
 
 /**
+ * Why a waiting execution is not on an agent.
+ *
+ * @generated from message harrier.v1.WaitingConstraint
+ */
+export type WaitingConstraint = Message<"harrier.v1.WaitingConstraint"> & {
+  /**
+   * Empty: the constraint has nothing to do with an agent.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * @generated from field: string agent_name = 2;
+   */
+  agentName: string;
+
+  /**
+   * @generated from field: harrier.v1.WaitingConstraint.Kind kind = 3;
+   */
+  kind: WaitingConstraint_Kind;
+
+  /**
+   * For people, with the figures, for example `needs 2 GPUs, 1 of 8 is free`.
+   *
+   * @generated from field: string message = 4;
+   */
+  message: string;
+
+  /**
+   * The agent could never take it as it is now, whatever ends.
+   *
+   * @generated from field: bool permanent = 5;
+   */
+  permanent: boolean;
+};
+
+/**
+ * Describes the message harrier.v1.WaitingConstraint.
+ * Use `create(WaitingConstraintSchema)` to create a new message.
+ */
+export const WaitingConstraintSchema: GenMessage<WaitingConstraint> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_execution, 1);
+
+/**
+ * @generated from enum harrier.v1.WaitingConstraint.Kind
+ */
+export const WaitingConstraint_Kind = {
+  /**
+   * @generated from enum value: KIND_UNSPECIFIED = 0;
+   */
+  KIND_UNSPECIFIED: 0,
+
+  /**
+   * The agent's labels do not match the selectors.
+   *
+   * @generated from enum value: LABELS = 1;
+   */
+  LABELS: 1,
+
+  /**
+   * The agent cannot prepare the environment, or has no Slurm.
+   *
+   * @generated from enum value: ENVIRONMENT = 2;
+   */
+  ENVIRONMENT: 2,
+
+  /**
+   * The agent takes no new work.
+   *
+   * @generated from enum value: DRAINING = 3;
+   */
+  DRAINING: 3,
+
+  /**
+   * All slots are in use.
+   *
+   * @generated from enum value: SLOTS = 4;
+   */
+  SLOTS: 4,
+
+  /**
+   * Too little processor time is free.
+   *
+   * @generated from enum value: CPU = 5;
+   */
+  CPU: 5,
+
+  /**
+   * Too little memory is free.
+   *
+   * @generated from enum value: MEMORY = 6;
+   */
+  MEMORY: 6,
+
+  /**
+   * No GPU, or none that is as required, or all of them are in use or quarantined.
+   *
+   * @generated from enum value: GPUS = 7;
+   */
+  GPUS: 7,
+
+  /**
+   * The agent said that it has no room for it.
+   *
+   * @generated from enum value: REFUSED = 8;
+   */
+  REFUSED: 8,
+
+  /**
+   * The agent is not linked.
+   *
+   * @generated from enum value: OFFLINE = 9;
+   */
+  OFFLINE: 9,
+
+  /**
+   * The limit of concurrent executions of the module or the key is reached, or the quota of the tenant: whatever the agent.
+   *
+   * @generated from enum value: CONCURRENCY = 10;
+   */
+  CONCURRENCY: 10,
+
+  /**
+   * Others are first: what is free is kept for an execution that waits longer.
+   *
+   * @generated from enum value: TURN = 11;
+   */
+  TURN: 11,
+
+  /**
+   * Could take it now.
+   *
+   * @generated from enum value: NONE = 12;
+   */
+  NONE: 12,
+} as const;
+
+/**
+ * @generated from enum harrier.v1.WaitingConstraint.Kind
+ */
+export type WaitingConstraint_Kind = (typeof WaitingConstraint_Kind)[keyof typeof WaitingConstraint_Kind] | UnknownEnum;
+
+/**
+ * Describes the enum harrier.v1.WaitingConstraint.Kind.
+ */
+export const WaitingConstraint_KindSchema: GenEnum<WaitingConstraint_Kind> = /*@__PURE__*/
+  enumDesc(file_harrier_v1_execution, 1, 0);
+
+/**
  * One try of an execution on one agent.
  *
  * @generated from message harrier.v1.Attempt
@@ -449,7 +615,7 @@ export type Attempt = Message<"harrier.v1.Attempt"> & {
  * Use `create(AttemptSchema)` to create a new message.
  */
 export const AttemptSchema: GenMessage<Attempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 1);
+  messageDesc(file_harrier_v1_execution, 2);
 
 /**
  * What the code says of its progress, with `context.progress(percent, step)`.
@@ -477,7 +643,7 @@ export type Progress = Message<"harrier.v1.Progress"> & {
  * Use `create(ProgressSchema)` to create a new message.
  */
 export const ProgressSchema: GenMessage<Progress> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 2);
+  messageDesc(file_harrier_v1_execution, 3);
 
 /**
  * Bytes that an attempt wrote to one of its streams.
@@ -517,7 +683,7 @@ export type LogChunk = Message<"harrier.v1.LogChunk"> & {
  * Use `create(LogChunkSchema)` to create a new message.
  */
 export const LogChunkSchema: GenMessage<LogChunk> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 3);
+  messageDesc(file_harrier_v1_execution, 4);
 
 /**
  * @generated from enum harrier.v1.LogChunk.Stream
@@ -548,7 +714,7 @@ export type LogChunk_Stream = (typeof LogChunk_Stream)[keyof typeof LogChunk_Str
  * Describes the enum harrier.v1.LogChunk.Stream.
  */
 export const LogChunk_StreamSchema: GenEnum<LogChunk_Stream> = /*@__PURE__*/
-  enumDesc(file_harrier_v1_execution, 3, 0);
+  enumDesc(file_harrier_v1_execution, 4, 0);
 
 /**
  * A step of an execution.
@@ -591,7 +757,7 @@ export type ExecutionStateChange = Message<"harrier.v1.ExecutionStateChange"> & 
  * Use `create(ExecutionStateChangeSchema)` to create a new message.
  */
 export const ExecutionStateChangeSchema: GenMessage<ExecutionStateChange> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 4);
+  messageDesc(file_harrier_v1_execution, 5);
 
 /**
  * Source text to run without registering it.
@@ -633,7 +799,7 @@ export type Code = Message<"harrier.v1.Code"> & {
  * Use `create(CodeSchema)` to create a new message.
  */
 export const CodeSchema: GenMessage<Code> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 5);
+  messageDesc(file_harrier_v1_execution, 6);
 
 /**
  * A command to run in the sandbox.
@@ -661,7 +827,7 @@ export type Command = Message<"harrier.v1.Command"> & {
  * Use `create(CommandSchema)` to create a new message.
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 6);
+  messageDesc(file_harrier_v1_execution, 7);
 
 /**
  * A container image to run. It reads one JSON document `{"schema_in", "schema_out", "input"}` from its standard input and
@@ -698,7 +864,7 @@ export type Image = Message<"harrier.v1.Image"> & {
  * Use `create(ImageSchema)` to create a new message.
  */
 export const ImageSchema: GenMessage<Image> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 7);
+  messageDesc(file_harrier_v1_execution, 8);
 
 /**
  * @generated from message harrier.v1.ExecuteRequest
@@ -756,7 +922,8 @@ export type ExecuteRequest = Message<"harrier.v1.ExecuteRequest"> & {
    */
   inputForm: {
     /**
-     * As a structure.
+     * As a structure, at most 32 levels deep. A request in JSON has at most 200,000 values, one in binary 400,000 fields, entries
+     * and items in all.
      *
      * @generated from field: google.protobuf.Struct input = 10;
      */
@@ -764,7 +931,8 @@ export type ExecuteRequest = Message<"harrier.v1.ExecuteRequest"> & {
     case: "input";
   } | {
     /**
-     * As JSON text, which travels byte for byte.
+     * As JSON text, which travels byte for byte; at most 100 levels deep, with at most 200,000 objects, arrays and members of
+     * objects.
      *
      * @generated from field: string input_json = 11;
      */
@@ -787,7 +955,7 @@ export type ExecuteRequest = Message<"harrier.v1.ExecuteRequest"> & {
   limits?: Limits | undefined;
 
   /**
-   * `cpu_short` or `cpu_long`. Default: the module's.
+   * `cpu_short`, `cpu_long`, `gpu`, `gpu_slurm`, or another one of the control plane. Default: the module's.
    *
    * @generated from field: string task_class = 14;
    */
@@ -830,6 +998,29 @@ export type ExecuteRequest = Message<"harrier.v1.ExecuteRequest"> & {
   retryPolicy?: RetryPolicy | undefined;
 
   /**
+   * Run it as a job of Slurm; each field that is set replaces the module's.
+   *
+   * @generated from field: harrier.v1.SlurmJob slurm = 21;
+   */
+  slurm?: SlurmJob | undefined;
+
+  /**
+   * How many executions may be under way at once with this one. Where the module has a limit it can only be made narrower: a larger
+   * `max_active` and another key than the module's are refused. Code, commands and images need a key.
+   *
+   * @generated from field: harrier.v1.ConcurrencyLimit concurrency = 22;
+   */
+  concurrency?: ConcurrencyLimit | undefined;
+
+  /**
+   * W3C trace context (`traceparent`) of the span that it belongs to. Default: that of the call's header of this name. The code
+   * finds the span that it runs in as the variable TRACEPARENT.
+   *
+   * @generated from field: string trace_parent = 23;
+   */
+  traceParent: string;
+
+  /**
    * Environment variables of the code. Names as in POSIX; at most 256. Not for secrets: they are stored and shown.
    *
    * @generated from field: map<string, string> env = 20;
@@ -842,7 +1033,7 @@ export type ExecuteRequest = Message<"harrier.v1.ExecuteRequest"> & {
  * Use `create(ExecuteRequestSchema)` to create a new message.
  */
 export const ExecuteRequestSchema: GenMessage<ExecuteRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 8);
+  messageDesc(file_harrier_v1_execution, 9);
 
 /**
  * @generated from message harrier.v1.ExecuteResponse
@@ -861,7 +1052,7 @@ export type ExecuteResponse = Message<"harrier.v1.ExecuteResponse"> & {
  * Use `create(ExecuteResponseSchema)` to create a new message.
  */
 export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 9);
+  messageDesc(file_harrier_v1_execution, 10);
 
 /**
  * Fields as in `ExecuteRequest`.
@@ -921,7 +1112,8 @@ export type ExecuteStreamRequest = Message<"harrier.v1.ExecuteStreamRequest"> & 
    */
   inputForm: {
     /**
-     * As a structure.
+     * As a structure, at most 32 levels deep. A request in JSON has at most 200,000 values, one in binary 400,000 fields, entries
+     * and items in all.
      *
      * @generated from field: google.protobuf.Struct input = 10;
      */
@@ -929,7 +1121,8 @@ export type ExecuteStreamRequest = Message<"harrier.v1.ExecuteStreamRequest"> & 
     case: "input";
   } | {
     /**
-     * As JSON text, which travels byte for byte.
+     * As JSON text, which travels byte for byte; at most 100 levels deep, with at most 200,000 objects, arrays and members of
+     * objects.
      *
      * @generated from field: string input_json = 11;
      */
@@ -952,7 +1145,7 @@ export type ExecuteStreamRequest = Message<"harrier.v1.ExecuteStreamRequest"> & 
   limits?: Limits | undefined;
 
   /**
-   * `cpu_short` or `cpu_long`. Default: the module's.
+   * `cpu_short`, `cpu_long`, `gpu`, `gpu_slurm`, or another one of the control plane. Default: the module's.
    *
    * @generated from field: string task_class = 14;
    */
@@ -995,6 +1188,29 @@ export type ExecuteStreamRequest = Message<"harrier.v1.ExecuteStreamRequest"> & 
   retryPolicy?: RetryPolicy | undefined;
 
   /**
+   * Run it as a job of Slurm; each field that is set replaces the module's.
+   *
+   * @generated from field: harrier.v1.SlurmJob slurm = 21;
+   */
+  slurm?: SlurmJob | undefined;
+
+  /**
+   * How many executions may be under way at once with this one. Where the module has a limit it can only be made narrower: a larger
+   * `max_active` and another key than the module's are refused. Code, commands and images need a key.
+   *
+   * @generated from field: harrier.v1.ConcurrencyLimit concurrency = 22;
+   */
+  concurrency?: ConcurrencyLimit | undefined;
+
+  /**
+   * W3C trace context (`traceparent`) of the span that it belongs to. Default: that of the call's header of this name. The code
+   * finds the span that it runs in as the variable TRACEPARENT.
+   *
+   * @generated from field: string trace_parent = 23;
+   */
+  traceParent: string;
+
+  /**
    * Environment variables of the code. Names as in POSIX; at most 256. Not for secrets: they are stored and shown.
    *
    * @generated from field: map<string, string> env = 20;
@@ -1007,7 +1223,7 @@ export type ExecuteStreamRequest = Message<"harrier.v1.ExecuteStreamRequest"> & 
  * Use `create(ExecuteStreamRequestSchema)` to create a new message.
  */
 export const ExecuteStreamRequestSchema: GenMessage<ExecuteStreamRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 10);
+  messageDesc(file_harrier_v1_execution, 11);
 
 /**
  * @generated from message harrier.v1.ExecuteStreamResponse
@@ -1056,7 +1272,7 @@ export type ExecuteStreamResponse = Message<"harrier.v1.ExecuteStreamResponse"> 
  * Use `create(ExecuteStreamResponseSchema)` to create a new message.
  */
 export const ExecuteStreamResponseSchema: GenMessage<ExecuteStreamResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 11);
+  messageDesc(file_harrier_v1_execution, 12);
 
 /**
  * Fields as in `ExecuteRequest`.
@@ -1116,7 +1332,8 @@ export type CreateExecutionRequest = Message<"harrier.v1.CreateExecutionRequest"
    */
   inputForm: {
     /**
-     * As a structure.
+     * As a structure, at most 32 levels deep. A request in JSON has at most 200,000 values, one in binary 400,000 fields, entries
+     * and items in all.
      *
      * @generated from field: google.protobuf.Struct input = 10;
      */
@@ -1124,7 +1341,8 @@ export type CreateExecutionRequest = Message<"harrier.v1.CreateExecutionRequest"
     case: "input";
   } | {
     /**
-     * As JSON text, which travels byte for byte.
+     * As JSON text, which travels byte for byte; at most 100 levels deep, with at most 200,000 objects, arrays and members of
+     * objects.
      *
      * @generated from field: string input_json = 11;
      */
@@ -1147,7 +1365,7 @@ export type CreateExecutionRequest = Message<"harrier.v1.CreateExecutionRequest"
   limits?: Limits | undefined;
 
   /**
-   * `cpu_short` or `cpu_long`. Default: the module's.
+   * `cpu_short`, `cpu_long`, `gpu`, `gpu_slurm`, or another one of the control plane. Default: the module's.
    *
    * @generated from field: string task_class = 14;
    */
@@ -1190,6 +1408,29 @@ export type CreateExecutionRequest = Message<"harrier.v1.CreateExecutionRequest"
   retryPolicy?: RetryPolicy | undefined;
 
   /**
+   * Run it as a job of Slurm; each field that is set replaces the module's.
+   *
+   * @generated from field: harrier.v1.SlurmJob slurm = 21;
+   */
+  slurm?: SlurmJob | undefined;
+
+  /**
+   * How many executions may be under way at once with this one. Where the module has a limit it can only be made narrower: a larger
+   * `max_active` and another key than the module's are refused. Code, commands and images need a key.
+   *
+   * @generated from field: harrier.v1.ConcurrencyLimit concurrency = 22;
+   */
+  concurrency?: ConcurrencyLimit | undefined;
+
+  /**
+   * W3C trace context (`traceparent`) of the span that it belongs to. Default: that of the call's header of this name. The code
+   * finds the span that it runs in as the variable TRACEPARENT.
+   *
+   * @generated from field: string trace_parent = 23;
+   */
+  traceParent: string;
+
+  /**
    * Environment variables of the code. Names as in POSIX; at most 256. Not for secrets: they are stored and shown.
    *
    * @generated from field: map<string, string> env = 20;
@@ -1202,7 +1443,7 @@ export type CreateExecutionRequest = Message<"harrier.v1.CreateExecutionRequest"
  * Use `create(CreateExecutionRequestSchema)` to create a new message.
  */
 export const CreateExecutionRequestSchema: GenMessage<CreateExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 12);
+  messageDesc(file_harrier_v1_execution, 13);
 
 /**
  * @generated from message harrier.v1.CreateExecutionResponse
@@ -1221,7 +1462,7 @@ export type CreateExecutionResponse = Message<"harrier.v1.CreateExecutionRespons
  * Use `create(CreateExecutionResponseSchema)` to create a new message.
  */
 export const CreateExecutionResponseSchema: GenMessage<CreateExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 13);
+  messageDesc(file_harrier_v1_execution, 14);
 
 /**
  * @generated from message harrier.v1.GetExecutionRequest
@@ -1247,7 +1488,7 @@ export type GetExecutionRequest = Message<"harrier.v1.GetExecutionRequest"> & {
  * Use `create(GetExecutionRequestSchema)` to create a new message.
  */
 export const GetExecutionRequestSchema: GenMessage<GetExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 14);
+  messageDesc(file_harrier_v1_execution, 15);
 
 /**
  * @generated from message harrier.v1.GetExecutionResponse
@@ -1264,7 +1505,7 @@ export type GetExecutionResponse = Message<"harrier.v1.GetExecutionResponse"> & 
  * Use `create(GetExecutionResponseSchema)` to create a new message.
  */
 export const GetExecutionResponseSchema: GenMessage<GetExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 15);
+  messageDesc(file_harrier_v1_execution, 16);
 
 /**
  * @generated from message harrier.v1.ListExecutionsRequest
@@ -1325,7 +1566,7 @@ export type ListExecutionsRequest = Message<"harrier.v1.ListExecutionsRequest"> 
  * Use `create(ListExecutionsRequestSchema)` to create a new message.
  */
 export const ListExecutionsRequestSchema: GenMessage<ListExecutionsRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 16);
+  messageDesc(file_harrier_v1_execution, 17);
 
 /**
  * @generated from message harrier.v1.ListExecutionsResponse
@@ -1351,7 +1592,7 @@ export type ListExecutionsResponse = Message<"harrier.v1.ListExecutionsResponse"
  * Use `create(ListExecutionsResponseSchema)` to create a new message.
  */
 export const ListExecutionsResponseSchema: GenMessage<ListExecutionsResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 17);
+  messageDesc(file_harrier_v1_execution, 18);
 
 /**
  * @generated from message harrier.v1.CancelExecutionRequest
@@ -1377,7 +1618,7 @@ export type CancelExecutionRequest = Message<"harrier.v1.CancelExecutionRequest"
  * Use `create(CancelExecutionRequestSchema)` to create a new message.
  */
 export const CancelExecutionRequestSchema: GenMessage<CancelExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 18);
+  messageDesc(file_harrier_v1_execution, 19);
 
 /**
  * @generated from message harrier.v1.CancelExecutionResponse
@@ -1394,7 +1635,7 @@ export type CancelExecutionResponse = Message<"harrier.v1.CancelExecutionRespons
  * Use `create(CancelExecutionResponseSchema)` to create a new message.
  */
 export const CancelExecutionResponseSchema: GenMessage<CancelExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 19);
+  messageDesc(file_harrier_v1_execution, 20);
 
 /**
  * @generated from message harrier.v1.WatchExecutionRequest
@@ -1434,7 +1675,7 @@ export type WatchExecutionRequest = Message<"harrier.v1.WatchExecutionRequest"> 
  * Use `create(WatchExecutionRequestSchema)` to create a new message.
  */
 export const WatchExecutionRequestSchema: GenMessage<WatchExecutionRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 20);
+  messageDesc(file_harrier_v1_execution, 21);
 
 /**
  * @generated from message harrier.v1.WatchExecutionResponse
@@ -1483,7 +1724,7 @@ export type WatchExecutionResponse = Message<"harrier.v1.WatchExecutionResponse"
  * Use `create(WatchExecutionResponseSchema)` to create a new message.
  */
 export const WatchExecutionResponseSchema: GenMessage<WatchExecutionResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 21);
+  messageDesc(file_harrier_v1_execution, 22);
 
 /**
  * @generated from message harrier.v1.ReadLogsRequest
@@ -1537,7 +1778,7 @@ export type ReadLogsRequest = Message<"harrier.v1.ReadLogsRequest"> & {
  * Use `create(ReadLogsRequestSchema)` to create a new message.
  */
 export const ReadLogsRequestSchema: GenMessage<ReadLogsRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 22);
+  messageDesc(file_harrier_v1_execution, 23);
 
 /**
  * @generated from message harrier.v1.ReadLogsResponse
@@ -1554,7 +1795,7 @@ export type ReadLogsResponse = Message<"harrier.v1.ReadLogsResponse"> & {
  * Use `create(ReadLogsResponseSchema)` to create a new message.
  */
 export const ReadLogsResponseSchema: GenMessage<ReadLogsResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_execution, 23);
+  messageDesc(file_harrier_v1_execution, 24);
 
 /**
  * Runs code and tells what came of it. A failed execution is a normal response with a final state; an error of the call

@@ -6,13 +6,13 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import { enumDesc, fileDesc, messageDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_duration, file_google_protobuf_struct } from "@bufbuild/protobuf/wkt";
-import type { Hardware, HostLoad, Isolation } from "./agent_pb.ts";
+import type { Hardware, Hardware_Gpu, HostLoad, Isolation, ManagedService, Resources } from "./agent_pb.ts";
 import { file_harrier_v1_agent } from "./agent_pb.ts";
 import type { ExecutionError } from "./error_pb.ts";
 import { file_harrier_v1_error } from "./error_pb.ts";
 import type { Command, Execution_State, Execution_Usage, Image, LogChunk_Stream, Progress } from "./execution_pb.ts";
 import { file_harrier_v1_execution } from "./execution_pb.ts";
-import type { Environment, Limits } from "./module_pb.ts";
+import type { Environment, Limits, SlurmJob } from "./module_pb.ts";
 import { file_harrier_v1_module } from "./module_pb.ts";
 import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -20,7 +20,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/link.proto.
  */
 export const file_harrier_v1_link: GenFile = /*@__PURE__*/
-  fileDesc("ChVoYXJyaWVyL3YxL2xpbmsucHJvdG8SCmhhcnJpZXIudjEi8QEKCUxpbmtGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIUCgxhY2tub3dsZWRnZWQYAiABKAQSKgoFYWdlbnQYAyABKAsyGS5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZXNIABIsCgZzZXJ2ZXIYBCABKAsyGi5oYXJyaWVyLnYxLlNlcnZlck1lc3NhZ2VzSAASMgoIZnJhZ21lbnQYBSABKAsyHi5oYXJyaWVyLnYxLkxpbmtGcmFtZS5GcmFnbWVudEgAGiYKCEZyYWdtZW50EgwKBGRhdGEYASABKAwSDAoEbGFzdBgCIAEoCEIGCgRib2R5IjsKDUFnZW50TWVzc2FnZXMSKgoIbWVzc2FnZXMYASADKAsyGC5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZSI9Cg5TZXJ2ZXJNZXNzYWdlcxIrCghtZXNzYWdlcxgBIAMoCzIZLmhhcnJpZXIudjEuU2VydmVyTWVzc2FnZSLYAwoMQWdlbnRNZXNzYWdlEiIKBWhlbGxvGAEgASgLMhEuaGFycmllci52MS5IZWxsb0gAEioKCWhlYXJ0YmVhdBgCIAEoCzIVLmhhcnJpZXIudjEuSGVhcnRiZWF0SAASLQoHc3RhcnRlZBgDIAEoCzIaLmhhcnJpZXIudjEuQXR0ZW1wdFN0YXJ0ZWRIABIlCgNsb2cYBCABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRMb2dIABIvCghwcm9ncmVzcxgFIAEoCzIbLmhhcnJpZXIudjEuQXR0ZW1wdFByb2dyZXNzSAASKwoGcmVzdWx0GAYgASgLMhkuaGFycmllci52MS5BdHRlbXB0UmVzdWx0SAASLwoIcmVqZWN0ZWQYByABKAsyGy5oYXJyaWVyLnYxLkF0dGVtcHRSZWplY3RlZEgAEjEKCXByZXBhcmluZxgIIAEoCzIcLmhhcnJpZXIudjEuQXR0ZW1wdFByZXBhcmluZ0gAEisKCmxvY2tfZm91bmQYCSABKAsyFS5oYXJyaWVyLnYxLkxvY2tGb3VuZEgAEigKCHJlc29sdmVkGAogASgLMhQuaGFycmllci52MS5SZXNvbHZlZEgAQgkKB21lc3NhZ2UirQQKDVNlcnZlck1lc3NhZ2USKgoJY2hhbGxlbmdlGAEgASgLMhUuaGFycmllci52MS5DaGFsbGVuZ2VIABImCgd3ZWxjb21lGAIgASgLMhMuaGFycmllci52MS5XZWxjb21lSAASLAoKYXNzaWdubWVudBgDIAEoCzIWLmhhcnJpZXIudjEuQXNzaWdubWVudEgAEisKBmNhbmNlbBgEIAEoCzIZLmhhcnJpZXIudjEuQ2FuY2VsQXR0ZW1wdEgAEisKCmxvZ19zdG9yZWQYBSABKAsyFS5oYXJyaWVyLnYxLkxvZ1N0b3JlZEgAEjEKDXJlc3VsdF9zdG9yZWQYBiABKAsyGC5oYXJyaWVyLnYxLlJlc3VsdFN0b3JlZEgAEicKBGRyb3AYByABKAsyFy5oYXJyaWVyLnYxLkRyb3BBdHRlbXB0SAASJQoFZHJhaW4YCCABKAsyFC5oYXJyaWVyLnYxLlNldERyYWluSAASJgoHZ29vZGJ5ZRgJIAEoCzITLmhhcnJpZXIudjEuR29vZGJ5ZUgAEi8KDGxvY2tfZGVjaWRlZBgKIAEoCzIXLmhhcnJpZXIudjEuTG9ja0RlY2lkZWRIABImCgdyZXNvbHZlGAsgASgLMhMuaGFycmllci52MS5SZXNvbHZlSAASMQoNbGVhc2VfcmVuZXdlZBgMIAEoCzIYLmhhcnJpZXIudjEuTGVhc2VSZW5ld2VkSABCCQoHbWVzc2FnZSIzCgpBdHRlbXB0UmVmEhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFIhoKCUNoYWxsZW5nZRINCgVub25jZRgBIAEoDCLDAwoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEgoKam9pbl90b2tlbhgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgMEhEKCXNpZ25hdHVyZRgEIAEoDBIMCgRuYW1lGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSLQoGbGFiZWxzGAcgAygLMh0uaGFycmllci52MS5IZWxsby5MYWJlbHNFbnRyeRImCghoYXJkd2FyZRgIIAEoCzIULmhhcnJpZXIudjEuSGFyZHdhcmUSKAoJaXNvbGF0aW9uGAkgASgLMhUuaGFycmllci52MS5Jc29sYXRpb24SDQoFc2xvdHMYCiABKAUSEwoLaW5zdGFuY2VfaWQYCyABKAkSJQoEaGVsZBgMIAMoCzIXLmhhcnJpZXIudjEuSGVsZEF0dGVtcHQSNAoMZW52aXJvbm1lbnRzGA0gASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQSDwoHYm9vdF9pZBgOIAEoCRIMCgRkaWFsGA8gASgDGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEioQEKEkVudmlyb25tZW50U3VwcG9ydBIRCglhdmFpbGFibGUYASADKAkSRAoLdW5hdmFpbGFibGUYAiADKAsyLy5oYXJyaWVyLnYxLkVudmlyb25tZW50U3VwcG9ydC5VbmF2YWlsYWJsZUVudHJ5GjIKEFVuYXZhaWxhYmxlRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJECgtIZWxkQXR0ZW1wdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSEAoIZmluaXNoZWQYAiABKAgi7AEKB1dlbGNvbWUSEAoIYWdlbnRfaWQYASABKAkSNQoSaGVhcnRiZWF0X2ludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBnJlc3VtZRgDIAMoCzIVLmhhcnJpZXIudjEuTG9nU3RvcmVkEiQKBGRyb3AYBCADKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSEAoIZHJhaW5pbmcYBSABKAgSKAoFbGVhc2UYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHc2Vzc2lvbhgHIAEoAyL0AQoJSGVhcnRiZWF0EiIKBGxvYWQYASABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEhkKEWFjdGl2ZV9leGVjdXRpb25zGAIgASgFEiYKCGhhcmR3YXJlGAMgASgLMhQuaGFycmllci52MS5IYXJkd2FyZRIoCglpc29sYXRpb24YBCABKAsyFS5oYXJyaWVyLnYxLklzb2xhdGlvbhIQCghzdG9wcGluZxgFIAEoCBI0CgxlbnZpcm9ubWVudHMYBiABKAsyHi5oYXJyaWVyLnYxLkVudmlyb25tZW50U3VwcG9ydBIOCgZudW1iZXIYByABKAMiIQoMTGVhc2VSZW5ld2VkEhEKCWhlYXJ0YmVhdBgBIAEoAyKKBwoKQXNzaWdubWVudBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGdGVuYW50GAIgASgJEi8KBnB5dGhvbhgDIAEoCzIdLmhhcnJpZXIudjEuQXNzaWdubWVudC5QeXRob25IABImCgdjb21tYW5kGAQgASgLMhMuaGFycmllci52MS5Db21tYW5kSAASLwoGc2NyaXB0GAsgASgLMh0uaGFycmllci52MS5Bc3NpZ25tZW50LlNjcmlwdEgAEiIKBWltYWdlGAwgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhIKCmlucHV0X2pzb24YBSABKAwSKgoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIiCgZsaW1pdHMYByABKAsyEi5oYXJyaWVyLnYxLkxpbWl0cxIsCgNlbnYYCCADKAsyHy5oYXJyaWVyLnYxLkFzc2lnbm1lbnQuRW52RW50cnkSEgoKdGFza19jbGFzcxgJIAEoCRIsCgtlbnZpcm9ubWVudBgKIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQSPwoNZGVjaWRlZF9sb2NrcxgSIAMoCzIoLmhhcnJpZXIudjEuQXNzaWdubWVudC5EZWNpZGVkTG9ja3NFbnRyeRIZChFpbnB1dF9zY2hlbWFfanNvbhgNIAEoCRIaChJvdXRwdXRfc2NoZW1hX2pzb24YDiABKAkSMQoObWF4X2Rpc2Nvbm5lY3QYESABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aXwoGUHl0aG9uEg4KBnNvdXJjZRgBIAEoCRIPCgdoYW5kbGVyGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEhEKCXJldXNlX2tleRgEIAEoCRIPCgdwcmVsb2FkGAUgAygJGk0KBlNjcmlwdBIQCghsYW5ndWFnZRgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDwoHaGFuZGxlchgDIAEoCRIQCghmaWxlbmFtZRgEIAEoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjMKEURlY2lkZWRMb2Nrc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHcHJvZ3JhbSJeCg1DYW5jZWxBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3ChBBdHRlbXB0UHJlcGFyaW5nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJQCglMb2NrRm91bmQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEgwKBGxvY2sYAiABKAkSEAoIcGxhdGZvcm0YAyABKAkiQAoLTG9ja0RlY2lkZWQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEgwKBGxvY2sYAiABKAki2AEKB1Jlc29sdmUSCgoCaWQYASABKAkSDgoGdGVuYW50GAIgASgJEiwKC2Vudmlyb25tZW50GAMgASgLMhcuaGFycmllci52MS5FbnZpcm9ubWVudBIQCghsYW5ndWFnZRgEIAEoCRI8Cg1kZWNpZGVkX2xvY2tzGAUgAygLMiUuaGFycmllci52MS5SZXNvbHZlLkRlY2lkZWRMb2Nrc0VudHJ5GjMKEURlY2lkZWRMb2Nrc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigwEKCFJlc29sdmVkEgoKAmlkGAEgASgJEgwKBGxvY2sYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIMCgRoZWxkGAQgASgIEikKBWVycm9yGAUgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvchIQCghwbGF0Zm9ybRgGIAEoCSI1Cg5BdHRlbXB0U3RhcnRlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYifAoKQXR0ZW1wdExvZxIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKwoGc3RyZWFtGAIgASgOMhsuaGFycmllci52MS5Mb2dDaHVuay5TdHJlYW0SDgoGb2Zmc2V0GAMgASgDEgwKBGRhdGEYBCABKAwiXgoPQXR0ZW1wdFByb2dyZXNzEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhImCghwcm9ncmVzcxgCIAEoCzIULmhhcnJpZXIudjEuUHJvZ3Jlc3Mi9gIKDUF0dGVtcHRSZXN1bHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEioKBXN0YXRlGAIgASgOMhsuaGFycmllci52MS5FeGVjdXRpb24uU3RhdGUSKQoFZXJyb3IYAyABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEhMKC291dHB1dF9qc29uGAQgASgMEhYKCWV4aXRfY29kZRgFIAEoBUgAiAEBEioKBXVzYWdlGAYgASgLMhsuaGFycmllci52MS5FeGVjdXRpb24uVXNhZ2USEgoKcHJlcGFyZV9tcxgHIAEoARIOCgZydW5fbXMYCCABKAESFAoMc3Rkb3V0X2J5dGVzGAkgASgDEhQKDHN0ZGVycl9ieXRlcxgKIAEoAxIYChBzdGRvdXRfdHJ1bmNhdGVkGAsgASgIEhgKEHN0ZGVycl90cnVuY2F0ZWQYDCABKAhCDAoKX2V4aXRfY29kZSJyCg9BdHRlbXB0UmVqZWN0ZWQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEikKBWVycm9yGAIgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvchIPCgdyZXF1ZXVlGAMgASgIIl4KCUxvZ1N0b3JlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSFQoNc3Rkb3V0X29mZnNldBgCIAEoAxIVCg1zdGRlcnJfb2Zmc2V0GAMgASgDIjMKDFJlc3VsdFN0b3JlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYiQgoLRHJvcEF0dGVtcHQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEg4KBnJlYXNvbhgCIAEoCSIcCghTZXREcmFpbhIQCghkcmFpbmluZxgBIAEoCCLUAQoHR29vZGJ5ZRImCgRjb2RlGAEgASgOMhguaGFycmllci52MS5Hb29kYnllLkNvZGUSDwoHbWVzc2FnZRgCIAEoCRIoCgdkZXRhaWxzGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdCJmCgRDb2RlEhQKEENPREVfVU5TUEVDSUZJRUQQABIMCghTSFVURE9XThABEgwKCFJFUExBQ0VEEAISCwoHUkVWT0tFRBADEgsKB1JFRlVTRUQQBBISCg5QUk9UT0NPTF9FUlJPUhAFYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_harrier_v1_agent, file_harrier_v1_error, file_harrier_v1_execution, file_harrier_v1_module]);
+  fileDesc("ChVoYXJyaWVyL3YxL2xpbmsucHJvdG8SCmhhcnJpZXIudjEi8QEKCUxpbmtGcmFtZRIQCghzZXF1ZW5jZRgBIAEoBBIUCgxhY2tub3dsZWRnZWQYAiABKAQSKgoFYWdlbnQYAyABKAsyGS5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZXNIABIsCgZzZXJ2ZXIYBCABKAsyGi5oYXJyaWVyLnYxLlNlcnZlck1lc3NhZ2VzSAASMgoIZnJhZ21lbnQYBSABKAsyHi5oYXJyaWVyLnYxLkxpbmtGcmFtZS5GcmFnbWVudEgAGiYKCEZyYWdtZW50EgwKBGRhdGEYASABKAwSDAoEbGFzdBgCIAEoCEIGCgRib2R5IjsKDUFnZW50TWVzc2FnZXMSKgoIbWVzc2FnZXMYASADKAsyGC5oYXJyaWVyLnYxLkFnZW50TWVzc2FnZSI9Cg5TZXJ2ZXJNZXNzYWdlcxIrCghtZXNzYWdlcxgBIAMoCzIZLmhhcnJpZXIudjEuU2VydmVyTWVzc2FnZSKHBAoMQWdlbnRNZXNzYWdlEiIKBWhlbGxvGAEgASgLMhEuaGFycmllci52MS5IZWxsb0gAEioKCWhlYXJ0YmVhdBgCIAEoCzIVLmhhcnJpZXIudjEuSGVhcnRiZWF0SAASLQoHc3RhcnRlZBgDIAEoCzIaLmhhcnJpZXIudjEuQXR0ZW1wdFN0YXJ0ZWRIABIlCgNsb2cYBCABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRMb2dIABIvCghwcm9ncmVzcxgFIAEoCzIbLmhhcnJpZXIudjEuQXR0ZW1wdFByb2dyZXNzSAASKwoGcmVzdWx0GAYgASgLMhkuaGFycmllci52MS5BdHRlbXB0UmVzdWx0SAASLwoIcmVqZWN0ZWQYByABKAsyGy5oYXJyaWVyLnYxLkF0dGVtcHRSZWplY3RlZEgAEjEKCXByZXBhcmluZxgIIAEoCzIcLmhhcnJpZXIudjEuQXR0ZW1wdFByZXBhcmluZ0gAEisKCmxvY2tfZm91bmQYCSABKAsyFS5oYXJyaWVyLnYxLkxvY2tGb3VuZEgAEigKCHJlc29sdmVkGAogASgLMhQuaGFycmllci52MS5SZXNvbHZlZEgAEi0KC2dwdV9jbGVhcmVkGAsgASgLMhYuaGFycmllci52MS5HcHVDbGVhcmVkSABCCQoHbWVzc2FnZSLYBAoNU2VydmVyTWVzc2FnZRIqCgljaGFsbGVuZ2UYASABKAsyFS5oYXJyaWVyLnYxLkNoYWxsZW5nZUgAEiYKB3dlbGNvbWUYAiABKAsyEy5oYXJyaWVyLnYxLldlbGNvbWVIABIsCgphc3NpZ25tZW50GAMgASgLMhYuaGFycmllci52MS5Bc3NpZ25tZW50SAASKwoGY2FuY2VsGAQgASgLMhkuaGFycmllci52MS5DYW5jZWxBdHRlbXB0SAASKwoKbG9nX3N0b3JlZBgFIAEoCzIVLmhhcnJpZXIudjEuTG9nU3RvcmVkSAASMQoNcmVzdWx0X3N0b3JlZBgGIAEoCzIYLmhhcnJpZXIudjEuUmVzdWx0U3RvcmVkSAASJwoEZHJvcBgHIAEoCzIXLmhhcnJpZXIudjEuRHJvcEF0dGVtcHRIABIlCgVkcmFpbhgIIAEoCzIULmhhcnJpZXIudjEuU2V0RHJhaW5IABImCgdnb29kYnllGAkgASgLMhMuaGFycmllci52MS5Hb29kYnllSAASLwoMbG9ja19kZWNpZGVkGAogASgLMhcuaGFycmllci52MS5Mb2NrRGVjaWRlZEgAEiYKB3Jlc29sdmUYCyABKAsyEy5oYXJyaWVyLnYxLlJlc29sdmVIABIxCg1sZWFzZV9yZW5ld2VkGAwgASgLMhguaGFycmllci52MS5MZWFzZVJlbmV3ZWRIABIpCgljbGVhcl9ncHUYDSABKAsyFC5oYXJyaWVyLnYxLkNsZWFyR3B1SABCCQoHbWVzc2FnZSIzCgpBdHRlbXB0UmVmEhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRIPCgdhdHRlbXB0GAIgASgFIhoKCUNoYWxsZW5nZRINCgVub25jZRgBIAEoDCLkBAoFSGVsbG8SEAoIYWdlbnRfaWQYASABKAkSEgoKam9pbl90b2tlbhgCIAEoCRISCgpwdWJsaWNfa2V5GAMgASgMEhEKCXNpZ25hdHVyZRgEIAEoDBIMCgRuYW1lGAUgASgJEg8KB3ZlcnNpb24YBiABKAkSLQoGbGFiZWxzGAcgAygLMh0uaGFycmllci52MS5IZWxsby5MYWJlbHNFbnRyeRImCghoYXJkd2FyZRgIIAEoCzIULmhhcnJpZXIudjEuSGFyZHdhcmUSKAoJaXNvbGF0aW9uGAkgASgLMhUuaGFycmllci52MS5Jc29sYXRpb24SDQoFc2xvdHMYCiABKAUSEwoLaW5zdGFuY2VfaWQYCyABKAkSJQoEaGVsZBgMIAMoCzIXLmhhcnJpZXIudjEuSGVsZEF0dGVtcHQSNAoMZW52aXJvbm1lbnRzGA0gASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudFN1cHBvcnQSDwoHYm9vdF9pZBgOIAEoCRIMCgRkaWFsGA8gASgDEicKCGNhcGFjaXR5GBAgASgLMhUuaGFycmllci52MS5SZXNvdXJjZXMSLAoIc2VydmljZXMYESADKAsyGi5oYXJyaWVyLnYxLk1hbmFnZWRTZXJ2aWNlEhcKD21ldHJpY3NfYWRkcmVzcxgSIAEoCRIvCgxsYXVuY2hlcl9hZ2UYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24aLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKhAQoSRW52aXJvbm1lbnRTdXBwb3J0EhEKCWF2YWlsYWJsZRgBIAMoCRJECgt1bmF2YWlsYWJsZRgCIAMoCzIvLmhhcnJpZXIudjEuRW52aXJvbm1lbnRTdXBwb3J0LlVuYXZhaWxhYmxlRW50cnkaMgoQVW5hdmFpbGFibGVFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIlcKC0hlbGRBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIQCghmaW5pc2hlZBgCIAEoCBIRCglncHVfdXVpZHMYAyADKAki7AEKB1dlbGNvbWUSEAoIYWdlbnRfaWQYASABKAkSNQoSaGVhcnRiZWF0X2ludGVydmFsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKBnJlc3VtZRgDIAMoCzIVLmhhcnJpZXIudjEuTG9nU3RvcmVkEiQKBGRyb3AYBCADKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSEAoIZHJhaW5pbmcYBSABKAgSKAoFbGVhc2UYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SDwoHc2Vzc2lvbhgHIAEoAyLMAgoJSGVhcnRiZWF0EiIKBGxvYWQYASABKAsyFC5oYXJyaWVyLnYxLkhvc3RMb2FkEhkKEWFjdGl2ZV9leGVjdXRpb25zGAIgASgFEiYKCGhhcmR3YXJlGAMgASgLMhQuaGFycmllci52MS5IYXJkd2FyZRIoCglpc29sYXRpb24YBCABKAsyFS5oYXJyaWVyLnYxLklzb2xhdGlvbhIQCghzdG9wcGluZxgFIAEoCBI0CgxlbnZpcm9ubWVudHMYBiABKAsyHi5oYXJyaWVyLnYxLkVudmlyb25tZW50U3VwcG9ydBIOCgZudW1iZXIYByABKAMSJwoIY2FwYWNpdHkYCCABKAsyFS5oYXJyaWVyLnYxLlJlc291cmNlcxItCghzZXJ2aWNlcxgJIAEoCzIbLmhhcnJpZXIudjEuTWFuYWdlZFNlcnZpY2VzIj8KD01hbmFnZWRTZXJ2aWNlcxIsCghzZXJ2aWNlcxgBIAMoCzIaLmhhcnJpZXIudjEuTWFuYWdlZFNlcnZpY2UiIQoMTGVhc2VSZW5ld2VkEhEKCWhlYXJ0YmVhdBgBIAEoAyLYBwoKQXNzaWdubWVudBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGdGVuYW50GAIgASgJEi8KBnB5dGhvbhgDIAEoCzIdLmhhcnJpZXIudjEuQXNzaWdubWVudC5QeXRob25IABImCgdjb21tYW5kGAQgASgLMhMuaGFycmllci52MS5Db21tYW5kSAASLwoGc2NyaXB0GAsgASgLMh0uaGFycmllci52MS5Bc3NpZ25tZW50LlNjcmlwdEgAEiIKBWltYWdlGAwgASgLMhEuaGFycmllci52MS5JbWFnZUgAEhIKCmlucHV0X2pzb24YBSABKAwSKgoHdGltZW91dBgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIiCgZsaW1pdHMYByABKAsyEi5oYXJyaWVyLnYxLkxpbWl0cxIsCgNlbnYYCCADKAsyHy5oYXJyaWVyLnYxLkFzc2lnbm1lbnQuRW52RW50cnkSEgoKdGFza19jbGFzcxgJIAEoCRIsCgtlbnZpcm9ubWVudBgKIAEoCzIXLmhhcnJpZXIudjEuRW52aXJvbm1lbnQSPwoNZGVjaWRlZF9sb2NrcxgSIAMoCzIoLmhhcnJpZXIudjEuQXNzaWdubWVudC5EZWNpZGVkTG9ja3NFbnRyeRIZChFpbnB1dF9zY2hlbWFfanNvbhgNIAEoCRIaChJvdXRwdXRfc2NoZW1hX2pzb24YDiABKAkSMQoObWF4X2Rpc2Nvbm5lY3QYESABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJZ3B1X3V1aWRzGBMgAygJEiMKBXNsdXJtGBQgASgLMhQuaGFycmllci52MS5TbHVybUpvYhIUCgx0cmFjZV9wYXJlbnQYFSABKAkaXwoGUHl0aG9uEg4KBnNvdXJjZRgBIAEoCRIPCgdoYW5kbGVyGAIgASgJEhAKCGZpbGVuYW1lGAMgASgJEhEKCXJldXNlX2tleRgEIAEoCRIPCgdwcmVsb2FkGAUgAygJGk0KBlNjcmlwdBIQCghsYW5ndWFnZRgBIAEoCRIOCgZzb3VyY2UYAiABKAkSDwoHaGFuZGxlchgDIAEoCRIQCghmaWxlbmFtZRgEIAEoCRoqCghFbnZFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjMKEURlY2lkZWRMb2Nrc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCCQoHcHJvZ3JhbSJeCg1DYW5jZWxBdHRlbXB0EiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiI3ChBBdHRlbXB0UHJlcGFyaW5nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJQCglMb2NrRm91bmQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEgwKBGxvY2sYAiABKAkSEAoIcGxhdGZvcm0YAyABKAkiQAoLTG9ja0RlY2lkZWQSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEgwKBGxvY2sYAiABKAki2AEKB1Jlc29sdmUSCgoCaWQYASABKAkSDgoGdGVuYW50GAIgASgJEiwKC2Vudmlyb25tZW50GAMgASgLMhcuaGFycmllci52MS5FbnZpcm9ubWVudBIQCghsYW5ndWFnZRgEIAEoCRI8Cg1kZWNpZGVkX2xvY2tzGAUgAygLMiUuaGFycmllci52MS5SZXNvbHZlLkRlY2lkZWRMb2Nrc0VudHJ5GjMKEURlY2lkZWRMb2Nrc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigwEKCFJlc29sdmVkEgoKAmlkGAEgASgJEgwKBGxvY2sYAiABKAkSEgoKc2l6ZV9ieXRlcxgDIAEoAxIMCgRoZWxkGAQgASgIEikKBWVycm9yGAUgASgLMhouaGFycmllci52MS5FeGVjdXRpb25FcnJvchIQCghwbGF0Zm9ybRgGIAEoCSIoCghDbGVhckdwdRIKCgJpZBgBIAEoCRIQCghncHVfdXVpZBgCIAEoCSI/CgpHcHVDbGVhcmVkEgoKAmlkGAEgASgJEiUKA2dwdRgCIAEoCzIYLmhhcnJpZXIudjEuSGFyZHdhcmUuR3B1IjUKDkF0dGVtcHRTdGFydGVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJ8CgpBdHRlbXB0TG9nEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIrCgZzdHJlYW0YAiABKA4yGy5oYXJyaWVyLnYxLkxvZ0NodW5rLlN0cmVhbRIOCgZvZmZzZXQYAyABKAMSDAoEZGF0YRgEIAEoDCJeCg9BdHRlbXB0UHJvZ3Jlc3MSIwoDcmVmGAEgASgLMhYuaGFycmllci52MS5BdHRlbXB0UmVmEiYKCHByb2dyZXNzGAIgASgLMhQuaGFycmllci52MS5Qcm9ncmVzcyL2AgoNQXR0ZW1wdFJlc3VsdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKgoFc3RhdGUYAiABKA4yGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5TdGF0ZRIpCgVlcnJvchgDIAEoCzIaLmhhcnJpZXIudjEuRXhlY3V0aW9uRXJyb3ISEwoLb3V0cHV0X2pzb24YBCABKAwSFgoJZXhpdF9jb2RlGAUgASgFSACIAQESKgoFdXNhZ2UYBiABKAsyGy5oYXJyaWVyLnYxLkV4ZWN1dGlvbi5Vc2FnZRISCgpwcmVwYXJlX21zGAcgASgBEg4KBnJ1bl9tcxgIIAEoARIUCgxzdGRvdXRfYnl0ZXMYCSABKAMSFAoMc3RkZXJyX2J5dGVzGAogASgDEhgKEHN0ZG91dF90cnVuY2F0ZWQYCyABKAgSGAoQc3RkZXJyX3RydW5jYXRlZBgMIAEoCEIMCgpfZXhpdF9jb2RlInIKD0F0dGVtcHRSZWplY3RlZBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSKQoFZXJyb3IYAiABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yEg8KB3JlcXVldWUYAyABKAgiXgoJTG9nU3RvcmVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZhIVCg1zdGRvdXRfb2Zmc2V0GAIgASgDEhUKDXN0ZGVycl9vZmZzZXQYAyABKAMiMwoMUmVzdWx0U3RvcmVkEiMKA3JlZhgBIAEoCzIWLmhhcnJpZXIudjEuQXR0ZW1wdFJlZiJCCgtEcm9wQXR0ZW1wdBIjCgNyZWYYASABKAsyFi5oYXJyaWVyLnYxLkF0dGVtcHRSZWYSDgoGcmVhc29uGAIgASgJIhwKCFNldERyYWluEhAKCGRyYWluaW5nGAEgASgIItQBCgdHb29kYnllEiYKBGNvZGUYASABKA4yGC5oYXJyaWVyLnYxLkdvb2RieWUuQ29kZRIPCgdtZXNzYWdlGAIgASgJEigKB2RldGFpbHMYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0ImYKBENvZGUSFAoQQ09ERV9VTlNQRUNJRklFRBAAEgwKCFNIVVRET1dOEAESDAoIUkVQTEFDRUQQAhILCgdSRVZPS0VEEAMSCwoHUkVGVVNFRBAEEhIKDlBST1RPQ09MX0VSUk9SEAViBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_struct, file_harrier_v1_agent, file_harrier_v1_error, file_harrier_v1_execution, file_harrier_v1_module]);
 
 /**
  * One WebSocket message.
@@ -214,6 +214,12 @@ export type AgentMessage = Message<"harrier.v1.AgentMessage"> & {
      */
     value: Resolved;
     case: "resolved";
+  } | {
+    /**
+     * @generated from field: harrier.v1.GpuCleared gpu_cleared = 11;
+     */
+    value: GpuCleared;
+    case: "gpuCleared";
   } | { case: undefined; value?: undefined };
 };
 
@@ -305,6 +311,12 @@ export type ServerMessage = Message<"harrier.v1.ServerMessage"> & {
      */
     value: LeaseRenewed;
     case: "leaseRenewed";
+  } | {
+    /**
+     * @generated from field: harrier.v1.ClearGpu clear_gpu = 13;
+     */
+    value: ClearGpu;
+    case: "clearGpu";
   } | { case: undefined; value?: undefined };
 };
 
@@ -426,7 +438,7 @@ export type Hello = Message<"harrier.v1.Hello"> & {
   isolation?: Isolation | undefined;
 
   /**
-   * Executions that it runs at once, at most.
+   * Executions that it runs at once, at most; up to 4096.
    *
    * @generated from field: int32 slots = 10;
    */
@@ -440,7 +452,7 @@ export type Hello = Message<"harrier.v1.Hello"> & {
   instanceId: string;
 
   /**
-   * Attempts that it holds, running or with an unacknowledged result.
+   * Attempts that it holds, running or with an unacknowledged result; up to 6144, since a hello is one frame.
    *
    * @generated from field: repeated harrier.v1.HeldAttempt held = 12;
    */
@@ -467,6 +479,35 @@ export type Hello = Message<"harrier.v1.Hello"> & {
    * @generated from field: int64 dial = 15;
    */
   dial: bigint;
+
+  /**
+   * What its executions can have altogether.
+   *
+   * @generated from field: harrier.v1.Resources capacity = 16;
+   */
+  capacity?: Resources | undefined;
+
+  /**
+   * Containers that it keeps up.
+   *
+   * @generated from field: repeated harrier.v1.ManagedService services = 17;
+   */
+  services: ManagedService[];
+
+  /**
+   * `HOST:PORT` where Prometheus finds its metrics; empty: not from outside its host.
+   *
+   * @generated from field: string metrics_address = 18;
+   */
+  metricsAddress: string;
+
+  /**
+   * For how long the process has run that owns its running attempts, from before the agent itself was started maybe: what was
+   * assigned since then, and is not held, has never started. Absent: not known.
+   *
+   * @generated from field: google.protobuf.Duration launcher_age = 19;
+   */
+  launcherAge?: Duration | undefined;
 };
 
 /**
@@ -477,20 +518,21 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_harrier_v1_link, 7);
 
 /**
- * Which environments an agent can prepare.
+ * Which environments an agent can prepare, and whether it can submit to Slurm.
  *
  * @generated from message harrier.v1.EnvironmentSupport
  */
 export type EnvironmentSupport = Message<"harrier.v1.EnvironmentSupport"> & {
   /**
-   * For example `inline`, `venv`.
+   * For example `inline`, `venv`, `slurm`.
    *
    * @generated from field: repeated string available = 1;
    */
   available: string[];
 
   /**
-   * The others, each with the reason: `{"docker": "no Docker engine answers at /run/docker.sock"}`.
+   * The others, each with the reason: `{"docker": "no Docker engine answers at /run/docker.sock"}`. `slurm` is among them only
+   * where there is a cluster that does not answer now: what asks for it waits for it then.
    *
    * @generated from field: map<string, string> unavailable = 2;
    */
@@ -521,6 +563,13 @@ export type HeldAttempt = Message<"harrier.v1.HeldAttempt"> & {
    * @generated from field: bool finished = 2;
    */
   finished: boolean;
+
+  /**
+   * UUIDs of the GPUs that it has.
+   *
+   * @generated from field: repeated string gpu_uuids = 3;
+   */
+  gpuUuids: string[];
 };
 
 /**
@@ -646,6 +695,20 @@ export type Heartbeat = Message<"harrier.v1.Heartbeat"> & {
    * @generated from field: int64 number = 7;
    */
   number: bigint;
+
+  /**
+   * Absent when nothing changed since it was last sent.
+   *
+   * @generated from field: harrier.v1.Resources capacity = 8;
+   */
+  capacity?: Resources | undefined;
+
+  /**
+   * Absent when nothing changed since it was last sent.
+   *
+   * @generated from field: harrier.v1.ManagedServices services = 9;
+   */
+  services?: ManagedServices | undefined;
 };
 
 /**
@@ -654,6 +717,25 @@ export type Heartbeat = Message<"harrier.v1.Heartbeat"> & {
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_harrier_v1_link, 11);
+
+/**
+ * All containers that an agent keeps up.
+ *
+ * @generated from message harrier.v1.ManagedServices
+ */
+export type ManagedServices = Message<"harrier.v1.ManagedServices"> & {
+  /**
+   * @generated from field: repeated harrier.v1.ManagedService services = 1;
+   */
+  services: ManagedService[];
+};
+
+/**
+ * Describes the message harrier.v1.ManagedServices.
+ * Use `create(ManagedServicesSchema)` to create a new message.
+ */
+export const ManagedServicesSchema: GenMessage<ManagedServices> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 12);
 
 /**
  * The lease of the agent's attempts counts from the moment at which it sent that heartbeat. A control plane that could not
@@ -675,7 +757,7 @@ export type LeaseRenewed = Message<"harrier.v1.LeaseRenewed"> & {
  * Use `create(LeaseRenewedSchema)` to create a new message.
  */
 export const LeaseRenewedSchema: GenMessage<LeaseRenewed> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 12);
+  messageDesc(file_harrier_v1_link, 13);
 
 /**
  * Run this.
@@ -792,6 +874,28 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
    * @generated from field: google.protobuf.Duration max_disconnect = 17;
    */
   maxDisconnect?: Duration | undefined;
+
+  /**
+   * The GPUs and MIG instances that it gets, of those that the agent told as FREE. The agent rejects the assignment when one of
+   * them is not free any more.
+   *
+   * @generated from field: repeated string gpu_uuids = 19;
+   */
+  gpuUuids: string[];
+
+  /**
+   * Present: it is to be submitted to Slurm, and takes no slot of the agent's own.
+   *
+   * @generated from field: harrier.v1.SlurmJob slurm = 20;
+   */
+  slurm?: SlurmJob | undefined;
+
+  /**
+   * W3C trace context of the span that the attempt belongs to; empty: it is not traced. The code finds it as TRACEPARENT.
+   *
+   * @generated from field: string trace_parent = 21;
+   */
+  traceParent: string;
 };
 
 /**
@@ -799,7 +903,7 @@ export type Assignment = Message<"harrier.v1.Assignment"> & {
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema: GenMessage<Assignment> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 13);
+  messageDesc(file_harrier_v1_link, 14);
 
 /**
  * A Python module or ad-hoc code.
@@ -848,7 +952,7 @@ export type Assignment_Python = Message<"harrier.v1.Assignment.Python"> & {
  * Use `create(Assignment_PythonSchema)` to create a new message.
  */
 export const Assignment_PythonSchema: GenMessage<Assignment_Python> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 13, 0);
+  messageDesc(file_harrier_v1_link, 14, 0);
 
 /**
  * Code in another language than Python.
@@ -890,7 +994,7 @@ export type Assignment_Script = Message<"harrier.v1.Assignment.Script"> & {
  * Use `create(Assignment_ScriptSchema)` to create a new message.
  */
 export const Assignment_ScriptSchema: GenMessage<Assignment_Script> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 13, 1);
+  messageDesc(file_harrier_v1_link, 14, 1);
 
 /**
  * Stop this attempt.
@@ -916,7 +1020,7 @@ export type CancelAttempt = Message<"harrier.v1.CancelAttempt"> & {
  * Use `create(CancelAttemptSchema)` to create a new message.
  */
 export const CancelAttemptSchema: GenMessage<CancelAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 14);
+  messageDesc(file_harrier_v1_link, 15);
 
 /**
  * The environment is being prepared. Output of the preparation comes as standard error, before that of the code.
@@ -935,7 +1039,7 @@ export type AttemptPreparing = Message<"harrier.v1.AttemptPreparing"> & {
  * Use `create(AttemptPreparingSchema)` to create a new message.
  */
 export const AttemptPreparingSchema: GenMessage<AttemptPreparing> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 15);
+  messageDesc(file_harrier_v1_link, 16);
 
 /**
  * The agent has resolved an environment that came without a lock, and waits for `LockDecided` before it installs.
@@ -968,7 +1072,7 @@ export type LockFound = Message<"harrier.v1.LockFound"> & {
  * Use `create(LockFoundSchema)` to create a new message.
  */
 export const LockFoundSchema: GenMessage<LockFound> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 16);
+  messageDesc(file_harrier_v1_link, 17);
 
 /**
  * What every agent of the platform installs for this module version: the lock that was found first.
@@ -992,7 +1096,7 @@ export type LockDecided = Message<"harrier.v1.LockDecided"> & {
  * Use `create(LockDecidedSchema)` to create a new message.
  */
 export const LockDecidedSchema: GenMessage<LockDecided> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 17);
+  messageDesc(file_harrier_v1_link, 18);
 
 /**
  * Resolve an environment without installing it.
@@ -1037,7 +1141,7 @@ export type Resolve = Message<"harrier.v1.Resolve"> & {
  * Use `create(ResolveSchema)` to create a new message.
  */
 export const ResolveSchema: GenMessage<Resolve> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 18);
+  messageDesc(file_harrier_v1_link, 19);
 
 /**
  * Answer to `Resolve`.
@@ -1089,7 +1193,59 @@ export type Resolved = Message<"harrier.v1.Resolved"> & {
  * Use `create(ResolvedSchema)` to create a new message.
  */
 export const ResolvedSchema: GenMessage<Resolved> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 19);
+  messageDesc(file_harrier_v1_link, 20);
+
+/**
+ * An operator wants a quarantined GPU back in use.
+ *
+ * @generated from message harrier.v1.ClearGpu
+ */
+export type ClearGpu = Message<"harrier.v1.ClearGpu"> & {
+  /**
+   * Chosen by the control plane; `GpuCleared` has it.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: string gpu_uuid = 2;
+   */
+  gpuUuid: string;
+};
+
+/**
+ * Describes the message harrier.v1.ClearGpu.
+ * Use `create(ClearGpuSchema)` to create a new message.
+ */
+export const ClearGpuSchema: GenMessage<ClearGpu> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 21);
+
+/**
+ * Answer to `ClearGpu`.
+ *
+ * @generated from message harrier.v1.GpuCleared
+ */
+export type GpuCleared = Message<"harrier.v1.GpuCleared"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * The card as it is now; absent: the agent has no such card.
+   *
+   * @generated from field: harrier.v1.Hardware.Gpu gpu = 2;
+   */
+  gpu?: Hardware_Gpu | undefined;
+};
+
+/**
+ * Describes the message harrier.v1.GpuCleared.
+ * Use `create(GpuClearedSchema)` to create a new message.
+ */
+export const GpuClearedSchema: GenMessage<GpuCleared> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_link, 22);
 
 /**
  * The code is about to run.
@@ -1108,7 +1264,7 @@ export type AttemptStarted = Message<"harrier.v1.AttemptStarted"> & {
  * Use `create(AttemptStartedSchema)` to create a new message.
  */
 export const AttemptStartedSchema: GenMessage<AttemptStarted> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 20);
+  messageDesc(file_harrier_v1_link, 23);
 
 /**
  * Bytes that the code wrote.
@@ -1144,7 +1300,7 @@ export type AttemptLog = Message<"harrier.v1.AttemptLog"> & {
  * Use `create(AttemptLogSchema)` to create a new message.
  */
 export const AttemptLogSchema: GenMessage<AttemptLog> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 21);
+  messageDesc(file_harrier_v1_link, 24);
 
 /**
  * What the code says of its progress.
@@ -1168,7 +1324,7 @@ export type AttemptProgress = Message<"harrier.v1.AttemptProgress"> & {
  * Use `create(AttemptProgressSchema)` to create a new message.
  */
 export const AttemptProgressSchema: GenMessage<AttemptProgress> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 22);
+  messageDesc(file_harrier_v1_link, 25);
 
 /**
  * How the attempt ended. Sent again until it is acknowledged.
@@ -1250,7 +1406,7 @@ export type AttemptResult = Message<"harrier.v1.AttemptResult"> & {
  * Use `create(AttemptResultSchema)` to create a new message.
  */
 export const AttemptResultSchema: GenMessage<AttemptResult> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 23);
+  messageDesc(file_harrier_v1_link, 26);
 
 /**
  * The agent does not take the assignment; it is put back into the queue or fails with the error.
@@ -1269,8 +1425,8 @@ export type AttemptRejected = Message<"harrier.v1.AttemptRejected"> & {
   error?: ExecutionError | undefined;
 
   /**
-   * Try another agent: nothing is wrong with the execution itself. With ENVIRONMENT_FAILED the agent has no room for the
-   * environment: it is not asked again for a while, and the execution fails with that when no other agent is left.
+   * Try another agent: nothing is wrong with the execution itself. This one is not asked again for a while. With
+   * ENVIRONMENT_FAILED it has no room for the environment: the execution fails with that when no other agent is left.
    *
    * @generated from field: bool requeue = 3;
    */
@@ -1282,7 +1438,7 @@ export type AttemptRejected = Message<"harrier.v1.AttemptRejected"> & {
  * Use `create(AttemptRejectedSchema)` to create a new message.
  */
 export const AttemptRejectedSchema: GenMessage<AttemptRejected> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 24);
+  messageDesc(file_harrier_v1_link, 27);
 
 /**
  * Log bytes are stored up to these offsets.
@@ -1311,7 +1467,7 @@ export type LogStored = Message<"harrier.v1.LogStored"> & {
  * Use `create(LogStoredSchema)` to create a new message.
  */
 export const LogStoredSchema: GenMessage<LogStored> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 25);
+  messageDesc(file_harrier_v1_link, 28);
 
 /**
  * The result was accepted and committed, or is not wanted: forget the attempt.
@@ -1330,7 +1486,7 @@ export type ResultStored = Message<"harrier.v1.ResultStored"> & {
  * Use `create(ResultStoredSchema)` to create a new message.
  */
 export const ResultStoredSchema: GenMessage<ResultStored> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 26);
+  messageDesc(file_harrier_v1_link, 29);
 
 /**
  * The attempt is not the agent's any more: stop it and forget it.
@@ -1354,7 +1510,7 @@ export type DropAttempt = Message<"harrier.v1.DropAttempt"> & {
  * Use `create(DropAttemptSchema)` to create a new message.
  */
 export const DropAttemptSchema: GenMessage<DropAttempt> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 27);
+  messageDesc(file_harrier_v1_link, 30);
 
 /**
  * Take no new work, or take it again.
@@ -1373,7 +1529,7 @@ export type SetDrain = Message<"harrier.v1.SetDrain"> & {
  * Use `create(SetDrainSchema)` to create a new message.
  */
 export const SetDrainSchema: GenMessage<SetDrain> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 28);
+  messageDesc(file_harrier_v1_link, 31);
 
 /**
  * The control plane is about to close the link.
@@ -1404,7 +1560,7 @@ export type Goodbye = Message<"harrier.v1.Goodbye"> & {
  * Use `create(GoodbyeSchema)` to create a new message.
  */
 export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_link, 29);
+  messageDesc(file_harrier_v1_link, 32);
 
 /**
  * @generated from enum harrier.v1.Goodbye.Code
@@ -1460,5 +1616,5 @@ export type Goodbye_Code = (typeof Goodbye_Code)[keyof typeof Goodbye_Code] | Un
  * Describes the enum harrier.v1.Goodbye.Code.
  */
 export const Goodbye_CodeSchema: GenEnum<Goodbye_Code> = /*@__PURE__*/
-  enumDesc(file_harrier_v1_link, 29, 0);
+  enumDesc(file_harrier_v1_link, 32, 0);
 

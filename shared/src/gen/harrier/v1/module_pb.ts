@@ -17,7 +17,7 @@ import type { JsonObject, Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file harrier/v1/module.proto.
  */
 export const file_harrier_v1_module: GenFile = /*@__PURE__*/
-  fileDesc("ChdoYXJyaWVyL3YxL21vZHVsZS5wcm90bxIKaGFycmllci52MSLACAoGTW9kdWxlEjQKBG5hbWUYASABKAlCJrpII3IhGIABMhxeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXSokEhoKB3ZlcnNpb24YAiABKAlCCbpIBnIEEAEYQBIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYgCASIAoEdGFncxgEIAMoCUISukgPkgEMEEAYASIGcgQQARhAEi0KCGxhbmd1YWdlGAUgASgJQhu6SBhyFlIAUgZweXRob25SBm5vZGVqc1ICZ28SLAoLZW52aXJvbm1lbnQYBiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhoKBGNvZGUYByABKAlCDLpICXIHEAEogICAAhI2CgdoYW5kbGVyGAggASgJQiW6SCJyIBiAATIbXihbQS1aYS16X11bQS1aYS16MC05X10qKT8kEi0KDGlucHV0X3NjaGVtYRgJIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSOgoHdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGAwgASgLMhIuaGFycmllci52MS5MaW1pdHMSLQoMcmV0cnlfcG9saWN5GA0gASgLMhcuaGFycmllci52MS5SZXRyeVBvbGljeRIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAEg0KBXJldXNlGA8gASgIEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBJXCgdwcmVsb2FkGBEgAygJQka6SEOSAUAQQBgBIjpyOBiAAjIzXltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKSokEjYKDW9uX2Rpc2Nvbm5lY3QYEiABKA4yHy5oYXJyaWVyLnYxLk1vZHVsZS5PbkRpc2Nvbm5lY3QSQQoObWF4X2Rpc2Nvbm5lY3QYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECID1JDIAEi8KC2NyZWF0ZV90aW1lGBQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZkaWdlc3QYFSABKAkSKQoGc291cmNlGBYgASgOMhkuaGFycmllci52MS5Nb2R1bGUuU291cmNlIjMKBlNvdXJjZRIWChJTT1VSQ0VfVU5TUEVDSUZJRUQQABIHCgNBUEkQARIICgRGSUxFEAIiQQoMT25EaXNjb25uZWN0Eh0KGU9OX0RJU0NPTk5FQ1RfVU5TUEVDSUZJRUQQABIICgRTVE9QEAESCAoES0VFUBACIuEFCgtFbnZpcm9ubWVudBIwCgZpbmxpbmUYASABKAsyHi5oYXJyaWVyLnYxLkVudmlyb25tZW50LklubGluZUgAEiwKBHZlbnYYAiABKAsyHC5oYXJyaWVyLnYxLkVudmlyb25tZW50LlZlbnZIABIuCgVjb25kYRgDIAEoCzIdLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuQ29uZGFIABIwCgZkb2NrZXIYBCABKAsyHi5oYXJyaWVyLnYxLkVudmlyb25tZW50LkRvY2tlckgAGggKBklubGluZRrLAQoEVmVudhIoCgxyZXF1aXJlbWVudHMYASADKAlCErpID5IBDBDoByIHcgUQARiAIBIXCgRsb2NrGAIgASgJQgm6SAZyBCiAgEASGAoGcHl0aG9uGAMgASgJQgi6SAVyAxiACBIbCglpbmRleF91cmwYBCABKAlCCLpIBXIDGIAQEisKEGV4dHJhX2luZGV4X3VybHMYBSADKAlCEbpIDpIBCxAQIgdyBRABGIAQEhwKCXB5cHJvamVjdBgGIAEoCUIJukgGcgQogIBAGokBCgVDb25kYRIXCgRmaWxlGAEgASgJQgm6SAZyBCiAgEASKAoMZGVwZW5kZW5jaWVzGAIgAygJQhK6SA+SAQwQ6AciB3IFEAEYgAgSIwoIY2hhbm5lbHMYAyADKAlCEbpIDpIBCxAgIgdyBRABGIAQEhgKBGxvY2sYBCABKAlCCrpIB3IFKICAgAIaowEKBkRvY2tlchIXCgVpbWFnZRgBIAEoCUIIukgFcgMYgAgSOwoEcHVsbBgCIAEoDjIjLmhhcnJpZXIudjEuRW52aXJvbm1lbnQuRG9ja2VyLlB1bGxCCLpIBYIBAhABIkMKBFB1bGwSFAoQUFVMTF9VTlNQRUNJRklFRBAAEg4KCklGX01JU1NJTkcQARIKCgZBTFdBWVMQAhIJCgVORVZFUhADQgYKBGtpbmQi3QMKBkxpbWl0cxIkCgNjcHUYASABKAFCF7pIFBISGQAAAAAAALBAKQAAAAAAAAAAEiQKDG1lbW9yeV9ieXRlcxgCIAEoA0IOukgLIgkYgICAgIAgKAASIwoMc3Rkb3V0X2J5dGVzGAUgASgDQg26SAoiCBiAgICABCgAEiMKDHN0ZGVycl9ieXRlcxgGIAEoA0INukgKIggYgICAgAQoABIiCgxvdXRwdXRfYnl0ZXMYByABKANCDLpICSIHGICA/AMoABIhCgl0bXBfYnl0ZXMYCCABKANCDrpICyIJGICAgICAAigAEjUKB25ldHdvcmsYBCABKA4yGi5oYXJyaWVyLnYxLkxpbWl0cy5OZXR3b3JrQgi6SAWCAQIQARJQCgxlZ3Jlc3NfaG9zdHMYCSADKAlCOrpIN5IBNBCAAhgBIi1yKxiEAjImXihcKlwuKT9bQS1aYS16MC05Ll8tXSsoOlswLTldezEsNX0pPyQSHgoJcHJvY2Vzc2VzGAogASgFQgu6SAgaBhiAgAIoACJNCgdOZXR3b3JrEhcKE05FVFdPUktfVU5TUEVDSUZJRUQQABIICgROT05FEAESCQoFSU5ERVgQAhIKCgZFR1JFU1MQAxIICgRGVUxMEAQi8QIKC1JldHJ5UG9saWN5Eh8KDG1heF9hdHRlbXB0cxgBIAEoBUIJukgGGgQYZCgAEkIKD2luaXRpYWxfYmFja29mZhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASMwoSYmFja29mZl9tdWx0aXBsaWVyGAMgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABI+CgttYXhfYmFja29mZhgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFMgASMgoMaml0dGVyX3JhdGlvGAUgASgBQhe6SBQSEhkAAAAAAADwPykAAAAAAAAAAEgAiAEBEkMKBWNvZGVzGAYgAygOMh8uaGFycmllci52MS5FeGVjdXRpb25FcnJvci5Db2RlQhO6SBCSAQ0QIBgBIgeCAQQQASAAQg8KDV9qaXR0ZXJfcmF0aW8iQQoTQ3JlYXRlTW9kdWxlUmVxdWVzdBIqCgZtb2R1bGUYASABKAsyEi5oYXJyaWVyLnYxLk1vZHVsZUIGukgDyAEBIjoKFENyZWF0ZU1vZHVsZVJlc3BvbnNlEiIKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlIkMKFVZhbGlkYXRlTW9kdWxlUmVxdWVzdBIqCgZtb2R1bGUYASABKAsyEi5oYXJyaWVyLnYxLk1vZHVsZUIGukgDyAEBIvIBChZWYWxpZGF0ZU1vZHVsZVJlc3BvbnNlEgwKBGxvY2sYASABKAkSEgoKc2l6ZV9ieXRlcxgCIAEoAxI+CgZhZ2VudHMYAyADKAsyLi5oYXJyaWVyLnYxLlZhbGlkYXRlTW9kdWxlUmVzcG9uc2UuQWdlbnRBbnN3ZXISKQoFZXJyb3IYBCABKAsyGi5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yGksKC0FnZW50QW5zd2VyEhAKCGFnZW50X2lkGAEgASgJEgwKBG5hbWUYAiABKAkSDAoEaGVsZBgDIAEoCBIOCgZyZWFzb24YBCABKAkiRgoQR2V0TW9kdWxlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEAiNwoRR2V0TW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUipAEKEkxpc3RNb2R1bGVzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgAgSFAoDdGFnGAMgASgJQge6SARyAhhAEhwKC2Vudmlyb25tZW50GAQgASgJQge6SARyAhhAEh0KC25hbWVfcHJlZml4GAUgASgJQgi6SAVyAxiAASJTChNMaXN0TW9kdWxlc1Jlc3BvbnNlEiMKB21vZHVsZXMYASADKAsyEi5oYXJyaWVyLnYxLk1vZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkicgoZTGlzdE1vZHVsZVZlcnNpb25zUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiACCJaChpMaXN0TW9kdWxlVmVyc2lvbnNSZXNwb25zZRIjCgdtb2R1bGVzGAEgAygLMhIuaGFycmllci52MS5Nb2R1bGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIkkKE0RlbGV0ZU1vZHVsZVJlcXVlc3QSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIYCgd2ZXJzaW9uGAIgASgJQge6SARyAhhAIjAKFERlbGV0ZU1vZHVsZVJlc3BvbnNlEhgKEGRlbGV0ZWRfdmVyc2lvbnMYASABKAUy4gUKDU1vZHVsZVNlcnZpY2USdwoMQ3JlYXRlTW9kdWxlEh8uaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXF1ZXN0GiAuaGFycmllci52MS5DcmVhdGVNb2R1bGVSZXNwb25zZSIkoLsYAoLT5JMCGjoGbW9kdWxlYgZtb2R1bGUiCC9tb2R1bGVzEn4KDlZhbGlkYXRlTW9kdWxlEiEuaGFycmllci52MS5WYWxpZGF0ZU1vZHVsZVJlcXVlc3QaIi5oYXJyaWVyLnYxLlZhbGlkYXRlTW9kdWxlUmVzcG9uc2UiJaC7GAKC0+STAhs6Bm1vZHVsZSIRL21vZHVsZXMvdmFsaWRhdGUScAoJR2V0TW9kdWxlEhwuaGFycmllci52MS5HZXRNb2R1bGVSZXF1ZXN0Gh0uaGFycmllci52MS5HZXRNb2R1bGVSZXNwb25zZSImkAIBoLsYAYLT5JMCGWIGbW9kdWxlEg8vbW9kdWxlcy97bmFtZX0SZwoLTGlzdE1vZHVsZXMSHi5oYXJyaWVyLnYxLkxpc3RNb2R1bGVzUmVxdWVzdBofLmhhcnJpZXIudjEuTGlzdE1vZHVsZXNSZXNwb25zZSIXkAIBoLsYAYLT5JMCChIIL21vZHVsZXMSjAEKEkxpc3RNb2R1bGVWZXJzaW9ucxIlLmhhcnJpZXIudjEuTGlzdE1vZHVsZVZlcnNpb25zUmVxdWVzdBomLmhhcnJpZXIudjEuTGlzdE1vZHVsZVZlcnNpb25zUmVzcG9uc2UiJ5ACAaC7GAGC0+STAhoSGC9tb2R1bGVzL3tuYW1lfS92ZXJzaW9ucxJuCgxEZWxldGVNb2R1bGUSHy5oYXJyaWVyLnYxLkRlbGV0ZU1vZHVsZVJlcXVlc3QaIC5oYXJyaWVyLnYxLkRlbGV0ZU1vZHVsZVJlc3BvbnNlIhuguxgCgtPkkwIRKg8vbW9kdWxlcy97bmFtZX1iBnByb3RvMw", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_options]);
+  fileDesc("ChdoYXJyaWVyL3YxL21vZHVsZS5wcm90bxIKaGFycmllci52MSKYCQoGTW9kdWxlEjQKBG5hbWUYASABKAlCJrpII3IhGIABMhxeW0EtWmEtejAtOV1bQS1aYS16MC05Ll8tXSokEhoKB3ZlcnNpb24YAiABKAlCCbpIBnIEEAEYQBIdCgtkZXNjcmlwdGlvbhgDIAEoCUIIukgFcgMYgCASIAoEdGFncxgEIAMoCUISukgPkgEMEEAYASIGcgQQARhAEi0KCGxhbmd1YWdlGAUgASgJQhu6SBhyFlIAUgZweXRob25SBm5vZGVqc1ICZ28SLAoLZW52aXJvbm1lbnQYBiABKAsyFy5oYXJyaWVyLnYxLkVudmlyb25tZW50EhoKBGNvZGUYByABKAlCDLpICXIHEAEogICAAhI2CgdoYW5kbGVyGAggASgJQiW6SCJyIBiAATIbXihbQS1aYS16X11bQS1aYS16MC05X10qKT8kEi0KDGlucHV0X3NjaGVtYRgJIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSLgoNb3V0cHV0X3NjaGVtYRgKIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QSOgoHdGltZW91dBgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIOukgLqgEIIgQIgKMFKgASIgoGbGltaXRzGAwgASgLMhIuaGFycmllci52MS5MaW1pdHMSLQoMcmV0cnlfcG9saWN5GA0gASgLMhcuaGFycmllci52MS5SZXRyeVBvbGljeRIbCgp0YXNrX2NsYXNzGA4gASgJQge6SARyAhhAEg0KBXJldXNlGA8gASgIEiAKDmFnZW50X3NlbGVjdG9yGBAgASgJQgi6SAVyAxiACBJXCgdwcmVsb2FkGBEgAygJQka6SEOSAUAQQBgBIjpyOBiAAjIzXltBLVphLXpfXVtBLVphLXowLTlfXSooXC5bQS1aYS16X11bQS1aYS16MC05X10qKSokEjYKDW9uX2Rpc2Nvbm5lY3QYEiABKA4yHy5oYXJyaWVyLnYxLk1vZHVsZS5PbkRpc2Nvbm5lY3QSQQoObWF4X2Rpc2Nvbm5lY3QYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDrpIC6oBCCIECID1JDIAEiMKBXNsdXJtGBcgASgLMhQuaGFycmllci52MS5TbHVybUpvYhIxCgtjb25jdXJyZW5jeRgYIAEoCzIcLmhhcnJpZXIudjEuQ29uY3VycmVuY3lMaW1pdBIvCgtjcmVhdGVfdGltZRgUIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGZGlnZXN0GBUgASgJEikKBnNvdXJjZRgWIAEoDjIZLmhhcnJpZXIudjEuTW9kdWxlLlNvdXJjZSIzCgZTb3VyY2USFgoSU09VUkNFX1VOU1BFQ0lGSUVEEAASBwoDQVBJEAESCAoERklMRRACIkEKDE9uRGlzY29ubmVjdBIdChlPTl9ESVNDT05ORUNUX1VOU1BFQ0lGSUVEEAASCAoEU1RPUBABEggKBEtFRVAQAiLnBQoLRW52aXJvbm1lbnQSMAoGaW5saW5lGAEgASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudC5JbmxpbmVIABIsCgR2ZW52GAIgASgLMhwuaGFycmllci52MS5FbnZpcm9ubWVudC5WZW52SAASLgoFY29uZGEYAyABKAsyHS5oYXJyaWVyLnYxLkVudmlyb25tZW50LkNvbmRhSAASMAoGZG9ja2VyGAQgASgLMh4uaGFycmllci52MS5FbnZpcm9ubWVudC5Eb2NrZXJIABoICgZJbmxpbmUa0QEKBFZlbnYSKAoMcmVxdWlyZW1lbnRzGAEgAygJQhK6SA+SAQwQ6AciB3IFEAEYgCASFwoEbG9jaxgCIAEoCUIJukgGcgQogIBAEhgKBnB5dGhvbhgDIAEoCUIIukgFcgMYgAgSHgoJaW5kZXhfdXJsGAQgASgJQguAAQG6SAVyAxiAEBIuChBleHRyYV9pbmRleF91cmxzGAUgAygJQhSAAQG6SA6SAQsQECIHcgUQARiAEBIcCglweXByb2plY3QYBiABKAlCCbpIBnIEKICAQBqJAQoFQ29uZGESFwoEZmlsZRgBIAEoCUIJukgGcgQogIBAEigKDGRlcGVuZGVuY2llcxgCIAMoCUISukgPkgEMEOgHIgdyBRABGIAIEiMKCGNoYW5uZWxzGAMgAygJQhG6SA6SAQsQICIHcgUQARiAEBIYCgRsb2NrGAQgASgJQgq6SAdyBSiAgIACGqMBCgZEb2NrZXISFwoFaW1hZ2UYASABKAlCCLpIBXIDGIAIEjsKBHB1bGwYAiABKA4yIy5oYXJyaWVyLnYxLkVudmlyb25tZW50LkRvY2tlci5QdWxsQgi6SAWCAQIQASJDCgRQdWxsEhQKEFBVTExfVU5TUEVDSUZJRUQQABIOCgpJRl9NSVNTSU5HEAESCgoGQUxXQVlTEAISCQoFTkVWRVIQA0IGCgRraW5kIocFCgZMaW1pdHMSJAoDY3B1GAEgASgBQhe6SBQSEhkAAAAAAACwQCkAAAAAAAAAABIkCgxtZW1vcnlfYnl0ZXMYAiABKANCDrpICyIJGICAgICAICgAEiMKDHN0ZG91dF9ieXRlcxgFIAEoA0INukgKIggYgICAgAQoABIjCgxzdGRlcnJfYnl0ZXMYBiABKANCDbpICiIIGICAgIAEKAASIgoMb3V0cHV0X2J5dGVzGAcgASgDQgy6SAkiBxiAgPwDKAASIQoJdG1wX2J5dGVzGAggASgDQg66SAsiCRiAgICAgAIoABI1CgduZXR3b3JrGAQgASgOMhouaGFycmllci52MS5MaW1pdHMuTmV0d29ya0IIukgFggECEAEStwEKDGVncmVzc19ob3N0cxgJIAMoCUKgAbpInAGSAZgBEIACGAEikAFyjQEYhAIyhwFeKFwqXC4pP1tBLVphLXowLTlfLV0rKFwuW0EtWmEtejAtOV8tXSspKlwuPyg6KFsxLTldWzAtOV17MCwzfXxbMS01XVswLTldezR9fDZbMC00XVswLTldezN9fDY1WzAtNF1bMC05XXsyfXw2NTVbMC0yXVswLTldfDY1NTNbMC01XSkpPyQSHgoJcHJvY2Vzc2VzGAogASgFQgu6SAgaBhiAgAIoABIXCgRncHVzGAsgASgFQgm6SAYaBBhAKAASJwoDZ3B1GAwgASgLMhouaGFycmllci52MS5HcHVSZXF1aXJlbWVudCJNCgdOZXR3b3JrEhcKE05FVFdPUktfVU5TUEVDSUZJRUQQABIICgROT05FEAESCQoFSU5ERVgQAhIKCgZFR1JFU1MQAxIICgRGVUxMEAQi2gEKDkdwdVJlcXVpcmVtZW50EhcKBW1vZGVsGAEgASgJQgi6SAVyAxiAARIpChBtaW5fbWVtb3J5X2J5dGVzGAIgASgDQg+6SAwiChiAgICAgIAEKAASPwoSbWluX2RyaXZlcl92ZXJzaW9uGAMgASgJQiO6SCByHhggMhpeKFswLTldKyhcLlswLTldKyl7MCwzfSk/JBJDCgttaWdfcHJvZmlsZRgEIAEoCUIuukgrcikYIDIlXihbMC05XStnXC5bMC05XStnYihcK1thLXowLTkuXSspPyk/JCLbAgoIU2x1cm1Kb2ISLwoJcGFydGl0aW9uGAEgASgJQhy6SBlyFxiAAjISXltBLVphLXowLTlfLiwtXSokEi0KBGdyZXMYAiABKAlCH7pIHHIaGIACMhVeW0EtWmEtejAtOV8uOiwoKS1dKiQSOAoEdGltZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIPukgMqgEJIgUIgOeEDyoAEiEKDWNwdXNfcGVyX3Rhc2sYBCABKAVCCrpIBxoFGIAgKAASLAoHYWNjb3VudBgFIAEoCUIbukgYchYYgAEyEV5bQS1aYS16MC05Xy4tXSokEigKA3FvcxgGIAEoCUIbukgYchYYgAEyEV5bQS1aYS16MC05Xy4tXSokEjoKCmNvbnN0cmFpbnQYByABKAlCJrpII3IhGIACMhxeW0EtWmEtejAtOV8uLCZ8KigpXFtcXSEtXSokIkoKEENvbmN1cnJlbmN5TGltaXQSFQoDa2V5GAEgASgJQgi6SAVyAxiAAhIfCgptYXhfYWN0aXZlGAIgASgFQgu6SAgaBhjAhD0oASLxAgoLUmV0cnlQb2xpY3kSHwoMbWF4X2F0dGVtcHRzGAEgASgFQgm6SAYaBBhkKAASQgoPaW5pdGlhbF9iYWNrb2ZmGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIzChJiYWNrb2ZmX211bHRpcGxpZXIYAyABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEj4KC21heF9iYWNrb2ZmGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg66SAuqAQgiBAiAowUyABIyCgxqaXR0ZXJfcmF0aW8YBSABKAFCF7pIFBISGQAAAAAAAPA/KQAAAAAAAAAASACIAQESQwoFY29kZXMYBiADKA4yHy5oYXJyaWVyLnYxLkV4ZWN1dGlvbkVycm9yLkNvZGVCE7pIEJIBDRAgGAEiB4IBBBABIABCDwoNX2ppdHRlcl9yYXRpbyJBChNDcmVhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEiOgoUQ3JlYXRlTW9kdWxlUmVzcG9uc2USIgoGbW9kdWxlGAEgASgLMhIuaGFycmllci52MS5Nb2R1bGUiQwoVVmFsaWRhdGVNb2R1bGVSZXF1ZXN0EioKBm1vZHVsZRgBIAEoCzISLmhhcnJpZXIudjEuTW9kdWxlQga6SAPIAQEi8gEKFlZhbGlkYXRlTW9kdWxlUmVzcG9uc2USDAoEbG9jaxgBIAEoCRISCgpzaXplX2J5dGVzGAIgASgDEj4KBmFnZW50cxgDIAMoCzIuLmhhcnJpZXIudjEuVmFsaWRhdGVNb2R1bGVSZXNwb25zZS5BZ2VudEFuc3dlchIpCgVlcnJvchgEIAEoCzIaLmhhcnJpZXIudjEuRXhlY3V0aW9uRXJyb3IaSwoLQWdlbnRBbnN3ZXISEAoIYWdlbnRfaWQYASABKAkSDAoEbmFtZRgCIAEoCRIMCgRoZWxkGAMgASgIEg4KBnJlYXNvbhgEIAEoCSJGChBHZXRNb2R1bGVSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAESGAoHdmVyc2lvbhgCIAEoCUIHukgEcgIYQCI3ChFHZXRNb2R1bGVSZXNwb25zZRIiCgZtb2R1bGUYASABKAsyEi5oYXJyaWVyLnYxLk1vZHVsZSKkAQoSTGlzdE1vZHVsZXNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiACBIUCgN0YWcYAyABKAlCB7pIBHICGEASHAoLZW52aXJvbm1lbnQYBCABKAlCB7pIBHICGEASHQoLbmFtZV9wcmVmaXgYBSABKAlCCLpIBXIDGIABIlMKE0xpc3RNb2R1bGVzUmVzcG9uc2USIwoHbW9kdWxlcxgBIAMoCzISLmhhcnJpZXIudjEuTW9kdWxlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJyChlMaXN0TW9kdWxlVmVyc2lvbnNSZXF1ZXN0EhgKBG5hbWUYASABKAlCCrpIB3IFEAEYgAESHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAIIloKGkxpc3RNb2R1bGVWZXJzaW9uc1Jlc3BvbnNlEiMKB21vZHVsZXMYASADKAsyEi5oYXJyaWVyLnYxLk1vZHVsZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiSQoTRGVsZXRlTW9kdWxlUmVxdWVzdBIYCgRuYW1lGAEgASgJQgq6SAdyBRABGIABEhgKB3ZlcnNpb24YAiABKAlCB7pIBHICGEAiMAoURGVsZXRlTW9kdWxlUmVzcG9uc2USGAoQZGVsZXRlZF92ZXJzaW9ucxgBIAEoBTLiBQoNTW9kdWxlU2VydmljZRJ3CgxDcmVhdGVNb2R1bGUSHy5oYXJyaWVyLnYxLkNyZWF0ZU1vZHVsZVJlcXVlc3QaIC5oYXJyaWVyLnYxLkNyZWF0ZU1vZHVsZVJlc3BvbnNlIiSguxgCgtPkkwIaOgZtb2R1bGViBm1vZHVsZSIIL21vZHVsZXMSfgoOVmFsaWRhdGVNb2R1bGUSIS5oYXJyaWVyLnYxLlZhbGlkYXRlTW9kdWxlUmVxdWVzdBoiLmhhcnJpZXIudjEuVmFsaWRhdGVNb2R1bGVSZXNwb25zZSIloLsYAoLT5JMCGzoGbW9kdWxlIhEvbW9kdWxlcy92YWxpZGF0ZRJwCglHZXRNb2R1bGUSHC5oYXJyaWVyLnYxLkdldE1vZHVsZVJlcXVlc3QaHS5oYXJyaWVyLnYxLkdldE1vZHVsZVJlc3BvbnNlIiaQAgGguxgBgtPkkwIZYgZtb2R1bGUSDy9tb2R1bGVzL3tuYW1lfRJnCgtMaXN0TW9kdWxlcxIeLmhhcnJpZXIudjEuTGlzdE1vZHVsZXNSZXF1ZXN0Gh8uaGFycmllci52MS5MaXN0TW9kdWxlc1Jlc3BvbnNlIheQAgGguxgBgtPkkwIKEggvbW9kdWxlcxKMAQoSTGlzdE1vZHVsZVZlcnNpb25zEiUuaGFycmllci52MS5MaXN0TW9kdWxlVmVyc2lvbnNSZXF1ZXN0GiYuaGFycmllci52MS5MaXN0TW9kdWxlVmVyc2lvbnNSZXNwb25zZSInkAIBoLsYAYLT5JMCGhIYL21vZHVsZXMve25hbWV9L3ZlcnNpb25zEm4KDERlbGV0ZU1vZHVsZRIfLmhhcnJpZXIudjEuRGVsZXRlTW9kdWxlUmVxdWVzdBogLmhhcnJpZXIudjEuRGVsZXRlTW9kdWxlUmVzcG9uc2UiG6C7GAKC0+STAhEqDy9tb2R1bGVzL3tuYW1lfWIGcHJvdG8z", [file_buf_validate_validate, file_google_api_annotations, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp, file_harrier_v1_error, file_harrier_v1_options]);
 
 /**
  * A named, versioned unit of code. All of it is immutable but the description and the tags, by which people find it:
@@ -84,7 +84,7 @@ export type Module = Message<"harrier.v1.Module"> & {
   handler: string;
 
   /**
-   * JSON Schema (2020-12) that every input must satisfy. Absent: any JSON object. At most 128 KiB as JSON text and 64
+   * JSON Schema (2020-12) that every input must satisfy. Absent: any JSON object. At most 128 KiB as JSON text and 32
    * levels deep. Patterns are matched in linear time, as by RE2: without look-around and backreferences. An input whose
    * check takes more than 500 ms does not satisfy it.
    *
@@ -121,7 +121,8 @@ export type Module = Message<"harrier.v1.Module"> & {
   retryPolicy?: RetryPolicy | undefined;
 
   /**
-   * `cpu_short` (60 s) or `cpu_long` (15 min): default timeout and placement. Default `cpu_short`.
+   * `cpu_short` (60 s), `cpu_long` (15 min), `gpu` (10 min, one GPU), `gpu_slurm` (a job of Slurm, with the cluster's own limit),
+   * or another one that the control plane is configured with: default timeout, limits and placement. Default `cpu_short`.
    *
    * @generated from field: string task_class = 14;
    */
@@ -144,14 +145,16 @@ export type Module = Message<"harrier.v1.Module"> & {
 
   /**
    * Python modules to import before the first call, for example `numpy`: a call then pays for a fork of the warm
-   * interpreter, not for the import. Only in `venv`, `conda` and `docker`. At most 64.
+   * interpreter, not for the import. One that cannot be imported is a line on the standard error of the first call of that
+   * interpreter, and fails nothing. Only in `venv`, `conda` and `docker`. At most 64.
    *
    * @generated from field: repeated string preload = 17;
    */
   preload: string[];
 
   /**
-   * What becomes of an attempt whose agent cannot reach the control plane for longer than its lease. Default `STOP`.
+   * What becomes of an attempt whose agent cannot reach the control plane for longer than its lease. Default `STOP`; of jobs of
+   * Slurm, which do not run on the host of their agent, `KEEP` for up to a day.
    *
    * @generated from field: harrier.v1.Module.OnDisconnect on_disconnect = 18;
    */
@@ -163,6 +166,20 @@ export type Module = Message<"harrier.v1.Module"> & {
    * @generated from field: google.protobuf.Duration max_disconnect = 19;
    */
   maxDisconnect?: Duration | undefined;
+
+  /**
+   * Run it as a job of Slurm. In the task class `gpu_slurm` it is run so with the defaults.
+   *
+   * @generated from field: harrier.v1.SlurmJob slurm = 23;
+   */
+  slurm?: SlurmJob | undefined;
+
+  /**
+   * How many of its executions may be under way at once; requests can say fewer. Default: as many as there is room for.
+   *
+   * @generated from field: harrier.v1.ConcurrencyLimit concurrency = 24;
+   */
+  concurrency?: ConcurrencyLimit | undefined;
 
   /**
    * Set by the control plane: when the version was registered.
@@ -582,6 +599,21 @@ export type Limits = Message<"harrier.v1.Limits"> & {
    * @generated from field: int32 processes = 10;
    */
   processes: number;
+
+  /**
+   * Whole GPUs (or MIG instances), which nobody else has meanwhile and beside which the code sees no others. Default: 1 in the
+   * task class `gpu` and with `gpu`, else 0.
+   *
+   * @generated from field: int32 gpus = 11;
+   */
+  gpus: number;
+
+  /**
+   * What each of the GPUs must be.
+   *
+   * @generated from field: harrier.v1.GpuRequirement gpu = 12;
+   */
+  gpu?: GpuRequirement | undefined;
 };
 
 /**
@@ -647,6 +679,142 @@ export const Limits_NetworkSchema: GenEnum<Limits_Network> = /*@__PURE__*/
   enumDesc(file_harrier_v1_module, 2, 0);
 
 /**
+ * What each GPU of an attempt must be; an absent or zero field asks for nothing.
+ *
+ * @generated from message harrier.v1.GpuRequirement
+ */
+export type GpuRequirement = Message<"harrier.v1.GpuRequirement"> & {
+  /**
+   * Part of the model's name as the driver gives it, in any case, for example `H100`.
+   *
+   * @generated from field: string model = 1;
+   */
+  model: string;
+
+  /**
+   * Memory of the card, or of the MIG instance, at least, in bytes.
+   *
+   * @generated from field: int64 min_memory_bytes = 2;
+   */
+  minMemoryBytes: bigint;
+
+  /**
+   * Version of the driver, at least, for example `550` or `550.54.14`.
+   *
+   * @generated from field: string min_driver_version = 3;
+   */
+  minDriverVersion: string;
+
+  /**
+   * Profile of a MIG instance, for example `1g.10gb`. Absent: whole cards are taken as well as instances.
+   *
+   * @generated from field: string mig_profile = 4;
+   */
+  migProfile: string;
+};
+
+/**
+ * Describes the message harrier.v1.GpuRequirement.
+ * Use `create(GpuRequirementSchema)` to create a new message.
+ */
+export const GpuRequirementSchema: GenMessage<GpuRequirement> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 3);
+
+/**
+ * How an attempt is given to Slurm. It goes to an agent that has Slurm, as a job of its own; limits of the attempt become
+ * requests of the job (`cpu`, `memory_bytes`, `timeout`), where this says nothing else. Code in `venv` and `conda` finds its
+ * environment on the file system that the agent shares with the cluster; `docker` is refused.
+ *
+ * @generated from message harrier.v1.SlurmJob
+ */
+export type SlurmJob = Message<"harrier.v1.SlurmJob"> & {
+  /**
+   * Partition. Default: that of the agent, else the cluster's.
+   *
+   * @generated from field: string partition = 1;
+   */
+  partition: string;
+
+  /**
+   * Generic resources of each node, for example `gpu:h100:2`. Default: from `limits.gpus`.
+   *
+   * @generated from field: string gres = 2;
+   */
+  gres: string;
+
+  /**
+   * Time limit of the job. Default: the timeout, if the request or the module has one; else that of the partition.
+   *
+   * @generated from field: google.protobuf.Duration time = 3;
+   */
+  time?: Duration | undefined;
+
+  /**
+   * Processors of the task. Default: `limits.cpu`, rounded up; else 1.
+   *
+   * @generated from field: int32 cpus_per_task = 4;
+   */
+  cpusPerTask: number;
+
+  /**
+   * Account to charge.
+   *
+   * @generated from field: string account = 5;
+   */
+  account: string;
+
+  /**
+   * Quality of service.
+   *
+   * @generated from field: string qos = 6;
+   */
+  qos: string;
+
+  /**
+   * Features that the node must have, as of `sbatch --constraint`.
+   *
+   * @generated from field: string constraint = 7;
+   */
+  constraint: string;
+};
+
+/**
+ * Describes the message harrier.v1.SlurmJob.
+ * Use `create(SlurmJobSchema)` to create a new message.
+ */
+export const SlurmJobSchema: GenMessage<SlurmJob> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 4);
+
+/**
+ * At most so many executions at once.
+ *
+ * @generated from message harrier.v1.ConcurrencyLimit
+ */
+export type ConcurrencyLimit = Message<"harrier.v1.ConcurrencyLimit"> & {
+  /**
+   * Executions with the same key in the tenant share the limit, whatever they run; where limits differ, each goes by its own.
+   * Default: those of the same module, or, in a request for a module that has a key, those with that key.
+   *
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * Executions that are assigned, prepared or running at once.
+   *
+   * @generated from field: int32 max_active = 2;
+   */
+  maxActive: number;
+};
+
+/**
+ * Describes the message harrier.v1.ConcurrencyLimit.
+ * Use `create(ConcurrencyLimitSchema)` to create a new message.
+ */
+export const ConcurrencyLimitSchema: GenMessage<ConcurrencyLimit> = /*@__PURE__*/
+  messageDesc(file_harrier_v1_module, 5);
+
+/**
  * When and how a failed attempt is tried again.
  *
  * @generated from message harrier.v1.RetryPolicy
@@ -701,7 +869,7 @@ export type RetryPolicy = Message<"harrier.v1.RetryPolicy"> & {
  * Use `create(RetryPolicySchema)` to create a new message.
  */
 export const RetryPolicySchema: GenMessage<RetryPolicy> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 3);
+  messageDesc(file_harrier_v1_module, 6);
 
 /**
  * @generated from message harrier.v1.CreateModuleRequest
@@ -720,7 +888,7 @@ export type CreateModuleRequest = Message<"harrier.v1.CreateModuleRequest"> & {
  * Use `create(CreateModuleRequestSchema)` to create a new message.
  */
 export const CreateModuleRequestSchema: GenMessage<CreateModuleRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 4);
+  messageDesc(file_harrier_v1_module, 7);
 
 /**
  * @generated from message harrier.v1.CreateModuleResponse
@@ -739,7 +907,7 @@ export type CreateModuleResponse = Message<"harrier.v1.CreateModuleResponse"> & 
  * Use `create(CreateModuleResponseSchema)` to create a new message.
  */
 export const CreateModuleResponseSchema: GenMessage<CreateModuleResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 5);
+  messageDesc(file_harrier_v1_module, 8);
 
 /**
  * @generated from message harrier.v1.ValidateModuleRequest
@@ -758,7 +926,7 @@ export type ValidateModuleRequest = Message<"harrier.v1.ValidateModuleRequest"> 
  * Use `create(ValidateModuleRequestSchema)` to create a new message.
  */
 export const ValidateModuleRequestSchema: GenMessage<ValidateModuleRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 6);
+  messageDesc(file_harrier_v1_module, 9);
 
 /**
  * @generated from message harrier.v1.ValidateModuleResponse
@@ -799,7 +967,7 @@ export type ValidateModuleResponse = Message<"harrier.v1.ValidateModuleResponse"
  * Use `create(ValidateModuleResponseSchema)` to create a new message.
  */
 export const ValidateModuleResponseSchema: GenMessage<ValidateModuleResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 7);
+  messageDesc(file_harrier_v1_module, 10);
 
 /**
  * What an agent says of the environment.
@@ -837,7 +1005,7 @@ export type ValidateModuleResponse_AgentAnswer = Message<"harrier.v1.ValidateMod
  * Use `create(ValidateModuleResponse_AgentAnswerSchema)` to create a new message.
  */
 export const ValidateModuleResponse_AgentAnswerSchema: GenMessage<ValidateModuleResponse_AgentAnswer> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 7, 0);
+  messageDesc(file_harrier_v1_module, 10, 0);
 
 /**
  * @generated from message harrier.v1.GetModuleRequest
@@ -863,7 +1031,7 @@ export type GetModuleRequest = Message<"harrier.v1.GetModuleRequest"> & {
  * Use `create(GetModuleRequestSchema)` to create a new message.
  */
 export const GetModuleRequestSchema: GenMessage<GetModuleRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 8);
+  messageDesc(file_harrier_v1_module, 11);
 
 /**
  * @generated from message harrier.v1.GetModuleResponse
@@ -882,7 +1050,7 @@ export type GetModuleResponse = Message<"harrier.v1.GetModuleResponse"> & {
  * Use `create(GetModuleResponseSchema)` to create a new message.
  */
 export const GetModuleResponseSchema: GenMessage<GetModuleResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 9);
+  messageDesc(file_harrier_v1_module, 12);
 
 /**
  * @generated from message harrier.v1.ListModulesRequest
@@ -929,7 +1097,7 @@ export type ListModulesRequest = Message<"harrier.v1.ListModulesRequest"> & {
  * Use `create(ListModulesRequestSchema)` to create a new message.
  */
 export const ListModulesRequestSchema: GenMessage<ListModulesRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 10);
+  messageDesc(file_harrier_v1_module, 13);
 
 /**
  * @generated from message harrier.v1.ListModulesResponse
@@ -955,7 +1123,7 @@ export type ListModulesResponse = Message<"harrier.v1.ListModulesResponse"> & {
  * Use `create(ListModulesResponseSchema)` to create a new message.
  */
 export const ListModulesResponseSchema: GenMessage<ListModulesResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 11);
+  messageDesc(file_harrier_v1_module, 14);
 
 /**
  * @generated from message harrier.v1.ListModuleVersionsRequest
@@ -988,7 +1156,7 @@ export type ListModuleVersionsRequest = Message<"harrier.v1.ListModuleVersionsRe
  * Use `create(ListModuleVersionsRequestSchema)` to create a new message.
  */
 export const ListModuleVersionsRequestSchema: GenMessage<ListModuleVersionsRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 12);
+  messageDesc(file_harrier_v1_module, 15);
 
 /**
  * @generated from message harrier.v1.ListModuleVersionsResponse
@@ -1014,7 +1182,7 @@ export type ListModuleVersionsResponse = Message<"harrier.v1.ListModuleVersionsR
  * Use `create(ListModuleVersionsResponseSchema)` to create a new message.
  */
 export const ListModuleVersionsResponseSchema: GenMessage<ListModuleVersionsResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 13);
+  messageDesc(file_harrier_v1_module, 16);
 
 /**
  * @generated from message harrier.v1.DeleteModuleRequest
@@ -1040,7 +1208,7 @@ export type DeleteModuleRequest = Message<"harrier.v1.DeleteModuleRequest"> & {
  * Use `create(DeleteModuleRequestSchema)` to create a new message.
  */
 export const DeleteModuleRequestSchema: GenMessage<DeleteModuleRequest> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 14);
+  messageDesc(file_harrier_v1_module, 17);
 
 /**
  * @generated from message harrier.v1.DeleteModuleResponse
@@ -1059,7 +1227,7 @@ export type DeleteModuleResponse = Message<"harrier.v1.DeleteModuleResponse"> & 
  * Use `create(DeleteModuleResponseSchema)` to create a new message.
  */
 export const DeleteModuleResponseSchema: GenMessage<DeleteModuleResponse> = /*@__PURE__*/
-  messageDesc(file_harrier_v1_module, 15);
+  messageDesc(file_harrier_v1_module, 18);
 
 /**
  * The registry of modules: named, versioned, immutable units of code.

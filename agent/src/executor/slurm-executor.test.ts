@@ -1,0 +1,316 @@
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { afterEach, expect, test, vi } from 'vitest';
+import type { ClusterJob } from '../slurm/job-list.ts';
+import { clusterJob, StandInSlurm } from '../test-support/stand-in-slurm.ts';
+
+const KEY = { executionId: 'e', attempt: 1 };
+const now = performance.now.bind(performance);
+let passedMs = 0;
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  passedMs = 0;
+});
+
+/** Time passes as the executor sees it, so that what it waits out is over. */
+function pass(ms: number): void {
+  passedMs += ms;
+  vi.spyOn(performance, 'now').mockImplementation(() => now() + passedMs);
+}
+
+/** From then on, nothing can be kept there: it is a file. */
+function fill(directory: string): void {
+  rmSync(directory, { recursive: true });
+  writeFileSync(directory, '');
+}
+
+test('a job whose number the disk does not take is followed to its end', async () => {
+  const slurm = await StandInSlurm.open({
+    submit: async () => {
+      fill(slurm.kept);
+      slurm.writeResult();
+      return { jobId: '7' };
+    },
+  });
+  slurm.start();
+  await slurm.told(() => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded', output: Buffer.from('{"ok":1}') });
+});
+
+test('an agent that finds the disk full when it looks for a job of a former one goes on', async () => {
+  const asked = Promise.withResolvers<void>();
+  const former = await StandInSlurm.open({
+    submit: async () => {
+      asked.resolve();
+      return await new Promise(() => {});
+    },
+  });
+  former.start();
+  await asked.promise;
+  former.executor.close();
+  const { dataDir, root } = former;
+  const slurm = await StandInSlurm.open(
+    {
+      find: async () => {
+        fill(former.kept);
+        former.writeResult();
+        return { jobId: '7' };
+      },
+    },
+    dataDir,
+    root,
+  );
+  await slurm.told(() => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded' });
+});
+
+test('a step that fails ends its attempt, and not the agent', async () => {
+  const ended: string[] = [];
+  const slurm = await StandInSlurm.open({
+    submit: () => Promise.reject(new Error('a defect')),
+    end: async (_, how) => void ended.push(how),
+  });
+  slurm.start();
+  await slurm.told(() => slurm.ends.length > 0);
+  const message = 'the agent could not bring it to Slurm: a defect';
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'failed', error: { code: Code.INTERNAL, message } });
+  // There is no job.
+  expect(ended).toEqual([]);
+});
+
+test.each([
+  // The empty directory on which a file system was mounted.
+  ['unmounted', (away: string) => mkdirSync(away)],
+  ['no directory', (away: string) => writeFileSync(away, '')],
+  ['missing', () => {}],
+])('a job that ended while the shared directory was away (%s) is not told as lost', async (_, leave) => {
+  const slurm = await StandInSlurm.open();
+  slurm.start();
+  await slurm.submitted();
+  const away = `${slurm.root}-away`;
+  renameSync(slurm.root, away);
+  slurm.writeResult(slurm.job.replace(slurm.root, away));
+  leave(slurm.root);
+  slurm.look('COMPLETED');
+  pass(10_000);
+  await slurm.looks('COMPLETED', () => slurm.steps.length > 0);
+  expect(slurm.steps).toEqual([expect.stringContaining('Slurm job 7 has ended, but its files cannot be read yet: ')]);
+  expect(slurm.ends).toEqual([]);
+  rmSync(slurm.root, { recursive: true, force: true });
+  renameSync(away, slurm.root);
+  await slurm.told(() => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded', stdoutBytes: 3 });
+});
+
+test('a job whose output the agent has no room for is not told as ended without a result', async () => {
+  const slurm = await StandInSlurm.open();
+  mkdirSync(slurm.kept, { recursive: true });
+  symlinkSync('/dev/full', join(slurm.kept, 'stdout'));
+  slurm.start();
+  await slurm.submitted();
+  slurm.writeResult();
+  slurm.look('COMPLETED');
+  pass(10_000);
+  await slurm.looks('COMPLETED', () => slurm.steps.length > 0);
+  expect(slurm.steps).toEqual([expect.stringContaining('its files cannot be read yet: ENOSPC')]);
+  expect(slurm.ends).toEqual([]);
+});
+
+test('a job whose files are gone from a directory that is there has ended as Slurm says', async () => {
+  const slurm = await StandInSlurm.open();
+  slurm.start();
+  await slurm.submitted();
+  rmSync(slurm.job, { recursive: true });
+  slurm.look('NODE_FAIL');
+  pass(10_000);
+  await slurm.looks('NODE_FAIL', () => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'failed', error: { code: Code.AGENT_LOST } });
+});
+
+test('a cancel ends a job whose directory does not come back', async () => {
+  const slurm = await StandInSlurm.open();
+  slurm.start();
+  await slurm.submitted();
+  rmSync(slurm.root, { recursive: true });
+  slurm.executor.cancel(KEY, 'cancel', 0);
+  slurm.look('CANCELLED');
+  pass(10_000);
+  await slurm.looks('CANCELLED', () => slurm.steps.length > 0);
+  expect(slurm.ends).toEqual([]);
+  pass(60_000);
+  await slurm.looks('CANCELLED', () => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'cancelled' });
+});
+
+/** A job that has started, and that the controller has forgotten. */
+async function forgotten(accounts: () => Promise<ReadonlyMap<string, ClusterJob> | undefined>): Promise<StandInSlurm> {
+  const slurm = await StandInSlurm.open({ accounts });
+  slurm.start();
+  await slurm.submitted();
+  slurm.writeStart();
+  await slurm.looks(undefined, () => slurm.started);
+  return slurm;
+}
+
+/** The controller still does not know the job, and the accounts were asked. */
+async function lookAgain(slurm: StandInSlurm): Promise<void> {
+  let looks = 0;
+  await slurm.looks(undefined, () => ++looks > 5);
+}
+
+test('a job that the controller has forgotten waits for accounts that do not answer, however long', async () => {
+  let known: ReadonlyMap<string, ClusterJob> | undefined;
+  const slurm = await forgotten(async () => known);
+  pass(120_000);
+  await slurm.looks(undefined, () => slurm.steps.length > 0);
+  pass(120_000);
+  await lookAgain(slurm);
+  expect(slurm.steps).toEqual(['Slurm has forgotten job 7, and its accounting does not answer']);
+  expect(slurm.ends).toEqual([]);
+  known = new Map([['7', clusterJob('TIMEOUT')]]);
+  await lookAgain(slurm);
+  pass(10_000);
+  await slurm.looks(undefined, () => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'timed_out', error: { code: Code.TIMEOUT } });
+});
+
+test('a cancel ends a job whose accounts do not answer', async () => {
+  const slurm = await forgotten(async () => undefined);
+  slurm.executor.cancel(KEY, 'cancel', 0);
+  await lookAgain(slurm);
+  pass(70_000);
+  await slurm.looks(undefined, () => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'cancelled' });
+});
+
+test.each([['RUNNING'], ['PENDING']])(
+  'a job that only the accounts still know, as %s, is lost: no end of it will come',
+  async (state) => {
+    const slurm = await forgotten(async () => new Map([['7', clusterJob(state)]]));
+    await lookAgain(slurm);
+    pass(70_000);
+    await slurm.looks(undefined, () => slurm.ends.length > 0);
+    expect(slurm.ends[0]).toMatchObject({ outcome: 'failed', error: { code: Code.AGENT_LOST } });
+    expect(slurm.ends[0]?.error?.message).toContain('does not know job 7 any more');
+  },
+);
+
+/** What the agent has asked of a job, by the directory that they share. */
+function asked(slurm: StandInSlurm): { reason: string; grace_ms: number } {
+  return JSON.parse(readFileSync(join(slurm.job, 'cancel.json'), 'utf8'));
+}
+
+/** A cluster that tells how it was asked to end the job, and answers when the test says. */
+function ending() {
+  const requests: { how: string; answer: (fault?: string) => void }[] = [];
+  let next = Promise.withResolvers<void>();
+  const end = (_: string, how: string): Promise<string | undefined> => {
+    const { promise, resolve } = Promise.withResolvers<string | undefined>();
+    requests.push({ how, answer: resolve });
+    next.resolve();
+    next = Promise.withResolvers();
+    return promise;
+  };
+  const request = async (index: number) => {
+    while (requests[index] === undefined) await next.promise;
+    return requests[index];
+  };
+  return { end, request, requests };
+}
+
+test('a cancel that the controller has to be told again leaves the job what is left of its grace', async () => {
+  const { end, request, requests } = ending();
+  const slurm = await StandInSlurm.open({ end });
+  slurm.start();
+  await slurm.submitted();
+  slurm.look('RUNNING');
+  slurm.executor.cancel(KEY, 'cancel', 60_000);
+  const first = await request(0);
+  expect([first.how, asked(slurm).reason]).toEqual(['ask', 'cancel']);
+  expect(asked(slurm).grace_ms).toBeGreaterThan(50_000);
+  // The request is still under way: it is not made again.
+  slurm.look('RUNNING');
+  first.answer('Unable to contact slurm controller');
+  await Promise.resolve();
+  pass(20_000);
+  await slurm.looks('RUNNING', () => requests.length > 1);
+  const { how } = await request(1);
+  expect(how).toBe('ask');
+  expect(asked(slurm).grace_ms).toBeGreaterThan(30_000);
+  expect(asked(slurm).grace_ms).toBeLessThanOrEqual(40_000);
+});
+
+test('a second cancel may shorten the grace, and leaves the reason', async () => {
+  const { end, request } = ending();
+  const slurm = await StandInSlurm.open({ end });
+  slurm.start();
+  await slurm.submitted();
+  slurm.look('RUNNING');
+  slurm.executor.cancel(KEY, 'cancel', 60_000);
+  (await request(0)).answer();
+  slurm.executor.cancel(KEY, 'shutdown', 0);
+  const kill = await request(1);
+  expect(kill.how).toBe('kill');
+  expect(asked(slurm)).toEqual({ reason: 'cancel', grace_ms: 0 });
+  kill.answer();
+  expect((await request(2)).how).toBe('remove');
+});
+
+test('an agent that was started again knows what is left of the grace', async () => {
+  const first = ending();
+  const former = await StandInSlurm.open({ end: first.end });
+  former.start();
+  await former.submitted();
+  former.look('RUNNING');
+  former.executor.cancel(KEY, 'cancel', 60_000);
+  await first.request(0);
+  former.executor.close();
+  vi.spyOn(Date, 'now').mockReturnValue(Date.now() + 20_000);
+  const { end, request } = ending();
+  const slurm = await StandInSlurm.open({ end }, former.dataDir, former.root);
+  slurm.look('RUNNING');
+  expect((await request(0)).how).toBe('ask');
+  expect(asked(slurm).grace_ms).toBeGreaterThan(30_000);
+  expect(asked(slurm).grace_ms).toBeLessThanOrEqual(40_000);
+});
+
+test('a job that waits is taken out of the queue by a cancel, whatever its grace', async () => {
+  const { end, request } = ending();
+  const slurm = await StandInSlurm.open({ end });
+  slurm.start();
+  await slurm.submitted();
+  slurm.look('PENDING');
+  slurm.executor.cancel(KEY, 'cancel', 60_000);
+  expect((await request(0)).how).toBe('remove');
+});
+
+test('a job that the controller takes for one that waits, although it has started, is told to end, and lost', async () => {
+  const slurm = await StandInSlurm.open();
+  slurm.start();
+  await slurm.submitted();
+  slurm.writeStart();
+  await slurm.told(() => slurm.started);
+  slurm.look('PENDING');
+  while (!existsSync(join(slurm.job, 'cancel.json'))) await new Promise((resolve) => setImmediate(resolve));
+  expect(asked(slurm)).toEqual({ reason: 'shutdown', grace_ms: 0 });
+  pass(15_000);
+  await slurm.looks('PENDING', () => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'failed', error: { code: Code.AGENT_LOST } });
+});
+
+test('an answer of the controller that is older than the start of a job ends nothing', async () => {
+  const slurm = await StandInSlurm.open();
+  slurm.start();
+  await slurm.submitted();
+  const beforeMs = performance.now();
+  slurm.writeStart();
+  await slurm.told(() => slurm.started);
+  slurm.look('PENDING', beforeMs);
+  slurm.look('RUNNING');
+  slurm.writeResult();
+  await slurm.told(() => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded' });
+  expect(existsSync(join(slurm.job, 'cancel.json'))).toBe(false);
+});

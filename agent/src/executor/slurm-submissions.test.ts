@@ -1,0 +1,186 @@
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import { expect, test } from 'vitest';
+import { JobDirectory } from '../slurm/job-directory.ts';
+import type { Submission } from '../slurm/slurm-cluster.ts';
+import { silentLogger } from '../test-support/silent-logger.ts';
+import { tempDir } from '../test-support/temp-dir.ts';
+import { SlurmAttempt } from './slurm-attempt.ts';
+import { SlurmSubmissions } from './slurm-submissions.ts';
+
+const PAUSES = { retry: { initialMs: 1, maxMs: 1, multiplier: 1 }, settleMs: 1, laterMs: 60_000 };
+
+/** A cluster that answers as it is told: to each submission, and to each question for a name. */
+function submissions(answers: Submission[], found: ({ jobId: string | undefined } | undefined)[] = [], more = {}) {
+  const asked: string[] = [];
+  const waits: string[] = [];
+  const cluster = {
+    submit: async (): Promise<Submission> => {
+      asked.push('submit');
+      return answers.shift() ?? { failure: 'refused', message: 'asked too often' };
+    },
+    find: async (name: string) => {
+      asked.push(`find ${name}`);
+      return found.shift();
+    },
+  };
+  const onWait = (_: unknown, reason: string): void => void waits.push(reason);
+  return {
+    asked,
+    waits,
+    all: new SlurmSubmissions({
+      ...{ cluster, script: '#!', onWait, logger: silentLogger(), pauses: PAUSES },
+      giveBack: () => false,
+      ...more,
+    }),
+  };
+}
+
+function attempt(directory = tempDir()): SlurmAttempt {
+  const facts = { executionId: 'e', attempt: 1, preludeBytes: 0 };
+  return new SlurmAttempt(`${directory}/a`, facts, new JobDirectory(`${directory}/job`), () => {});
+}
+
+const LOST: Submission = { failure: 'unknown', message: 'Socket timed out' };
+
+test('a job that was submitted although its answer was lost is found, and not submitted again', async () => {
+  const { all, asked } = submissions([LOST], [undefined, { jobId: undefined }, { jobId: '5' }]);
+  const one = attempt();
+  expect(await all.submit(one, [])).toBe('submitted');
+  expect(one.jobId).toBe('5');
+  expect(asked).toEqual(['submit', 'find e.1', 'find e.1', 'find e.1']);
+});
+
+test('what was not submitted is, when the controller has said twice that there is no such job', async () => {
+  const { all, asked } = submissions([LOST, { jobId: '6' }], [{ jobId: undefined }, { jobId: undefined }]);
+  const one = attempt();
+  expect(await all.submit(one, [])).toBe('submitted');
+  expect(one.jobId).toBe('6');
+  expect(asked).toEqual(['submit', 'find e.1', 'find e.1', 'submit']);
+});
+
+test('a controller that is away, or busy, is asked again; one that refuses is not', async () => {
+  const away: Submission = { failure: 'away', message: 'Unable to contact slurm controller' };
+  const later: Submission = { failure: 'later', message: 'temporarily unable to accept job' };
+  const refused: Submission = { failure: 'refused', message: 'invalid partition specified: nope' };
+  const { all, asked, waits } = submissions([away, later, refused]);
+  expect(await all.submit(attempt(), [])).toEqual({
+    code: Code.POLICY_DENIED,
+    message: 'Slurm refuses the job: invalid partition specified: nope',
+  });
+  expect(asked).toEqual(['submit', 'submit', 'submit']);
+  expect(waits).toEqual([away, later].map(({ message }) => `not submitted to Slurm yet: ${message}`));
+});
+
+test('what Slurm does not take for long is given back as soon as that can be told', async () => {
+  const later: Submission = { failure: 'later', message: 'QOSMaxSubmitJobPerUserLimit' };
+  const told: string[] = [];
+  const giveBack = (_: unknown, reason: string): boolean => told.push(reason) === 2;
+  const pauses = { ...PAUSES, laterMs: 0 };
+  const { all, asked } = submissions([later, later, later], [], { giveBack, pauses });
+  expect(await all.submit(attempt(), [])).toBe('given-back');
+  expect(asked).toEqual(['submit', 'submit']);
+  const reason = 'not submitted to Slurm: QOSMaxSubmitJobPerUserLimit';
+  expect(told).toEqual([reason, reason]);
+});
+
+test('a controller that is away is waited for, however long that takes', async () => {
+  const away: Submission = { failure: 'away', message: 'Unable to contact slurm controller' };
+  const pauses = { ...PAUSES, laterMs: 0 };
+  const { all } = submissions([away, { jobId: '9' }], [], { giveBack: () => true, pauses });
+  expect(await all.submit(attempt(), [])).toBe('submitted');
+});
+
+test('a later agent knows whether there may be a job', async () => {
+  const directory = tempDir();
+  attempt(directory).setSubmitting(true);
+  const { all } = submissions([], [{ jobId: '8' }]);
+  const again = attempt(directory);
+  expect([again.recovered, again.submitting]).toEqual([true, true]);
+  expect(await all.find(again)).toBe(true);
+  expect(attempt(directory).jobId).toBe('8');
+});
+
+test('what was not even asked for needs no question', async () => {
+  const { all, asked } = submissions([]);
+  expect(await all.find(attempt())).toBe(false);
+  expect(asked).toEqual([]);
+});
+
+test('what cannot be noted is not submitted; it is when the disk takes the note', async () => {
+  const directory = tempDir();
+  const one = attempt(directory);
+  const files = join(directory, 'a');
+  // Nothing can be written below a file.
+  rmSync(files, { recursive: true });
+  writeFileSync(files, '');
+  const before: string[] = [];
+  const waits: string[] = [];
+  const { all, asked } = submissions([{ jobId: '7' }], [], {
+    onWait: (_: unknown, reason: string) => {
+      before.push(...asked);
+      waits.push(reason);
+      rmSync(files);
+      mkdirSync(files);
+    },
+  });
+  expect(await all.submit(one, [])).toBe('submitted');
+  expect(before).toEqual([]);
+  expect(waits).toEqual([expect.stringContaining('the agent cannot note that it is submitted: ENOTDIR')]);
+  expect(one.jobId).toBe('7');
+});
+
+test('an agent that stops while it looks for a job leaves the note that there may be one', async () => {
+  const directory = tempDir();
+  const { all } = submissions([LOST], [undefined], { onWait: () => all.close() });
+  const one = attempt(directory);
+  expect(await all.submit(one, [])).toMatchObject({ code: Code.AGENT_LOST });
+  expect(attempt(directory).submitting).toBe(true);
+});
+
+test.each([
+  ['null', 'is being written, or its node failed', ['find e.1', 'find e.1'], false],
+  ['', 'was only made', ['find e.1', 'find e.1'], false],
+  ['{"job":"12","node":"n1"}', 'names its job', [], true],
+])('%j in the file by which a job takes the attempt: %s', async (text, _, asks, isFound) => {
+  const directory = tempDir();
+  const one = attempt(directory);
+  one.setSubmitting(true);
+  mkdirSync(join(directory, 'job'));
+  writeFileSync(join(directory, 'job', 'taken'), text);
+  const { all, asked } = submissions([], [{ jobId: undefined }, { jobId: undefined }]);
+  expect(await all.find(one)).toBe(isFound);
+  expect(asked).toEqual(asks);
+});
+
+test('a shared directory that cannot be read does not say that there is no job', async () => {
+  const directory = tempDir();
+  const one = attempt(directory);
+  one.setSubmitting(true);
+  // As a network file system that is away answers with an error that is not "no such file".
+  writeFileSync(join(directory, 'job'), '');
+  const waits: string[] = [];
+  const { all, asked } = submissions([], [{ jobId: '3' }], {
+    onWait: (_: unknown, reason: string) => {
+      waits.push(reason);
+      rmSync(join(directory, 'job'));
+    },
+  });
+  expect(await all.find(one)).toBe(true);
+  expect(waits).toEqual([
+    expect.stringContaining('the shared directory has to tell whether it was submitted: ENOTDIR'),
+  ]);
+  expect(asked).toEqual(['find e.1']);
+});
+
+test('an attempt that is to end does not wait for a shared directory that is away', async () => {
+  const directory = tempDir();
+  const one = attempt(directory);
+  one.setSubmitting(true);
+  writeFileSync(join(directory, 'job'), '');
+  one.tellToEnd('cancel', 0);
+  const { all } = submissions([], [{ jobId: '3' }]);
+  expect(await all.find(one)).toBe(true);
+  expect(one.jobId).toBe('3');
+});

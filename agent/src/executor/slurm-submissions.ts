@@ -1,0 +1,158 @@
+import { type BackoffOptions, fullJitterMs, type Logger, messageOf } from '@harrier/shared';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
+import type { SlurmCluster, Submission } from '../slurm/slurm-cluster.ts';
+import { keepFact } from './keep-fact.ts';
+import { logFacts } from './log-facts.ts';
+import { jobName } from './sbatch-arguments.ts';
+import type { SlurmAttempt } from './slurm-attempt.ts';
+
+export interface SlurmSubmissionsOptions {
+  cluster: Pick<SlurmCluster, 'submit' | 'find'>;
+  /** Of every job. */
+  script: string;
+  /** Why an attempt is not submitted yet. */
+  onWait: (attempt: SlurmAttempt, reason: string) => void;
+  /** Gives an attempt that has no job back, so that another agent may take it. @returns whether it was taken back */
+  giveBack: (attempt: SlurmAttempt, reason: string) => boolean;
+  logger: Logger;
+  /** Absent: what suits a controller. */
+  pauses?: { retry: BackoffOptions; settleMs: number; laterMs: number };
+}
+
+const PAUSES = {
+  retry: { initialMs: 1_000, maxMs: 30_000, multiplier: 2 },
+  /** The controller may still be busy with a request whose asker is gone. */
+  settleMs: 5_000,
+  /** A cluster that takes no more jobs for so long may do so for hours, and another agent's may not. */
+  laterMs: 10 * 60_000,
+};
+/** Times that the controller must say that there is no job of the name. */
+const LOOKS = 2;
+const AGENT_STOPS = { code: Code.AGENT_LOST, message: 'the agent stops' };
+
+/** What became of a submission; why there will be none, if there is no job. */
+export type SubmissionEnd = 'submitted' | 'given-back' | { code: Code; message: string };
+
+/**
+ * Brings attempts to Slurm, each once: when an answer did not come, the job is looked for by its name before another one is
+ * submitted. Should there be two all the same, one of them finds the attempt taken.
+ */
+export class SlurmSubmissions {
+  readonly #options: SlurmSubmissionsOptions;
+  readonly #pauses: typeof PAUSES;
+  readonly #closed = new AbortController();
+  readonly #wake = new Map<SlurmAttempt, () => void>();
+
+  constructor(options: SlurmSubmissionsOptions) {
+    this.#options = options;
+    this.#pauses = options.pauses ?? PAUSES;
+  }
+
+  close(): void {
+    this.#closed.abort();
+    for (const wake of this.#wake.values()) wake();
+  }
+
+  /** The attempt is to end: a submission that waits is given up. */
+  stop(attempt: SlurmAttempt): void {
+    this.#wake.get(attempt)?.();
+  }
+
+  /** Resolves when there is a job, or the attempt was given back; else with the reason why there will be none. */
+  async submit(attempt: SlurmAttempt, args: readonly string[]): Promise<SubmissionEnd> {
+    const { onWait, giveBack, logger } = this.#options;
+    let laterSinceMs: number | undefined;
+    for (let failures = 0; ; failures++) {
+      if (this.#isOver(attempt)) return { code: Code.CANCELLED, message: 'cancelled before it was submitted' };
+      const submission = await this.#submitOnce(attempt, args);
+      if (this.#closed.signal.aborted) return AGENT_STOPS;
+      if ('jobId' in submission) {
+        this.#known(attempt, submission.jobId);
+        return 'submitted';
+      }
+      const { failure, message } = submission;
+      logger.warn(
+        { ...logFacts(attempt.facts), job: jobName(attempt.facts), failure, reason: message },
+        'job not submitted',
+      );
+      if (failure === 'unknown' && (await this.find(attempt))) return 'submitted';
+      if (this.#closed.signal.aborted) return AGENT_STOPS;
+      keepFact(attempt.facts, logger, () => attempt.setSubmitting(false));
+      if (failure === 'refused') return { code: Code.POLICY_DENIED, message: `Slurm refuses the job: ${message}` };
+      if (failure === 'later') laterSinceMs ??= performance.now();
+      const waitedMs = performance.now() - (laterSinceMs ?? Number.POSITIVE_INFINITY);
+      const isOver = this.#isOver(attempt);
+      if (!isOver && waitedMs >= this.#pauses.laterMs && giveBack(attempt, `not submitted to Slurm: ${message}`))
+        return 'given-back';
+      onWait(attempt, `not submitted to Slurm yet: ${message}`);
+      await this.#pause(attempt, fullJitterMs(failures, this.#pauses.retry));
+    }
+  }
+
+  /** Looks for the job of an attempt until the controller has answered. @returns whether there is one */
+  async find(attempt: SlurmAttempt): Promise<boolean> {
+    const { cluster, onWait } = this.#options;
+    if (!attempt.submitting) return false;
+    for (let looks = 0, failures = 0; !this.#closed.signal.aborted; ) {
+      let found: { jobId: string | undefined } | undefined;
+      let unknown = 'Slurm has to tell whether it was submitted';
+      try {
+        const taken = await attempt.job.taken().catch((error) => {
+          // Nobody wants the result: whether there is a job to end, the controller knows too.
+          if (attempt.ending === undefined) throw error;
+          return undefined;
+        });
+        // A job that has ended already is nothing to end.
+        const which = { forgotten: attempt.ending === undefined };
+        found = taken?.job ? { jobId: taken.job } : await cluster.find(jobName(attempt.facts), which);
+      } catch (error) {
+        unknown = `the shared directory has to tell whether it was submitted: ${messageOf(error)}`;
+      }
+      if (found?.jobId !== undefined) {
+        this.#known(attempt, found.jobId);
+        return true;
+      }
+      if (found !== undefined && ++looks === LOOKS) return false;
+      if (found === undefined) {
+        onWait(attempt, unknown);
+        await this.#pause(undefined, fullJitterMs(failures++, this.#pauses.retry));
+      } else {
+        await this.#pause(undefined, this.#pauses.settleMs);
+      }
+    }
+    return false;
+  }
+
+  /** Not without a note: a later agent would take it for not submitted. */
+  async #submitOnce(attempt: SlurmAttempt, args: readonly string[]): Promise<Submission> {
+    try {
+      attempt.setSubmitting(true);
+    } catch (error) {
+      return { failure: 'later', message: `the agent cannot note that it is submitted: ${messageOf(error)}` };
+    }
+    return await this.#options.cluster.submit(args, this.#options.script);
+  }
+
+  /** Where the disk does not take the number, a later agent finds the job by its name. */
+  #known(attempt: SlurmAttempt, jobId: string): void {
+    keepFact(attempt.facts, this.#options.logger, () => attempt.setJobId(jobId, performance.now()));
+  }
+
+  #isOver(attempt: SlurmAttempt): boolean {
+    return this.#closed.signal.aborted || attempt.ending !== undefined || attempt.ended;
+  }
+
+  /** @param attempt whose end ends the pause */
+  async #pause(attempt: SlurmAttempt | undefined, ms: number): Promise<void> {
+    if (this.#closed.signal.aborted || attempt?.ending !== undefined) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, ms);
+    const onClose = (): void => resolve();
+    this.#closed.signal.addEventListener('abort', onClose, { once: true });
+    if (attempt !== undefined) this.#wake.set(attempt, resolve);
+    await promise;
+    clearTimeout(timer);
+    this.#closed.signal.removeEventListener('abort', onClose);
+    if (attempt !== undefined) this.#wake.delete(attempt);
+  }
+}

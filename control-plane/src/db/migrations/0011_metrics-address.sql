@@ -1,0 +1,1 @@
+ALTER TABLE "agents" ADD COLUMN "metrics_address" text DEFAULT '' NOT NULL;

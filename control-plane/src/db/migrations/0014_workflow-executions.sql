@@ -1,0 +1,1 @@
+CREATE INDEX "workflow_nodes_of_execution" ON "workflow_nodes" USING btree ("execution_id") WHERE execution_id IS NOT NULL;

@@ -1,0 +1,1 @@
+CREATE INDEX "schedule_firings_pending_of" ON "schedule_firings" USING btree ("tenant_id","try_time") WHERE try_time IS NOT NULL;

@@ -1,0 +1,97 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: that is what templates look like
+import { describe, expect, test } from 'vitest';
+import { compileExpression, ExpressionError, type Json } from './expression.ts';
+import { compileTemplate } from './template.ts';
+
+const evaluate = (text: string, bindings = {}): Json => compileExpression(text).evaluate(bindings);
+
+describe('an expression', () => {
+  test.each<[string, Record<string, Json>, Json]>([
+    ['input.count + 1', { input: { count: 2 } }, 3],
+    ['input.count * 1.5', { input: { count: 3 } }, 4.5],
+    ['0.5 - input.count', { input: { count: 3 } }, -2.5],
+    ['input.count + 0.5', { input: { count: 3 } }, 3.5],
+    ['input.count / 2.0', { input: { count: 3 } }, 1.5],
+    ['uint(3)', {}, 3],
+    ['{1u: 2u, true: "x"}', {}, { 1: 2, true: 'x' }],
+    ['input.rate > 1 && input.rate < 2', { input: { rate: 1.5 } }, true],
+    [
+      'nodes["load-data"].output.items.filter(i, i.ok).map(i, i.n)',
+      {
+        nodes: {
+          'load-data': {
+            output: {
+              items: [
+                { ok: true, n: 1 },
+                { ok: false, n: 2 },
+              ],
+            },
+          },
+        },
+      },
+      [1],
+    ],
+    ['has(input.x) ? input.x : "none"', { input: {} }, 'none'],
+    ['{"a": [input.x, null], "b": {"c": true}}', { input: { x: 'y' } }, { a: ['y', null], b: { c: true } }],
+    ['input.name.lowerAscii()', { input: { name: 'ADA' } }, 'ada'],
+    ['timestamp("2026-01-01T00:00:00Z") + duration("90m")', {}, '2026-01-01T01:30:00Z'],
+    ['"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!".matches("(a+)+$")', {}, false],
+  ])('%s', (text, bindings, value) => {
+    expect(evaluate(text, bindings)).toEqual(value);
+  });
+
+  test.each<[string, Record<string, Json>, string]>([
+    ['input.x ==', {}, '"input.x ==" is not an expression: at character 9: found = but expecting end of input'],
+    ['input.missing.y', { input: {} }, '"input.missing.y" has no value: field not found: missing'],
+    ['input.x', {}, '"input.x" has no value'],
+    ['1\n2', {}, 'at line 2, character'],
+    ['['.repeat(50_000), {}, 'is not an expression: it goes too deep'],
+    ['google.protobuf.Nothing{value: input.x}', {}, 'has no value'],
+    ['1 / 0', {}, 'divide by zero'],
+    ['1.0 / 0.0', {}, 'Infinity'],
+    ['9007199254740993', {}, 'too large to be exact'],
+    ['b"x"', {}, 'of a kind that JSON does not know'],
+    ['input.list.map(i, i)', { input: { list: Array.from({ length: 50_000 }, (_, i) => i) } }, 'has no value'],
+  ])('%s has no value', (text, bindings, message) => {
+    expect(() => evaluate(text, bindings)).toThrow(ExpressionError);
+    expect(() => evaluate(text, bindings)).toThrow(message);
+  });
+
+  test('that takes too long is given up', () => {
+    const list = Array.from({ length: 400 }, (_, i) => i);
+    expect(() => evaluate('l.all(a, l.all(b, l.all(c, a + b + c >= 0)))', { l: list })).toThrow('longer than');
+  });
+
+  test('tells what it refers to', () => {
+    const { names } = compileExpression(
+      'nodes.a.output.x + nodes["b-c"].output + [1].map(v, v + input.r)[variables.i]',
+    );
+    expect([...names.roots].toSorted()).toEqual(['input', 'nodes', 'variables']);
+    expect([...names.nodes]).toEqual(['a', 'b-c']);
+    expect(names.anyNode).toBe(false);
+    expect(compileExpression('nodes[input.which].output').names.anyNode).toBe(true);
+    expect(compileExpression('input.list.exists(nodes, nodes.x)').names.nodes.size).toBe(0);
+  });
+});
+
+describe('a template', () => {
+  const bindings = { input: { name: 'Ada', list: [1, 2], n: 3 } };
+  test.each<[Json, Json]>([
+    ['${input.list}', [1, 2]],
+    ['Hello, ${input.name}! ${input.n + 1} ${input.list}', 'Hello, Ada! 4 [1,2]'],
+    [
+      { a: ['${input.n}', 'x', 7, null], 'b.c': { d: '${ {"x": "}"} }' } },
+      { a: [3, 'x', 7, null], 'b.c': { d: { x: '}' } } },
+    ],
+    ['${"a\\"}b"}', 'a"}b'],
+    ['costs $5 and $${input}', 'costs $5 and ${input}'],
+    ['', ''],
+  ])('%j', (template, value) => {
+    expect(compileTemplate(template).evaluate(bindings)).toEqual(value);
+  });
+
+  test('that is wrong says where', () => {
+    expect(() => compileTemplate({ a: [{ b: '${1 +}' }] })).toThrow('a[0].b: "1 +" is not an expression');
+    expect(() => compileTemplate('${input')).toThrow('does not close it');
+  });
+});
