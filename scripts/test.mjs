@@ -3,6 +3,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { runCommand, SetupError } from './lib/run-command.mjs';
 import {
   ensureGoTools,
@@ -12,6 +13,9 @@ import {
   ensureSystemPackages,
   SYSTEM_PACKAGES,
 } from './lib/setup.mjs';
+
+const MESSAGE_LINES = 12;
+const MESSAGE_LINE_LENGTH = 300;
 
 const scratch = mkdtempSync(join(tmpdir(), 'harrier-test-'));
 const PARTS = {
@@ -62,7 +66,7 @@ async function vitest(project, options = []) {
       const path = relative('.', file.name);
       const bad = file.assertionResults.filter(({ status }) => status !== 'passed');
       passed += file.assertionResults.length - bad.length;
-      names.push(...bad.map(({ fullName, status }) => `${path} > ${fullName} (${status})`));
+      names.push(...bad.map((test) => `${path} > ${test.fullName} (${test.status})${why(test.failureMessages)}`));
       // A file can fail although its tests pass: when it cannot be loaded, or leaves something behind.
       if (bad.length === 0 && file.status !== 'passed') names.push(`${path} as a whole`);
     }
@@ -71,6 +75,12 @@ async function vitest(project, options = []) {
   }
   if (code !== 0 && names.length === 0) names.push(`as a whole: vitest ended with exit code ${code}`);
   return { passed, failed: names.length, names };
+}
+
+/** The first lines of what a test failed with, indented. */
+function why(messages) {
+  const lines = stripVTControlCharacters((messages ?? []).join('\n')).split('\n', MESSAGE_LINES);
+  return lines.map((line) => (line.trim() === '' ? '' : `\n    ${line.slice(0, MESSAGE_LINE_LENGTH)}`)).join('');
 }
 
 async function python() {
