@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { messageOf } from '@harrier/shared';
 import { removeWorkspace } from '../test/support/workspace.ts';
 import type { Kind } from './execution-plan.ts';
 import { FAULTS } from './faults/table.ts';
@@ -19,6 +20,7 @@ async function main(): Promise<number> {
   const options = readOptions();
   if (typeof options === 'string') {
     process.stderr.write(`faults: ${options}\n`);
+    removeWorkspace();
     return EXIT_USAGE;
   }
   const { seed, executions, faults } = options;
@@ -39,13 +41,8 @@ async function main(): Promise<number> {
 
 /** @returns what is wrong, as a text */
 function readOptions(): { seed: number; executions: number; faults: string[] } | string {
-  const { values } = parseArgs({
-    options: {
-      seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
-      executions: { type: 'string', default: String(DEFAULT_EXECUTIONS) },
-      fault: { type: 'string', multiple: true },
-    },
-  });
+  const values = parseOptions();
+  if (typeof values === 'string') return values;
   const [seed, executions] = [Number(values.seed), Number(values.executions)];
   if (!Number.isSafeInteger(seed)) return `--seed must be a whole number, not "${values.seed}"`;
   if (!Number.isSafeInteger(executions) || executions < 1) {
@@ -61,6 +58,23 @@ function readOptions(): { seed: number; executions: number; faults: string[] } |
     else say(`left out: ${name}, which needs: ${missing}`);
   }
   return { seed, executions, faults };
+}
+
+/** @returns as `readOptions` */
+function parseOptions() {
+  const options = {
+    seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
+    executions: { type: 'string', default: String(DEFAULT_EXECUTIONS) },
+    fault: { type: 'string', multiple: true },
+  } as const;
+  try {
+    return parseArgs({ options }).values;
+  } catch (error) {
+    // Some of its messages are several sentences, each in a line.
+    const wrong = messageOf(error).replaceAll('\n', ' ').replace(/\.$/, '');
+    const names = Object.keys(options).map((name) => `--${name}`);
+    return `${wrong}; the options are ${names.join(', ')}`;
+  }
 }
 
 function say(text: string): void {
