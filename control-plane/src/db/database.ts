@@ -62,7 +62,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   };
   try {
     await checkServer(cold);
-    await migrateDatabase(cold, target);
+    await migrateDatabase(target);
   } catch (error) {
     await close();
     throw error;

@@ -12,14 +12,14 @@ const JOURNAL = new URL('./migrations/meta/_journal.json', import.meta.url);
 const PROGRAM = fileURLToPath(new URL('./apply-migrations.ts', import.meta.url));
 
 /** Applies the migrations that are missing. Replicas that start together take turns. */
-export async function migrateDatabase(sql: Sql, target: ConnectionTarget): Promise<void> {
+export async function migrateDatabase(target: ConnectionTarget): Promise<void> {
   // A session of its own has the lock until it ends: one that is reserved of a pool may never come when a link breaks, and a
   // transaction may be ended by the server for being idle.
   const holder = connect(target, 1);
   try {
     await holder`SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'`;
     await holder`SELECT pg_advisory_lock(${ADVISORY_LOCKS.migration})`;
-    if ((await appliedMigration(sql)) < newestMigration()) await applyMigrations(target);
+    if ((await appliedMigration(holder)) < newestMigration()) await applyMigrations(target);
   } finally {
     await holder.end({ timeout: 5 });
   }
