@@ -160,7 +160,7 @@ function isMissed({ state, message }: FiringRecord): boolean {
 function auditOverlap(plan: SchedulePlan, firing: FiringRecord, record: ScheduleRecord, add: Add): void {
   const { timeMs, dueMs, changes, message } = firing;
   if (isMissed(firing)) return;
-  const { overlap, maxQueued } = plan;
+  const { overlap } = plan;
   const began = changes.find(({ state }) => state === FiringState.PENDING);
   if (overlap !== 'allow' && began !== undefined && began.openBefore > 0) {
     add('times against policy', `${textOf(timeMs)} was started beside ${began.openBefore} others, with ${overlap}`);
@@ -175,7 +175,7 @@ function auditOverlap(plan: SchedulePlan, firing: FiringRecord, record: Schedule
       case 'allow':
         return 'nothing keeps it from being started beside others';
       case 'queue':
-        return open < maxQueued ? `${open} were before it` : undefined;
+        return whyNotBeyondQueue(plan, firing, record);
       case 'cancel':
         return record.firings.some((other) => other.timeMs > timeMs) ? undefined : 'no other one came after it';
       case 'skip':
@@ -183,6 +183,22 @@ function auditOverlap(plan: SchedulePlan, firing: FiringRecord, record: Schedule
         return open > 0 || endedSince(dueMs, record, timeMs) ? undefined : 'all before it had ended';
     }
   }
+}
+
+/** Of those before it, one that runs is no reason: only as many as may wait, and waited already. */
+function whyNotBeyondQueue(
+  { maxQueued }: SchedulePlan,
+  { timeMs, createMs, changes }: FiringRecord,
+  { firings }: ScheduleRecord,
+): string | undefined {
+  const queued = (all: FiringRecord['changes']) => all.findIndex(({ state }) => state === FiringState.QUEUED);
+  if (queued(changes) >= 0) return 'it waited already';
+  const waited = firings.filter((other) => {
+    const began = queued(other.changes) + 1;
+    // What one decision does is written down together: one that it lets begin waited when it left this one out.
+    return other.timeMs < timeMs && began > 0 && (other.changes[began]?.atMs ?? createMs) >= createMs - ROUNDING_MS;
+  });
+  return waited.length < maxQueued ? `${waited.length} waited before it` : undefined;
 }
 
 function endedSince(dueMs: number, { firings, started }: ScheduleRecord, beforeMs: number): boolean {

@@ -4,6 +4,8 @@ import { ScheduleFiring_State as FiringState } from '@harrier/shared/gen/schedul
 import { WorkflowRun_State as RunState } from '@harrier/shared/gen/workflow';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { decide, type OpenFiring } from '../../control-plane/src/schedule/decide.ts';
+import { intervalTimes } from '../../control-plane/src/schedule/times.ts';
 import { audit } from '../../faults/auditor.ts';
 import type { FiringRecord, Mark, RoundEvidence, ScheduleEvidence, StartedRecord } from '../../faults/evidence.ts';
 import type { ExecutionPlan } from '../../faults/execution-plan.ts';
@@ -296,11 +298,121 @@ test('a time is left out only for what its policy names', () => {
       { overlap: 'skip' },
     ),
   ).toEqual({});
-  expect(spoilt(skipped(1, 2), { overlap: 'queue' })).toEqual({});
-  expect(spoilt(skipped(1, 1), { overlap: 'queue' })).toEqual(against);
   expect(spoilt(skipped(1, 1), { overlap: 'allow' })).toEqual(against);
   expect(spoilt(skipped(1, 1), { overlap: 'cancel' })).toEqual({});
   expect(spoilt(skipped(3, 1), { overlap: 'cancel' })).toEqual(against);
+});
+
+test('with a queue, a time is left out only when as many wait as may; what runs is not of them', () => {
+  const waited = (i: number, untilMs: number) => {
+    const states = [FiringState.QUEUED, FiringState.PENDING, FiringState.STARTED];
+    return (evidence: Sound) => {
+      const moments = [timeOf(i) + 5, untilMs, untilMs + 1];
+      const changes = states.map((state, n) => ({
+        state,
+        atMs: moments[n] ?? Number.NaN,
+        openBefore: n === 0 ? 1 : 0,
+      }));
+      Object.assign(evidence.record.firings[i] ?? {}, { changes });
+    };
+  };
+  const skippedMs = timeOf(3) + 5;
+  const beyond =
+    (...before: ((evidence: Sound) => void)[]) =>
+    (evidence: Sound) => {
+      for (const change of before) change(evidence);
+      const changes = [{ state: FiringState.SKIPPED, atMs: skippedMs, openBefore: before.length + 1 }];
+      leaveOut(evidence, 3, { message: '2 others wait already', changes, createMs: skippedMs - 2 });
+    };
+  const overlap = 'queue';
+  const lateMs = timeOf(3) + 9_000;
+  expect(spoilt(beyond(waited(1, lateMs), waited(2, lateMs + 900)), { overlap })).toEqual({});
+  // The first one is let begin by the very decision, before or after the other is written down.
+  expect(spoilt(beyond(waited(1, skippedMs - 1), waited(2, lateMs)), { overlap })).toEqual({});
+  expect(spoilt(beyond(waited(1, skippedMs + 1), waited(2, lateMs)), { overlap })).toEqual({});
+  // One ran, and another one waited.
+  expect(spoilt(beyond(waited(2, lateMs)), { overlap })).toEqual(against);
+  expect(spoilt(beyond(waited(1, timeOf(2) + 5), waited(2, lateMs)), { overlap })).toEqual(against);
+  expect(spoilt(beyond(), { overlap })).toEqual(against);
+  // It had its place.
+  expect(
+    spoilt(
+      (evidence) => {
+        beyond(waited(1, lateMs), waited(2, lateMs + 900))(evidence);
+        evidence.record.firings[3]?.changes.unshift({ state: FiringState.QUEUED, atMs: skippedMs - 1, openBefore: 3 });
+      },
+      { overlap },
+    ),
+  ).toEqual(against);
+});
+
+/** Looks at the times of a schedule, so long after one another, with runs that are so long and so many that may wait. */
+function decided(passedMs: readonly number[], runMs: number, maxQueued: number): Sound {
+  const plan: SchedulePlan = { ...PLAN, overlap: 'queue', maxQueued, graceMs: 3_600_000, job: undefined };
+  const rule = { ...plan, id: SCHEDULE, times: intervalTimes(START_MS, EVERY_MS), maxMissed: 100 };
+  const untilMs = START_MS + 1 + passedMs.reduce((sum, ms) => sum + ms, 0);
+  const record: Sound['record'] = {
+    id: SCHEDULE,
+    createMs: START_MS - 100,
+    updateMs: START_MS,
+    firings: [],
+    started: [],
+  };
+  const open = new Map<number, OpenFiring>();
+  const endsMs = new Map<number, number>();
+  let decidedMs = START_MS - 1;
+  let nowMs = START_MS;
+  const write = (firing: FiringRecord, state: FiringState, atMs: number) => {
+    const openBefore = [...open.keys()].filter((timeMs) => timeMs < firing.timeMs).length;
+    firing.changes.push({ state, atMs, openBefore });
+    firing.state = state;
+  };
+  const start = (firing: FiringRecord) => {
+    const { timeMs } = firing;
+    const number = String(record.started.length).padStart(12, '0');
+    firing.startedId = `01900000-0000-7000-9000-${number}`;
+    open.set(timeMs, { timeMs, state: 'started' });
+    write(firing, FiringState.STARTED, nowMs + 2);
+    endsMs.set(timeMs, nowMs + 2 + runMs);
+    const key = `schedule/${SCHEDULE}/${new Date(timeMs).toISOString()}`;
+    const ended = { state: RunState.SUCCEEDED, final: true, endMs: nowMs + 2 + runMs, execution: undefined };
+    record.started.push({ id: firing.startedId, key, ...ended });
+  };
+  for (let look = 0; look < passedMs.length || open.size > 0; look++) {
+    nowMs += passedMs[look] ?? 1_000;
+    for (const [timeMs, endMs] of endsMs) if (endMs <= nowMs) open.delete(timeMs);
+    const found = decide(rule, { nowMs: Math.min(nowMs, untilMs - 1), decidedMs, open: [...open.values()] });
+    ({ decidedMs } = found);
+    for (const { state, message = null, ...times } of found.firings) {
+      if (state !== 'skipped') open.set(times.timeMs, { timeMs: times.timeMs, state });
+      const stored = FiringState[state.toUpperCase() as 'PENDING' | 'QUEUED' | 'SKIPPED'];
+      const firing = { ...times, sinceMs: null, startedId: null, message, createMs: nowMs, changes: [], state: stored };
+      record.firings.push(firing);
+      write(firing, stored, nowMs + 1);
+    }
+    for (const firing of record.firings) {
+      if (found.start.includes(firing.timeMs)) write(firing, FiringState.PENDING, nowMs + 1);
+      if (firing.state === FiringState.PENDING) start(firing);
+    }
+  }
+  return { plan, answer: { startMs: START_MS, untilMs }, record, marks: new Map() };
+}
+
+test('of all that a queue leaves out nothing is a fault, and all of it is when one more may wait', () => {
+  let skips = 0;
+  const passes = fc.array(fc.integer({ min: 10, max: 9_000 }), { minLength: 1, maxLength: 20 });
+  fc.assert(
+    fc.property(passes, fc.nat(12_000), fc.integer({ min: 1, max: 3 }), (passedMs, runMs, maxQueued) => {
+      const evidence = decided(passedMs, runMs, maxQueued);
+      const skipped = evidence.record.firings.filter(({ state }) => state === FiringState.SKIPPED).length;
+      skips += skipped;
+      expect(audit(round(evidence)).findings).toEqual([]);
+      const { findings } = audit(round({ ...evidence, plan: { ...evidence.plan, maxQueued: maxQueued + 1 } }));
+      expect(findings.filter(({ offence }) => offence === 'times against policy')).toHaveLength(skipped);
+      expect(findings).toHaveLength(skipped);
+    }),
+  );
+  expect(skips).toBeGreaterThan(0);
 });
 
 test('an attempt that was lost and made again is no second firing', () => {
