@@ -11,10 +11,11 @@ import { GroupCommit } from '../db/group-commit.ts';
 import { type FinishedExecution, type FinishTimes, finishExecutions } from '../db/queries/finish-executions.ts';
 import type { NewLogChunk } from '../db/queries/log-chunks.ts';
 import { startDatabase } from '../test-support/real-database.ts';
-import { insertExecution } from '../test-support/stored-executions.ts';
+import { finishedRow, insertExecution } from '../test-support/stored-executions.ts';
 import { AttemptEndings } from './attempt-endings.ts';
 import { type AttemptOutcome, outcomeWithoutResult } from './attempt-outcome.ts';
 import { ExecutionTracker } from './execution-tracker.ts';
+import { MovedExecutions } from './moved-executions.ts';
 import { type ResolvedExecution, resolveExecution } from './resolved-execution.ts';
 import { StoreRetries } from './store-retries.ts';
 import { TrackedExecution } from './tracked-execution.ts';
@@ -270,17 +271,31 @@ function tellResult(agent: string, executionId: string, attempt: number): void {
   tracker.handle(linked(agent), create(AgentMessageSchema, { message: { case: 'result', value } }).message);
 }
 
-/** An execution whose first attempt has an end that is refused here, while another replica has given it to `next` anew. */
-async function givenOn(next: string): Promise<TrackedExecution> {
-  const before = randomUUID();
-  const { id } = await running(before);
-  await link(before, id, 1);
+/** An execution whose first attempt has an end that is refused here. */
+async function refusedHere(): Promise<TrackedExecution> {
+  const agent = randomUUID();
+  const { id } = await running(agent);
+  await link(agent, id, 1);
   await sql`ALTER TABLE executions ADD CONSTRAINT refused CHECK (end_time IS NULL) NOT VALID`;
-  tellResult(before, id, 1);
+  tellResult(agent, id, 1);
   const first = tracker.get(id) ?? expect.unreachable('it is followed');
   await vi.waitFor(() => expect(first.endRefused).toBeDefined());
-  await sql`UPDATE executions SET attempt = 2, agent_id = ${next} WHERE id = ${id}`;
   return first;
+}
+
+/** The same, while another replica has given it to `next` anew. */
+async function givenOn(next: string): Promise<TrackedExecution> {
+  const first = await refusedHere();
+  await sql`UPDATE executions SET attempt = 2, agent_id = ${next} WHERE id = ${first.id}`;
+  return first;
+}
+
+/** Looks for what others have moved, with the agents that are linked here. */
+async function lookForMoved(...here: string[]): Promise<void> {
+  const registry = { get: (id: string) => (here.includes(id) ? linked(id) : undefined) } as AgentRegistry;
+  const moved = new MovedExecutions({ sql, replicaId: randomUUID(), registry, tracker, logger });
+  moved.look();
+  await moved.stop();
 }
 
 test('a refused end is not that of the next attempt, which is followed beside it', async () => {
@@ -308,6 +323,66 @@ test('a refused end whose execution has another attempt elsewhere is dropped, th
   expect(first.endRefused).toBeUndefined();
   expect(await stored(first)).toMatchObject({ end_time: null });
   expect(lines.map(({ level }) => level)).toEqual([50]);
+});
+
+test.each([
+  ['elsewhere', false],
+  ['here again', true],
+])(
+  'that another replica has stored a refused end is heard of at the next look, with its agent linked %s',
+  async (_where, isHere) => {
+    const first = await refusedHere();
+    const { id, current } = first;
+    await sql`ALTER TABLE executions DROP CONSTRAINT refused`;
+    const theirs = { id, tenant_id: tenantId, agent_id: current.agentId, output_json: '"theirs"' };
+    await finishExecutions(sql, [finishedRow(theirs)]);
+    const told = first.changed.wait(new AbortController().signal);
+    await lookForMoved(...(isHere ? [current.agentId] : []));
+    // Whoever waits for it looks in the database.
+    expect(tracker.get(id)).toBeUndefined();
+    await told;
+    await vi.advanceTimersByTimeAsync(MINUTE_MS);
+    await vi.waitFor(() => expect(acknowledged).toEqual([id]));
+    expect(await stored(first)).toMatchObject({ state: State.SUCCEEDED, output_json: '"theirs"' });
+  },
+);
+
+test.each([
+  ['runs elsewhere', 2, randomUUID()],
+  ['is waited for', 1, null],
+])('a refused end behind which another attempt %s is let go of at the next look', async (_what, attempt, agent) => {
+  const { id } = await refusedHere();
+  await sql`UPDATE executions SET attempt = ${attempt}, agent_id = ${agent} WHERE id = ${id}`;
+  await lookForMoved();
+  expect(tracker.get(id)).toBeUndefined();
+});
+
+test('a refused end is not let go of while it can be stored, and its attempt is not lost with its agent, which was linked elsewhere', async () => {
+  const first = await refusedHere();
+  const { id, current } = first;
+  const { agentId: agent } = current;
+  await sql`INSERT INTO agents (id, tenant_id, name, public_key, version, hardware, isolation, slots, replica_id)
+    VALUES (${agent}, ${tenantId}, ${agent}, ${Buffer.from(agent)}, '', '', 0, 1, ${randomUUID()})`;
+  tracker.agentMoved(agent);
+  await lookForMoved();
+  expect(tracker.get(id)).toBe(first);
+  // It was started anew, and holds nothing any more.
+  await tracker.reconcile(linked(agent), create(HelloSchema), false);
+  expect(tracker.get(id)).toBe(first);
+  await sql`ALTER TABLE executions DROP CONSTRAINT refused`;
+  await vi.advanceTimersByTimeAsync(MINUTE_MS);
+  await vi.waitFor(() => expect(acknowledged).toEqual([id]));
+  expect(await stored(first)).toMatchObject({ state: State.SUCCEEDED, output_json: '{"of":1}' });
+});
+
+test('an end that is being stored is not let go of, though the database has it already', async () => {
+  const first = await refusedHere();
+  const { id, current } = first;
+  await sql`ALTER TABLE executions DROP CONSTRAINT refused`;
+  await finishExecutions(sql, [finishedRow({ id, tenant_id: tenantId, agent_id: current.agentId })]);
+  first.endRefused = undefined;
+  await lookForMoved();
+  expect(tracker.get(id)).toBe(first);
 });
 
 test.each([

@@ -1,10 +1,10 @@
 import { type Logger, messageOf } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
-import { findMovedExecutions } from '../db/queries/find-moved-executions.ts';
+import { findMovedExecutions, type MovedExecution } from '../db/queries/find-moved-executions.ts';
 import type { Sql } from '../db/sql.ts';
 import type { ExecutionTracker } from './execution-tracker.ts';
-import type { TrackedExecution } from './tracked-execution.ts';
+import type { StateChange, TrackedExecution } from './tracked-execution.ts';
 
 /** As often as the queue is looked at for what other replicas have put there. Most of it is told before. */
 const LOOK_MS = 2_000;
@@ -71,7 +71,8 @@ export class MovedExecutions {
       for (const moved of await findMovedExecutions(sql, believed, replicaId)) {
         const { tracked, at } = asked.get(moved.id) ?? {};
         // What has moved here too since it was asked for is told by whoever moved it.
-        if (tracked === undefined || tracked.current !== at || tracked.ending) continue;
+        if (tracked === undefined || tracked.current !== at) continue;
+        if (tracked.ending && !(hasRefusedEnd(tracked) && isOver(moved, at))) continue;
         // A claim of this replica that is about to be told.
         if (!moved.ended && moved.agent_id !== null && registry.get(moved.agent_id) !== undefined) continue;
         tracker.release(tracked);
@@ -93,9 +94,23 @@ export class MovedExecutions {
         break;
       }
       const { state, agentId } = tracked.current;
-      if (tracked.ending || state === State.STATE_UNSPECIFIED) continue;
-      if (state === State.PENDING || registry.get(agentId) === undefined) suspects.push(tracked);
+      if (state === State.STATE_UNSPECIFIED || (tracked.ending && !hasRefusedEnd(tracked))) continue;
+      if (state === State.PENDING || hasRefusedEnd(tracked) || registry.get(agentId) === undefined)
+        suspects.push(tracked);
     }
     return suspects;
   }
+}
+
+/** Others may have ended the attempt long before its end is tried here again. */
+function hasRefusedEnd({ ending, endRefused }: TrackedExecution): boolean {
+  return ending && endRefused !== undefined;
+}
+
+/**
+ * Whether no end of the attempt can be stored any more. Until then a refused one is kept, also when its agent is linked elsewhere:
+ * this replica alone may know it, and while it does, it does not take the attempt for lost.
+ */
+function isOver(moved: MovedExecution, { attempt, agentId }: StateChange): boolean {
+  return moved.ended || moved.attempt !== attempt || moved.agent_id !== agentId;
 }

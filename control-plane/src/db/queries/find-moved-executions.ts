@@ -15,6 +15,7 @@ export interface BelievedPlace {
 /** An execution that is not where it was believed to be: it has ended, has another attempt or agent, or its agent moved. */
 export interface MovedExecution {
   id: string;
+  attempt: number;
   agent_id: string | null;
   ended: boolean;
 }
@@ -30,7 +31,7 @@ export async function findMovedExecutions(
         AS input(id uuid, tenant_id uuid, attempt int, agent_id uuid)
       WHERE attempt % 1 = 0
     )
-    SELECT e.id, e.agent_id, e.end_time IS NOT NULL AS ended
+    SELECT e.id, e.attempt, e.agent_id, e.end_time IS NOT NULL AS ended
     FROM input JOIN executions AS e ON e.tenant_id = input.tenant_id AND e.id = input.id
     LEFT JOIN agents AS a ON a.id = e.agent_id AND a.replica_id <> ${replicaId}
     WHERE a.id IS NOT NULL OR e.end_time IS NOT NULL OR e.attempt <> input.attempt OR e.agent_id IS DISTINCT FROM input.agent_id`;
