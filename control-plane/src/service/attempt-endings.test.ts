@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { CreateExecutionRequestSchema, Execution_State as State } from '@harrier/shared/gen/execution';
@@ -204,9 +205,13 @@ test('of many that are refused for one cause one is tried at a time, apart from 
   expect(await tries()).toBe(2 * 21);
   await sql`ALTER TABLE executions DROP CONSTRAINT refused`;
   await vi.advanceTimersByTimeAsync(2 * MINUTE_MS);
-  await vi.waitFor(() => expect(acknowledged).toHaveLength(1));
-  await vi.advanceTimersByTimeAsync(4 * MINUTE_MS);
-  await vi.waitFor(() => expect(acknowledged).toHaveLength(20));
+  // The database answers by the time of the day, and meanwhile none of the others becomes due.
+  while (acknowledged.length === 0) await pause(2);
+  expect(acknowledged).toHaveLength(1);
+  while (acknowledged.length < refused.length) {
+    await vi.advanceTimersByTimeAsync(1_000);
+    await pause(2);
+  }
   expect(refused.every(({ finished }) => finished)).toBe(true);
   // Each was in the group once.
   expect(grouped).toEqual(refused.map(({ id }) => id));
