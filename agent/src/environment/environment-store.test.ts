@@ -608,13 +608,15 @@ test('a disk that is full stops a build, refuses the next, and leaves what is th
     const tell = (name, work) => work.then(() => name + ': built', (error) => name + ': ' + (error.code ?? '') + ' ' + error.message);
     const lines = [];
     const small = await store.build('acme', about('small'), undefined, events, never, fill(2));
+    const left = () => readdirSync(directory + '/acme').filter((name) => !name.startsWith('.cache'));
+    // What failed is put aside at once, and removed by and by.
+    const removed = async () => { while (left().some((name) => name.startsWith('.gone-'))) await new Promise((resolve) => setTimeout(resolve, 20)); };
     lines.push(await tell('large', store.build('acme', about('large'), undefined, events, never, fill(40))));
+    await removed();
     lines.push(await tell('medium', store.build('acme', about('medium'), undefined, events, never, fill(10))));
     lines.push(await tell('next', store.build('acme', about('next'), undefined, events, never, fill(1))));
     lines.push(await tell('resolving', store.scratch('acme', never, async () => undefined)));
-    const left = () => readdirSync(directory + '/acme').filter((name) => !name.startsWith('.cache'));
-    // What failed is put aside at once, and removed by and by.
-    while (left().some((name) => name.startsWith('.gone-'))) await new Promise((resolve) => setTimeout(resolve, 20));
+    await removed();
     lines.push(left().join());
     console.log(JSON.stringify(lines));`;
   const [large, medium, next, resolving, left] = await onSmallDisk(directory, body);
