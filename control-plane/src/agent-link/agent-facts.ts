@@ -27,9 +27,14 @@ export interface AgentFactsOptions {
   sql: Sql;
   registry: AgentRegistry;
   logger: Logger;
-  /** Room may have appeared. */
-  onCapacityChanged: () => void;
+  events: {
+    /** Room may have appeared. */
+    onCapacityChanged(): void;
+  };
 }
+
+/** One for all: with thousands of agents an empty array for each of them shows. */
+const NO_BYTES = new Uint8Array();
 
 /**
  * What an agent tells of itself and its host while it is linked. This replica keeps all of it in memory; only what changed, and is
@@ -37,7 +42,7 @@ export interface AgentFactsOptions {
  */
 export class AgentFacts {
   readonly #options: AgentFactsOptions;
-  #servicesRecorded: Promise<void> = Promise.resolve();
+  #servicesRecorded: Promise<void> | undefined;
 
   constructor(options: AgentFactsOptions) {
     this.#options = options;
@@ -76,7 +81,7 @@ export class AgentFacts {
     const { sql, logger } = this.#options;
     const record = () => recordServices(sql, agent.id, agent.session, agent.services);
     // One after the other: the newest is to stay.
-    this.#servicesRecorded = this.#servicesRecorded
+    this.#servicesRecorded = (this.#servicesRecorded ?? Promise.resolve())
       .then(record)
       .catch((error: unknown) =>
         logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'services could not be stored'),
@@ -93,31 +98,31 @@ export class AgentFacts {
   }
 
   #environmentsChanged(agent: LinkedAgent, support: EnvironmentSupport): void {
-    const { sql, logger, registry, onCapacityChanged } = this.#options;
+    const { sql, logger, registry, events } = this.#options;
     registry.setEnvironments(agent, supportOf(support));
     const { environments, unavailableEnvironments } = environmentFacts(support);
     recordEnvironments(sql, agent.id, environments, unavailableEnvironments).catch((error: unknown) =>
       logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'environments could not be stored'),
     );
-    onCapacityChanged();
+    events.onCapacityChanged();
   }
 
   #capacityChanged(agent: LinkedAgent, told: Resources): void {
-    const { sql, logger, registry, onCapacityChanged } = this.#options;
+    const { sql, logger, registry, events } = this.#options;
     registry.setCapacity(agent, capacityOf(told));
     recordCapacity(sql, agent.id, storedCapacity(told)).catch((error: unknown) =>
       logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'a capacity could not be stored'),
     );
-    onCapacityChanged();
+    events.onCapacityChanged();
   }
 
   /** What a card is doing changes with each beat; whether it can be given does not. */
   #gpusChanged(agent: LinkedAgent, hardware: Hardware): void {
     const gpus = gpuInventory(hardware);
     if (isDeepStrictEqual(gpus, agent.gpus)) return;
-    const { registry, onCapacityChanged } = this.#options;
+    const { registry, events } = this.#options;
     registry.setGpus(agent, gpus);
-    onCapacityChanged();
+    events.onCapacityChanged();
   }
 }
 
@@ -144,11 +149,12 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 function encodedServices(services: ManagedService[]): Uint8Array {
+  if (services.length === 0) return NO_BYTES;
   return toBinary(ManagedServicesSchema, create(ManagedServicesSchema, { services }));
 }
 
 function encodedHardware(hardware: Hardware | undefined): Uint8Array {
-  return hardware === undefined ? new Uint8Array() : toBinary(HardwareSchema, hardware);
+  return hardware === undefined ? NO_BYTES : toBinary(HardwareSchema, hardware);
 }
 
 /** Whether two reports name the same hardware; what a card or disk is doing does not count, and is not stored on each beat. */

@@ -29,6 +29,7 @@ import { admitAgent } from './handshake.ts';
 import type { LinkTraffic } from './link-traffic.ts';
 import { type LeaseTerms, SessionLease } from './session-lease.ts';
 
+const NONCE_BYTES = 32;
 const HANDSHAKE_DEADLINE_MS = 10_000;
 /** An agent sends a ping every 10 s; one that was silent for so long is gone. */
 const SILENCE_DEADLINE_MS = 30_000;
@@ -89,7 +90,8 @@ export class AgentSession {
   readonly #options: AgentSessionOptions;
   readonly #codec = new LinkCodec('server');
   readonly #sender: BatchSender<ServerMessage>;
-  readonly #nonce = randomBytes(32);
+  /** Until the hello that signs it: what a link keeps, it keeps for each of thousands of agents. */
+  #nonce: Uint8Array | undefined;
   #state: 'greeting' | 'admitting' | 'linked' | 'closed' = 'greeting';
   #agent: LinkedAgent | undefined;
   readonly #facts: AgentFacts;
@@ -102,8 +104,8 @@ export class AgentSession {
   constructor(options: AgentSessionOptions) {
     this.#options = options;
     this.#sender = new BatchSender((messages) => this.#transmit(messages));
-    const { socket, sql, registry, events, logger } = options;
-    this.#facts = new AgentFacts({ sql, registry, logger, onCapacityChanged: () => events.onCapacityChanged() });
+    const { socket, logger } = options;
+    this.#facts = new AgentFacts(options);
     socket.on('message', (data, isBinary) => this.#receive(data as Buffer, isBinary));
     socket.on('ping', () => this.#heard());
     socket.on('pong', () => this.#heard());
@@ -113,7 +115,9 @@ export class AgentSession {
       socket.terminate();
     });
     this.#deadline = setTimeout(() => socket.terminate(), HANDSHAKE_DEADLINE_MS);
-    this.send({ message: { case: 'challenge', value: { nonce: this.#nonce } } });
+    const nonce = randomBytes(NONCE_BYTES);
+    this.#nonce = nonce;
+    this.send({ message: { case: 'challenge', value: { nonce } } });
   }
 
   send(message: MessageInitShape<typeof ServerMessageSchema>): void {
@@ -187,9 +191,11 @@ export class AgentSession {
 
   #handle(message: AgentMessage['message']): void {
     if (message.case === 'hello') {
-      if (this.#state !== 'greeting') throw new LinkProtocolError('a second hello came');
+      const nonce = this.#nonce;
+      if (this.#state !== 'greeting' || nonce === undefined) throw new LinkProtocolError('a second hello came');
       this.#state = 'admitting';
-      this.#admit(message.value).catch((error: unknown) => {
+      this.#nonce = undefined;
+      this.#admit(message.value, nonce).catch((error: unknown) => {
         this.#options.logger.error({ err: error }, 'an agent could not be admitted');
         this.#options.socket.terminate();
       });
@@ -202,10 +208,10 @@ export class AgentSession {
     else this.#options.events.onMessage(this.#agent, message);
   }
 
-  async #admit(hello: Hello): Promise<void> {
+  async #admit(hello: Hello, nonce: Uint8Array): Promise<void> {
     const { sql, registry, events, logger, replicaId, leases } = this.#options;
     try {
-      const before = await admitAgent(sql, hello, this.#nonce, replicaId);
+      const before = await admitAgent(sql, hello, nonce, replicaId);
       const session = before.session + 1;
       this.#recorded = { agentId: before.id, session };
       if (this.#closed()) return this.#recordEnd(this.#recorded);
