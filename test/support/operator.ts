@@ -9,12 +9,14 @@ import { directory, REPOSITORY } from './workspace.ts';
 
 const HOME = '/opt/harrier/control-plane';
 const CERTIFICATE = '/usr/local/share/ca-certificates/harrier-test.crt';
+/** The id of the host's boot, once more. */
+const BOOT_ID = '/run/boot-id';
 /** What people have who follow the pages of docs/operations. */
 const PACKAGES = ['sudo', 'openssh-server', 'openssh-client', 'jq', 'openssl', 'postgresql'];
 /** What those have beside who install the sources. */
 const RELEASE_PACKAGES = ['git', 'python3-pip'];
 /** More than the longest command takes on a busy machine; what needs longer hangs. */
-const COMMAND_MS = 180_000;
+const COMMAND_MS = 480_000;
 
 /**
  * A host by the name `gpu-7` that systemd has booted, with a control plane at https://harrier.example:8000 and somebody who operates
@@ -180,6 +182,31 @@ export class Operator {
     );
   }
 
+  /** Runs a step that has the host boot, and waits until its agent tells of another boot. */
+  async reboot(script: string): Promise<void> {
+    const before = await this.#bootId();
+    // Who has asked for it may go with the host before there is an answer.
+    const { stdout, stderr } = await this.try(script);
+    await this.host.bootAgain().catch((error) => {
+      throw new Error(`after this the host did not boot:\n${script}\n${stdout}${stderr}`, { cause: error });
+    });
+    let seen: unknown;
+    await until(
+      'the agent to tell of another boot',
+      async () => {
+        seen = await this.#bootId();
+        return seen !== '' && seen !== before;
+      },
+      { seen: () => seen },
+    );
+  }
+
+  /** As the agent of the host has told it; empty while the control plane does not answer. */
+  async #bootId(): Promise<string> {
+    const { stdout } = await this.try('harrier agents get gpu-7 --json | jq -r .hardware.bootId');
+    return stdout.trim();
+  }
+
   async stop(): Promise<void> {
     await this.host.stop();
   }
@@ -198,6 +225,13 @@ export class Operator {
       update-ca-certificates >/dev/null 2>&1
       # As if a public authority had signed it: Node.js has a list of its own.
       printf '[Manager]\\nDefaultEnvironment=NODE_EXTRA_CA_CERTS=${CERTIFICATE}\\n' > /etc/systemd/system.conf.d/ca.conf
+      # The agent's unit covers /proc/sys, and with it what systemd-nspawn shows there: it would see the boot of the kernel, which is
+      # that of this machine, in the place of the boot of its host.
+      echo 'C ${BOOT_ID} - - - - /proc/sys/kernel/random/boot_id' > /etc/tmpfiles.d/boot-id.conf
+      systemd-tmpfiles --create boot-id.conf
+      mkdir /etc/systemd/system/harrier-agent.service.d
+      printf '[Service]\\nBindReadOnlyPaths=${BOOT_ID}:/proc/sys/kernel/random/boot_id\\n' \\
+        > /etc/systemd/system/harrier-agent.service.d/boot-id.conf
       systemctl daemon-reexec`);
     await this.run(`
       ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys

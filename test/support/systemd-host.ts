@@ -16,6 +16,8 @@ const PACKAGES = ['systemd-sysv', 'dbus', 'python3', 'bubblewrap', 'curl', 'ca-c
 const INSTALL = 'apt-get install -y --no-install-recommends systemd-container debootstrap';
 /** How systemd-nspawn ends with --keep-unit when what it has booted asks for another boot. */
 const BOOT_WANTED = 133;
+/** More than any unit is given to end, or to start, when the whole system does. */
+const BOOT_MS = 180_000;
 /** Namespaces of the booted system that a command runs in. */
 const NAMESPACES = ['--mount', '--uts', '--ipc', '--pid', '--cgroup'];
 
@@ -138,7 +140,7 @@ export class SystemdHost {
 
   /** Waits until it has ended because something in it has asked for a boot, starts it again, and waits until all is started. */
   async bootAgain(): Promise<void> {
-    const { code } = await within('the system to end for a boot', this.#container.exited);
+    const { code } = await within('the system to end for a boot', this.#container.exited, BOOT_MS);
     if (code !== BOOT_WANTED)
       throw new Error(`systemd-nspawn ended with ${code}:\n${this.#container.stderr.slice(-4000)}`);
     await this.#group.remove();
@@ -170,7 +172,7 @@ export class SystemdHost {
         state = (await this.run(['systemctl', 'is-system-running'])).stdout.trim();
         return state === 'running' || state === 'degraded';
       },
-      { seen: () => state },
+      { seen: () => state, deadlineMs: BOOT_MS },
     );
   }
 }

@@ -64,13 +64,32 @@ describe('drain.md', () => {
     await operator.run(`harrier executions cancel ${running}`);
     await operator.run(wait);
     expect(await operator.run(holdUp)).toBe('');
-    const [stop] = page.blocks('4. Stop, and do what is to be done', 1);
+    const [stop] = page.blocks('4. Stop, and do what is to be done', 2);
     await operator.run(stop);
     expect(await operator.host.shell('ps -u harrier-agent -o args= || true')).toBe('');
     const [back] = page.blocks('5. Take it back', 1);
     await operator.run(back);
     await operator.untilAgent('gpu-7', 'ONLINE');
     expect(await operator.host.property('harrier-launcher', 'ActiveState')).toBe('active');
+  });
+
+  test('boots the host, which stays out until it is taken back', { timeout: STEP_MS }, async () => {
+    const [drain] = page.blocks('2. Drain', 1);
+    const [wait] = page.blocks('3. Wait until nothing runs', 2);
+    const [, boot] = page.blocks('4. Stop, and do what is to be done', 2);
+    const [back] = page.blocks('5. Take it back', 1);
+    await operator.run(drain);
+    await operator.run(wait);
+    // All of it but the kernel, which is that of this machine.
+    await operator.reboot(boot);
+    await operator.untilAgent('gpu-7', 'DRAINING');
+    await operator.run(back);
+    await operator.untilAgent('gpu-7', 'ONLINE');
+    const here = await operator.start(SOON);
+    await operator.untilExecution(here, 'SUCCEEDED');
+    expect((await operator.execution(here)).agentId).toBe(await idOf('gpu-7'));
+    // Its unit was of the former boot only.
+    await operator.startOtherAgent();
   });
 });
 
