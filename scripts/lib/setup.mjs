@@ -42,6 +42,8 @@ export const SYSTEM_PACKAGES = {
   iptables: () => onPath('iptables'),
   // Boots a system for the tests of the units and of the installer.
   'systemd-container': () => onPath('systemd-nspawn'),
+  // Makes one of its disks.
+  xfsprogs: () => onPath('mkfs.xfs'),
   iproute2: () => onPath('ip'),
 };
 

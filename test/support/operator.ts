@@ -3,7 +3,7 @@ import type { Architecture } from '../../deploy/agent/platform-files.ts';
 import type { Exit } from './program.ts';
 import type { Releases } from './releases.ts';
 import { Runbook } from './runbook.ts';
-import { SystemdHost } from './systemd-host.ts';
+import { type Disks, SystemdHost } from './systemd-host.ts';
 import { until } from './wait.ts';
 import { directory, REPOSITORY } from './workspace.ts';
 
@@ -12,7 +12,7 @@ const CERTIFICATE = '/usr/local/share/ca-certificates/harrier-test.crt';
 /** The id of the host's boot, once more. */
 const BOOT_ID = '/run/boot-id';
 /** What people have who follow the pages of docs/operations. */
-const PACKAGES = ['sudo', 'openssh-server', 'openssh-client', 'jq', 'openssl', 'postgresql'];
+const PACKAGES = ['sudo', 'openssh-server', 'openssh-client', 'jq', 'openssl', 'postgresql', 'xfsprogs'];
 /** What those have beside who install the sources. */
 const RELEASE_PACKAGES = ['git', 'python3-pip'];
 /** More than the longest command takes on a busy machine; what needs longer hangs. */
@@ -37,8 +37,8 @@ export class Operator {
     };
   }
 
-  /** Has a copy of this repository for the sources and their packages. @param disks file systems of its own: bytes, by where */
-  static async boot(disks: Readonly<Record<string, number>> = {}): Promise<Operator> {
+  /** Has a copy of this repository for the sources and their packages. @param disks file systems of its own, by where */
+  static async boot(disks: Disks = {}): Promise<Operator> {
     const bundles = directory('bundles');
     const [host] = await Promise.all([
       SystemdHost.boot({

@@ -13,7 +13,7 @@ import { directory } from './workspace.ts';
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'harrier', 'test-systemd');
 /** What an agent needs of its host, and what its installer does not bring. */
 const PACKAGES = ['systemd-sysv', 'dbus', 'python3', 'bubblewrap', 'curl', 'ca-certificates'];
-const INSTALL = 'apt-get install -y --no-install-recommends systemd-container debootstrap';
+const INSTALL = 'apt-get install -y --no-install-recommends systemd-container debootstrap e2fsprogs xfsprogs';
 /** How systemd-nspawn ends with --keep-unit when what it has booted asks for another boot. */
 const BOOT_WANTED = 133;
 /** More than any unit is given to end, or to start, when the whole system does. */
@@ -21,13 +21,16 @@ const BOOT_MS = 180_000;
 /** Namespaces of the booted system that a command runs in. */
 const NAMESPACES = ['--mount', '--uts', '--ipc', '--pid', '--cgroup'];
 
+/** Both need the kernel to know them; XFS takes 300 MiB or more, and grows in use without CAP_SYS_RESOURCE. */
+export type Disks = Readonly<Record<string, { kind: 'ext4' | 'xfs'; bytes: number }>>;
+
 export interface SystemdHostOptions {
   /** Directories of this host that it has read-only, by where. */
   binds?: Readonly<Record<string, string>>;
   /** The same, which it may write to. */
   writable?: Readonly<Record<string, string>>;
-  /** File systems of its own: bytes, by where. */
-  disks?: Readonly<Record<string, number>>;
+  /** File systems of its own, by where. */
+  disks?: Disks;
   /** Debian packages beside what an agent needs. */
   packages?: readonly string[];
   /** A name, and a network of its own that has nothing but the loopback. Default: name and network of this host. */
@@ -60,7 +63,8 @@ export class SystemdHost {
   /** Boots one and waits until everything is started. */
   static async boot(options: SystemdHostOptions = {}): Promise<SystemdHost> {
     const { binds = {}, writable = {}, disks = {}, packages = [], alone } = options;
-    for (const program of ['systemd-nspawn', 'debootstrap']) {
+    const makers = Object.values(disks).map(({ kind }) => `mkfs.${kind}`);
+    for (const program of ['systemd-nspawn', 'debootstrap', ...makers]) {
       if (spawnSync('which', [program]).status !== 0)
         throw new Error(`${program} is missing; install with: ${INSTALL}`);
     }
@@ -68,14 +72,15 @@ export class SystemdHost {
       throw new Error('the tests of the units boot a system of their own, which takes root');
     await clearDeadHosts();
     const layers = directory('host');
+    const own = new Map(Object.entries(disks).map(([at, disk]) => [at, new Disk(directory('disk', layers), disk)]));
     const [upper, work, root] = ['upper', 'work', 'root'].map((name) => join(layers, name)) as [string, string, string];
     for (const path of [upper, work, root]) mkdirSync(path);
     const overlay = `lowerdir=${baseTree([...PACKAGES, ...packages])},upperdir=${upper},workdir=${work}`;
     execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', overlay, root]);
     const shared = Object.entries(binds).map(([at, source]) => `--bind-ro=${source}:${at}`);
     for (const [at, source] of Object.entries(writable)) shared.push(`--bind=${source}:${at}`);
-    const own = new Map(Object.entries(disks).map(([at, bytes]) => [at, new Disk(directory('disk', layers), bytes)]));
-    for (const [at, { path }] of own) shared.push(`--bind=${path}:${at}`);
+    // The device as well, for whoever does something to the file system.
+    for (const [at, { path, device }] of own) shared.push(`--bind=${path}:${at}`, `--bind=${device}`);
     const flags = ['--boot', '--directory', root, '--register=no', '--keep-unit', '--console=pipe', ...shared];
     if (alone !== undefined) {
       flags.push('--private-network');
@@ -138,6 +143,13 @@ export class SystemdHost {
     return (await this.shell(`find / \\( ${left} \\) -prune -o -print`)).split('\n').toSorted();
   }
 
+  /** Makes the volume of one of its own file systems larger, as from outside of a host: the file system stays as it was. */
+  enlargeVolume(at: string, bytes: number): void {
+    const disk = this.#disks.get(at);
+    if (disk === undefined) throw new Error(`${at} is no file system of its own`);
+    disk.enlarge(bytes);
+  }
+
   /** Waits until it has ended because something in it has asked for a boot, starts it again, and waits until all is started. */
   async bootAgain(): Promise<void> {
     const { code } = await within('the system to end for a boot', this.#container.exited, BOOT_MS);
@@ -189,14 +201,28 @@ function isFirst(pid: number): boolean {
 /** A file system in a file, mounted on this host. */
 class Disk {
   readonly path: string;
+  /** What the kernel has it as. */
+  readonly device: string;
+  readonly #image: string;
 
-  constructor(path: string, bytes: number) {
+  constructor(path: string, { kind, bytes }: Disks[string]) {
     this.path = path;
-    const image = `${this.path}.img`;
-    writeFileSync(image, '');
-    truncateSync(image, bytes);
-    execFileSync('mkfs.ext4', ['-q', image]);
-    execFileSync('mount', ['-o', 'loop', image, this.path]);
+    this.#image = `${this.path}.img`;
+    writeFileSync(this.#image, '');
+    truncateSync(this.#image, bytes);
+    execFileSync(`mkfs.${kind}`, ['-q', this.#image]);
+    const { status, stderr } = spawnSync('mount', ['-o', 'loop', this.#image, this.path], { encoding: 'utf8' });
+    if (status !== 0)
+      throw new Error(
+        `a file cannot be mounted as a disk; that takes /dev/loop-control, a free /dev/loopN, and ${kind} in the kernel (modprobe loop ${kind}): ${stderr}`,
+      );
+    const find = ['--associated', this.#image, '--noheadings', '--output', 'NAME'];
+    this.device = execFileSync('losetup', find, { encoding: 'utf8' }).trim();
+  }
+
+  enlarge(bytes: number): void {
+    truncateSync(this.#image, bytes);
+    execFileSync('losetup', ['--set-capacity', this.device]);
   }
 
   remove(): void {

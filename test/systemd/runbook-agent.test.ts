@@ -10,14 +10,29 @@ const DATA = '/var/lib/harrier-agent';
 const CONTROL_PLANE = '/var/lib/harrier-control-plane';
 /** Half of what an agent wants free on its disk by default: that has to fit on a disk that a test can fill. */
 const MIN_FREE = `HARRIER_AGENT_MIN_FREE_BYTES=${64 * MIB}`;
+/** More than it takes until something is printed, and until the log tells of the same cause again. */
+const REFUSED_MS = 120_000;
+/** Of the control plane, in bytes, at first. */
+const VOLUME = 400 * MIB;
+const PSQL = `runuser -u harrier -- psql --host=${CONTROL_PLANE}/postgres --username=harrier postgres`;
 
-const operator = await Operator.boot({ [DATA]: 400 * MIB, [CONTROL_PLANE]: 300 * MIB });
+const operator = await Operator.boot({
+  [DATA]: { kind: 'ext4', bytes: 400 * MIB },
+  [CONTROL_PLANE]: { kind: 'xfs', bytes: VOLUME },
+});
 afterAll(() => operator.stop());
 await operator.installAgent();
 await operator.startOtherAgent();
 
 const ENDLESS = 'import time\ndef handler(input):\n    while True: time.sleep(1)\n';
 const SOON = 'def handler(input): return {}\n';
+/** Not before a disk is full, on a busy machine either, and what no compression makes smaller. */
+const PRINTING = `import base64, os, time
+def handler(input):
+    time.sleep(15)
+    print(base64.b64encode(os.urandom(2_250_000)).decode())
+    return {}
+`;
 
 /** Has something run on the agent of the host, and not on the other one. */
 async function runOnHost(fields: object = {}): Promise<string> {
@@ -181,7 +196,7 @@ describe('full-disk.md', () => {
   const page = new Runbook('full-disk');
 
   test('has these steps', () => {
-    expect(page.steps).toEqual(['On an agent', 'On a control plane']);
+    expect(page.steps).toEqual(['On an agent', 'On a control plane', 'A larger disk']);
   });
 
   test('tells what fills the disk of an agent, which goes on once there is room', { timeout: STEP_MS }, async () => {
@@ -218,25 +233,53 @@ describe('full-disk.md', () => {
     await operator.untilAgent('gpu-7', 'ONLINE');
   });
 
+  /** Has a database that has no room refuse what an execution has printed. @returns the execution */
+  async function refused(): Promise<string> {
+    const before = await refusals();
+    // A segment of its own for what is written meanwhile: PostgreSQL ends when it cannot make another one.
+    await operator.host.shell(`${PSQL} --quiet --command=CHECKPOINT --command='SELECT pg_switch_wal()'`);
+    // A full database may refuse what is new, too.
+    const waiting = await operator.start(PRINTING);
+    await operator.untilExecution(waiting, 'RUNNING');
+    // Quickly, since it soon prints: dd writes only what is left then.
+    await operator.host.shell(`
+      avail() { df --output=avail ${CONTROL_PLANE} | tail -n 1; }
+      fallocate --length $(($(avail) - 4096))K ${CONTROL_PLANE}/ballast || exit
+      dd if=/dev/zero of=${CONTROL_PLANE}/ballast bs=64K oflag=append conv=notrunc status=none
+      test "$(avail)" -lt 1024`);
+    await until('the database to refuse what it has printed', async () => (await refusals()) > before, {
+      deadlineMs: REFUSED_MS,
+    });
+    expect(await operator.execution(waiting)).toMatchObject({ state: 'RUNNING' });
+    return waiting;
+  }
+
+  async function refusals(): Promise<number> {
+    const said = await operator.host.shell('journalctl --unit=harrier-control-plane --output=cat');
+    return said.match(/.*No space left on device.*log bytes could not be stored/g)?.length ?? 0;
+  }
+
+  test('a database whose file system is made larger stores what has waited, without a restart', {
+    timeout: STEP_MS,
+  }, async () => {
+    const [find, enlarge] = page.blocks('A larger disk', 2);
+    const controlPlane = await operator.host.property('harrier-control-plane', 'MainPID');
+    const waiting = await refused();
+    expect(await operator.run(find)).toMatch(/\n\/var\/lib\/harrier-control-plane +\/dev\/loop\d+ +xfs /);
+    operator.host.enlargeVolume(CONTROL_PLANE, 2 * VOLUME);
+    expect(await operator.run(enlarge)).not.toMatch(/ 100% /);
+    await operator.untilExecution(waiting, 'SUCCEEDED');
+    expect(await operator.host.property('harrier-control-plane', 'MainPID')).toBe(controlPlane);
+    await operator.host.shell(`rm ${CONTROL_PLANE}/ballast`);
+  });
+
   test('gives a database room, which then stores what has waited, and keeps less', { timeout: STEP_MS }, async () => {
     const [look, settings, largest] = page.blocks('On a control plane', 3);
-    const printing = 'import time\ndef handler(input):\n    time.sleep(5)\n    print("x" * 3000000)\n    return {}\n';
-    // A full database may refuse what is new, too.
-    const waiting = await operator.start(printing);
-    await operator.untilExecution(waiting, 'RUNNING');
-    await operator.host.shell(
-      `dd if=/dev/zero of=${CONTROL_PLANE}/ballast bs=1M status=none; test "$(df --output=avail ${CONTROL_PLANE} | tail -n 1)" -eq 0`,
-    );
-    await until('the database to refuse', async () =>
-      (await operator.host.shell('journalctl --unit=harrier-control-plane --output=cat')).includes(
-        'No space left on device',
-      ),
-    );
+    const waiting = await refused();
     const said = await operator.run(look);
     expect(said).toMatch(/ 100% \/var\/lib\/harrier-control-plane\n/);
     expect(said).toMatch(/M\t\/var\/lib\/harrier-control-plane\/ballast\n/);
     expect(said).toContain('/var/lib/harrier-control-plane/postgres/pg_wal\n');
-    expect(await operator.execution(waiting)).toMatchObject({ state: 'RUNNING' });
     await operator.host.shell(`rm ${CONTROL_PLANE}/ballast`);
     await operator.untilExecution(waiting, 'SUCCEEDED');
 
@@ -246,9 +289,8 @@ describe('full-disk.md', () => {
       'tr "\\0" "\\n" < /proc/$(systemctl show -P MainPID harrier-control-plane)/environ',
     );
     expect(environment).toMatch(/^HARRIER_RETENTION_BYTES=10737418240$/m);
-    const psql = `runuser -u harrier -- psql --host=${CONTROL_PLANE}/postgres --username=harrier postgres`;
-    const table = await operator.host.shell(`${psql} --tuples-only <<'END'\n${largest}\nEND`);
+    const table = await operator.host.shell(`${PSQL} --tuples-only <<'END'\n${largest}\nEND`);
     expect(table).toMatch(/^ *log_chunks *\| \d+ .B$/m);
-    await operator.host.shell(`${psql} --command='VACUUM (FULL, ANALYZE) log_chunks'`);
+    await operator.host.shell(`${PSQL} --command='VACUUM (FULL, ANALYZE) log_chunks'`);
   });
 });
