@@ -14,6 +14,7 @@ import {
   SYSTEM_PACKAGES,
 } from './lib/setup.mjs';
 
+/** Of what a test failed with, as much as tells what was expected and seen, and where. */
 const MESSAGE_LINES = 12;
 const MESSAGE_LINE_LENGTH = 300;
 

@@ -185,6 +185,7 @@ export class Operator {
   /** Runs a step that has the host boot, and waits until its agent tells of another boot. */
   async reboot(script: string): Promise<void> {
     const before = await this.#bootId();
+    if (before === '') throw new Error('the agent does not tell which boot it runs in');
     // Who has asked for it may go with the host before there is an answer.
     const { stdout, stderr } = await this.try(script);
     await this.host.bootAgain().catch((error) => {
@@ -201,9 +202,9 @@ export class Operator {
     );
   }
 
-  /** As the agent of the host has told it; empty while the control plane does not answer. */
+  /** As the agent of the host has told it; empty while it has not, or the control plane does not answer. */
   async #bootId(): Promise<string> {
-    const { stdout } = await this.try('harrier agents get gpu-7 --json | jq -r .hardware.bootId');
+    const { stdout } = await this.try('harrier agents get gpu-7 --json | jq -r ".hardware.bootId // empty"');
     return stdout.trim();
   }
 

@@ -117,7 +117,6 @@ describe('sick-gpu.md', () => {
     await untilCard(lost, 'QUARANTINED');
     expect(await operator.run(look)).toMatch(new RegExp(`${lost}.*the driver does not list it any more`));
     cards.lose(lost, false);
-    await untilCard(lost, 'QUARANTINED');
     // The kernel is that of this machine, and is not booted with it: the agent knows the boot by the id that systemd-nspawn gives it.
     await operator.reboot(boot);
     await operator.untilAgent('gpu-7', 'DRAINING');
