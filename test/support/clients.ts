@@ -1,3 +1,5 @@
+import { subscribe } from 'node:diagnostics_channel';
+import type { ClientHttp2Stream } from 'node:http2';
 import type { DescService } from '@bufbuild/protobuf';
 import {
   type Client,
@@ -28,6 +30,14 @@ import { type HttpAnswer, type HttpRequest, http } from './http.ts';
 export function mayBeMadeAgain({ code, message }: ConnectError): boolean {
   return code === Code.Unavailable || message.includes('NGHTTP2_REFUSED_STREAM');
 }
+
+// A server that stops closes a connection that is idle. Connect-node 2.2 destroys it with an error and, when the next call comes before
+// that is told, does not listen for it any more: it would end the process. https://github.com/connectrpc/connect-es/issues/1768
+subscribe('http2.client.stream.created', (message) => {
+  const { session } = (message as { stream: ClientHttp2Stream }).stream;
+  if (session !== undefined && !session.listeners('error').includes(ignore)) session.on('error', ignore);
+});
+function ignore(): void {}
 
 export type Protocol = 'gRPC' | 'gRPC-Web' | 'Connect binary' | 'Connect JSON';
 
