@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { listProcesses, type ProcessInfo, processTree } from './processes.ts';
 import { DEADLINE_MS, until, within } from './wait.ts';
 
@@ -45,10 +46,25 @@ export class Program {
       this.#child.once('error', reject);
       this.#child.once('exit', (code, signal) => {
         this.#running = false;
-        resolve({ code, signal });
+        this.#drained().then(() => resolve({ code, signal }), reject);
       });
     });
     this.exited.catch(() => {});
+  }
+
+  /**
+   * What it wrote before its end lies in its pipes, and may be read later than the end is told. Not until they are closed: what it has
+   * started and left may have them too.
+   */
+  async #drained(): Promise<void> {
+    const length = () => this.stdout.length + this.#stderr.length;
+    let before: number;
+    do {
+      before = length();
+      // In the first turn of the loop they are asked, in the second they have answered.
+      await setImmediate();
+      await setImmediate();
+    } while (length() !== before);
   }
 
   get pid(): number {

@@ -35,8 +35,9 @@ function createInterrupt(executions: Clients['executions']): { setId(id: string)
   };
   async function cancel(execution: string): Promise<void> {
     try {
-      await executions.cancelExecution({ id: execution, reason: 'interrupted at the terminal' });
+      // Before the control plane is asked: it may take long to answer, and the end may be shown before the answer is.
       await writeError(`\nharrier: cancelling ${execution}; once more to leave without waiting\n`);
+      await executions.cancelExecution({ id: execution, reason: 'interrupted at the terminal' });
     } catch (cause) {
       await writeError(`\nharrier: ${execution} could not be cancelled and may still run: ${messageOf(cause)}\n`);
     }
