@@ -55,7 +55,8 @@ async function startAll(): Promise<[string, string][]> {
 
 async function expectWhole(started: [string, string][]): Promise<void> {
   for (const [kind, id] of started) {
-    expect(await finished(executions, id), kind).toMatchObject({ state: State.SUCCEEDED, attempt: 1 });
+    const execution = await finished(executions, id);
+    expect(execution, kind).toMatchObject({ error: undefined, state: State.SUCCEEDED, attempt: 1 });
     expect((await storedLog(executions, id)).stdout.toString(), kind).toBe(tickerText(TICKS));
   }
 }
