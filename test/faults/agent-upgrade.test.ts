@@ -55,8 +55,8 @@ async function startAll(): Promise<[string, string][]> {
 
 async function expectWhole(started: [string, string][]): Promise<void> {
   for (const [kind, id] of started) {
-    const execution = await finished(executions, id);
-    expect(execution, kind).toMatchObject({ error: undefined, state: State.SUCCEEDED, attempt: 1 });
+    const { state, attempt, error } = await finished(executions, id);
+    expect({ state, attempt, error }, kind).toEqual({ state: State.SUCCEEDED, attempt: 1, error: undefined });
     expect((await storedLog(executions, id)).stdout.toString(), kind).toBe(tickerText(TICKS));
   }
 }
