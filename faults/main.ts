@@ -43,7 +43,8 @@ async function main(): Promise<number> {
 function readOptions(): { seed: number; executions: number; faults: string[] } | string {
   const values = parseOptions();
   if (typeof values === 'string') return values;
-  const [seed, executions] = [Number(values.seed), Number(values.executions)];
+  // An empty text is no number here.
+  const [seed, executions] = [Number(values.seed || Number.NaN), Number(values.executions || Number.NaN)];
   if (!Number.isSafeInteger(seed)) return `--seed must be a whole number, not "${values.seed}"`;
   if (!Number.isSafeInteger(executions) || executions < 1) {
     return `--executions must be a whole number from 1, not "${values.executions}"`;

@@ -17,6 +17,15 @@ export interface AgentHostOptions {
   env: Readonly<Record<string, string>>;
 }
 
+interface Parts {
+  name: string;
+  agent: Agent;
+  /** One for each replica. */
+  proxies: readonly LinkProxy[];
+  /** Undefined: that of the host. */
+  network: AgentNetwork | undefined;
+}
+
 /** Enough for the load of a round on a machine with two cores. */
 const SLOTS = 8;
 const DISK_BYTES = 512 * 1024 * 1024;
@@ -28,24 +37,42 @@ export class AgentHost {
   /** One for each replica. */
   readonly #proxies: readonly LinkProxy[];
   readonly #network: AgentNetwork | undefined;
+  readonly #cleanup: AsyncDisposableStack;
 
-  private constructor(name: string, agent: Agent, proxies: readonly LinkProxy[], network: AgentNetwork | undefined) {
+  private constructor({ name, agent, proxies, network }: Parts, cleanup: AsyncDisposableStack) {
     this.name = name;
     this.agent = agent;
     this.#proxies = proxies;
     this.#network = network;
+    this.#cleanup = cleanup;
   }
 
+  /** Starts it; nothing is left when that fails. */
   static async start(options: AgentHostOptions): Promise<AgentHost> {
+    const cleanup = new AsyncDisposableStack();
+    try {
+      return await AgentHost.#start(options, cleanup);
+    } catch (error) {
+      await cleanup.disposeAsync().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  static async #start(options: AgentHostOptions, cleanup: AsyncDisposableStack): Promise<AgentHost> {
     const { number, world, joinToken, release, env, replicaPorts } = options;
     const name = `agent-${number}`;
     // Without root all share the network of the host, and cuts happen in the proxy.
     const network = isRoot() ? AgentNetwork.create(world, number) : undefined;
+    cleanup.defer(() => network?.remove());
     const address = network?.address ?? '127.0.0.1';
     const dataDirectory = directory('a');
     // A disk of its own, which can be filled without harm to anybody else.
-    if (isRoot()) execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES},mode=755`, 'tmpfs', dataDirectory]);
+    if (isRoot()) {
+      execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES},mode=755`, 'tmpfs', dataDirectory]);
+      cleanup.defer(() => void execFileSync('umount', ['--lazy', dataDirectory]));
+    }
     const proxies = await Promise.all(replicaPorts.map((port) => LinkProxy.listen(address, port)));
+    for (const proxy of proxies) cleanup.defer(() => proxy.close());
     const agent = Agent.start({
       name,
       serverUrl: proxies.map(({ port }) => `http://${address}:${port}`).join(','),
@@ -57,7 +84,8 @@ export class AgentHost {
       program: release.main,
       env: { ...env },
     });
-    return new AgentHost(name, agent, proxies, network);
+    cleanup.defer(() => agent.remove());
+    return new AgentHost({ name, agent, proxies, network }, cleanup);
   }
 
   /** Selects this agent. */
@@ -89,10 +117,7 @@ export class AgentHost {
   async remove(): Promise<void> {
     this.mend();
     if (this.agent.program.running) this.agent.program.signal('SIGCONT');
-    await this.agent.remove();
-    await Promise.all(this.#proxies.map((proxy) => proxy.close()));
-    this.#network?.remove();
-    if (isRoot()) execFileSync('umount', ['--lazy', this.agent.dataDirectory]);
+    await this.#cleanup.disposeAsync();
   }
 }
 

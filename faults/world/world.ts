@@ -25,7 +25,11 @@ export interface WorldOptions {
   docker: boolean;
 }
 
-type Undo = () => Promise<void>;
+/** What ends the parts of a world: the agents first, while the rest is there to tell what stayed of them. */
+interface Cleanup {
+  hosts: AsyncDisposableStack;
+  rest: AsyncDisposableStack;
+}
 
 /** Of rounds with findings; not in the repository. */
 const LOGS = fileURLToPath(new URL('../out', import.meta.url));
@@ -48,15 +52,14 @@ export class World {
   readonly surroundings: Surroundings;
   /** All agents use it; undefined: none. */
   readonly docker: TestEngine | undefined;
-  /** What ends each part, in the order in which they were started. */
-  readonly #undo: readonly Undo[];
+  readonly #cleanup: Cleanup;
   #turn = 0;
 
   private constructor(
     parts: Pick<World, 'database' | 'sql' | 'replicas' | 'agents' | 'witness' | 'surroundings' | 'docker'>,
-    undo: readonly Undo[],
+    cleanup: Cleanup,
   ) {
-    this.#undo = undo;
+    this.#cleanup = cleanup;
     this.database = parts.database;
     this.sql = parts.sql;
     this.replicas = parts.replicas;
@@ -68,32 +71,33 @@ export class World {
 
   /** Starts everything; nothing is left when that fails. */
   static async start(options: WorldOptions): Promise<World> {
-    const undo: Undo[] = [];
+    const cleanup = { hosts: new AsyncDisposableStack(), rest: new AsyncDisposableStack() };
     try {
-      return await World.#start(options, undo);
+      return await World.#start(options, cleanup);
     } catch (error) {
-      for (const step of undo.reverse()) await step().catch(() => undefined);
+      for (const parts of [cleanup.hosts, cleanup.rest]) await parts.disposeAsync().catch(() => undefined);
       throw error;
     }
   }
 
-  static async #start(options: WorldOptions, undo: Undo[]): Promise<World> {
+  static async #start(options: WorldOptions, cleanup: Cleanup): Promise<World> {
+    const { hosts, rest } = cleanup;
     const witness = new Witness(directory('evidence'));
-    undo.push(async () => witness.close());
+    rest.defer(() => witness.close());
     const database = await ExternalPostgres.start();
-    undo.push(async () => database.stop());
-    const docker = options.docker ? await unusedEngine(undo) : undefined;
+    rest.defer(() => database.stop());
+    const docker = options.docker ? await unusedEngine(rest) : undefined;
     if (docker !== undefined) {
       await docker.start();
-      undo.push(() => docker.leave());
+      rest.defer(() => docker.leave());
     }
     const sql = connect({ url: database.url }, 2);
-    undo.push(() => sql.end());
+    rest.defer(() => sql.end());
     const replicas: ReplicaHost[] = [];
     const settings = { HARRIER_LEASE_S: String(LEASE_MS / 1000), HARRIER_MAX_SCHEDULES: '1000000' };
     for (let number = 1; number <= options.replicas; number++) {
       const replica = await ReplicaHost.start(`replica-${number}`, database.url, settings);
-      undo.push(() => replica.remove());
+      rest.defer(() => replica.remove());
       replicas.push(replica);
     }
     await installObserver(sql);
@@ -109,14 +113,15 @@ export class World {
         // The disk is small.
         env: { HARRIER_AGENT_PYTHON: witness.python, HARRIER_AGENT_MIN_FREE_BYTES: '0', ...dockerSettings(docker) },
       });
-      undo.push(() => host.remove());
+      hosts.defer(() => host.remove());
       agents.push(host);
     }
     const surroundings = {
       witness: [witness.pipe, witness.listenIn(release.runtime, '/harrier')],
       image: PYTHON_IMAGE,
     };
-    const world = new World({ database, sql, replicas, agents, witness, surroundings, docker }, undo);
+    const parts = { database, sql, replicas, agents, witness, surroundings, docker };
+    const world = new World(parts, cleanup);
     const selectors = agents.map(({ selector }) => selector);
     const running = await untilRuns(() => world.clients(), selectors, 'start', AbortSignal.timeout(START_MS));
     if (!running) throw new Error(`the agents do not run anything:\n${world.lastLogs()}`);
@@ -195,11 +200,15 @@ export class World {
 
   /** Ends everything. @returns processes that stayed all the same */
   async stop(): Promise<string[]> {
-    for (const host of this.agents) await host.remove();
-    const left = [...this.orphanProcesses(), ...this.callContainers()];
-    for (const line of this.#containers()) this.docker?.docker('rm', '--force', line.split(' ')[0] ?? '');
-    for (const step of this.#undo.slice(0, -this.agents.length).reverse()) await step();
-    return left;
+    const { hosts, rest } = this.#cleanup;
+    try {
+      await hosts.disposeAsync();
+      const left = [...this.orphanProcesses(), ...this.callContainers()];
+      for (const line of this.#containers()) this.docker?.docker('rm', '--force', line.split(' ')[0] ?? '');
+      return left;
+    } finally {
+      await rest.disposeAsync();
+    }
   }
 
   /** Of this world's agents: a machine that was killed may have left some in the engine. */
@@ -220,7 +229,7 @@ export class World {
  * No machine's `docker-kill` hits another one on this host: each holds a socket that has the name of its engine, which the kernel
  * gives to one process and takes back when that has ended, however. Its images stay for the next one.
  */
-async function unusedEngine(undo: Undo[]): Promise<TestEngine> {
+async function unusedEngine(cleanup: AsyncDisposableStack): Promise<TestEngine> {
   for (let number = 1; ; number++) {
     const name = number === 1 ? 'harrier-faults' : `harrier-faults.${number}`;
     const holder = createServer();
@@ -230,7 +239,7 @@ async function unusedEngine(undo: Undo[]): Promise<TestEngine> {
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
       continue;
     }
-    undo.push(async () => void holder.close());
+    cleanup.defer(() => void holder.close());
     return new TestEngine(name);
   }
 }

@@ -77,6 +77,9 @@ test.each([
 test('an upgraded agent goes on with the launcher of the old one, and starts its own when that has nothing to do', async () => {
   const old = agent.launcherPid;
   const started = await startAll();
+  // However long the start takes, the old launcher has something to do.
+  const held = await create(executions, code('import time\n\ndef handler(input):\n    time.sleep(600)\n'));
+  await untilState(executions, held, State.RUNNING);
   await agent.stop('SIGKILL');
   const upgraded = install();
   const options = join(upgraded.runtime, 'options.py');
@@ -87,6 +90,7 @@ test('an upgraded agent goes on with the launcher of the old one, and starts its
   expect(await finished(executions, beside)).toMatchObject({ state: State.SUCCEEDED });
   expect(agent.launcherPid).toBe(old);
   await expectWhole(started);
+  await executions.cancelExecution({ id: held });
   await until('another launcher', () => agent.launcherPid !== undefined && agent.launcherPid !== old);
   expect(await execute(executions, quick)).toMatchObject({ state: State.SUCCEEDED });
 });

@@ -16,6 +16,7 @@ const WRONG: readonly (readonly [string[], string])[] = [
     "Option '--fault' argument is ambiguous. Did you forget to specify the option argument for '--fault'? " +
       `To specify an option argument starting with a dash use '--fault=-XYZ'; ${OPTIONS}`,
   ],
+  [['--seed='], '--seed must be a whole number, not ""'],
   [['--executions', '0'], '--executions must be a whole number from 1, not "0"'],
   [['--fault', 'bogus'], `there is no fault "bogus"; there are ${Object.keys(FAULTS).join(', ')}`],
 ];

@@ -126,6 +126,13 @@ export class SystemdHost {
     return await this.shell(`systemctl show --property=${name} --value ${unit}`);
   }
 
+  /** Its processes, each as its user and its command line; without the tools for it, which a minimal Debian does not have. */
+  async processes(): Promise<string[]> {
+    const each = 'printf "%s %s\\n" "$(stat -c %U $one)" "$(tr "\\0" " " < $one/cmdline)"';
+    const lines = await this.shell(`for one in /proc/[0-9]*; do ${each} 2> /dev/null; done`);
+    return lines.split('\n').map((line) => line.trim());
+  }
+
   /** Every file and directory outside of what the system itself writes, in order. */
   async files(): Promise<string[]> {
     const own = [

@@ -79,9 +79,11 @@ describe('drain.md', () => {
     await operator.run(`harrier executions cancel ${running}`);
     await operator.run(wait);
     expect(await operator.run(holdUp)).toBe('');
+    const own = async () => (await operator.host.processes()).filter((process) => process.startsWith('harrier-agent '));
+    expect(await own()).not.toEqual([]);
     const [stop] = page.blocks('4. Stop, and do what is to be done', 2);
     await operator.run(stop);
-    expect(await operator.host.shell('ps -u harrier-agent -o args= || true')).toBe('');
+    expect(await own()).toEqual([]);
     const [back] = page.blocks('5. Take it back', 1);
     await operator.run(back);
     await operator.untilAgent('gpu-7', 'ONLINE');
