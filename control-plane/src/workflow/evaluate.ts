@@ -61,7 +61,7 @@ export async function decide(values: RunValues, node: GraphNode, instance: Insta
   const expressions = [...edges.filter((edge) => edge !== undefined), ...variables.map(([, expression]) => expression)];
   return await values.evaluated(
     (reading) => reading.bindings(ownerOf(instance), expressions, instance),
-    (bindings, budget) => decideNow(node, bindings, budget),
+    (bindings, budget) => budget.spend(() => decideNow(node, bindings, budget)),
   );
 }
 

@@ -1,9 +1,24 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: that is what templates look like
 import { describe, expect, test } from 'vitest';
-import { compileExpression, ExpressionError, type Json } from './expression.ts';
+import { Budget, compileExpression, ExpressionError, type Json } from './expression.ts';
 import { compileTemplate } from './template.ts';
 
 const evaluate = (text: string, bindings = {}): Json => compileExpression(text).evaluate(bindings);
+
+/** A list that counts how often it is looked at. */
+function watchedList(length: number): { list: Json[]; looks: () => number } {
+  let looks = 0;
+  const list = new Proxy<Json[]>(
+    Array.from({ length }, (_, i) => i),
+    {
+      get: (target, property) => {
+        looks++;
+        return Reflect.get(target, property) as unknown;
+      },
+    },
+  );
+  return { list, looks: () => looks };
+}
 
 describe('an expression', () => {
   test.each<[string, Record<string, Json>, Json]>([
@@ -62,6 +77,32 @@ describe('an expression', () => {
     expect(() => evaluate('l.all(a, l.all(b, l.all(c, a + b + c >= 0)))', { l: list })).toThrow('longer than');
   });
 
+  test('looks only at what it names of what it could see', () => {
+    const { list, looks } = watchedList(1_000);
+    expect(
+      evaluate('input.x + input.list[998] + variables.y.z', {
+        input: { x: 1, list },
+        variables: { y: { z: 2, list } },
+      }),
+    ).toBe(1_001);
+    expect(looks()).toBeLessThan(10);
+  });
+
+  test('sees objects and lists whole: their members, sizes, and what is equal to them', () => {
+    const input = { o: { a: 1, b: [1, { c: null }], size: 3, constructor: 'x' }, e: {}, l: [[1], [2, 3]] };
+    const see = (text: string) => evaluate(text, { input });
+    expect(see('input')).toEqual(input);
+    expect(see('[size(input.o), size(input.l), size(input.e), size(input.l[1])]')).toEqual([4, 2, 0, 2]);
+    expect(see('input.o.map(k, k)')).toEqual(['a', 'b', 'size', 'constructor']);
+    expect(see('["a" in input.o, "toString" in input.o, 1 in input.o, [1] in input.l, 5 in input.l[1]]')).toEqual([
+      ...[true, false, false, true, false],
+    ]);
+    expect(see('input.o == {"a": 1, "b": [1, {"c": null}], "size": 3, "constructor": "x"}')).toBe(true);
+    expect(see('input.l + [[4]] == [[1], [2, 3], [4]]')).toBe(true);
+    expect(() => see('input.o.toString')).toThrow('field not found: toString');
+    expect(() => see('input.l[2]')).toThrow('has no value');
+  });
+
   test('tells what it refers to', () => {
     const { names } = compileExpression(
       'nodes.a.output.x + nodes["b-c"].output + [1].map(v, v + input.r)[variables.i]',
@@ -88,6 +129,39 @@ describe('a template', () => {
     ['', ''],
   ])('%j', (template, value) => {
     expect(compileTemplate(template).evaluate(bindings)).toEqual(value);
+  });
+
+  test('is evaluated no further when its time is over, and nothing else of its node is', () => {
+    const { list, looks } = watchedList(10);
+    const long = Array.from({ length: 400 }, (_, i) => i);
+    const slow = '${input.long.all(a, input.long.all(b, input.long.all(c, a + b + c >= 0)))}';
+    const budget = new Budget();
+    const given = { input: { long, list } };
+    expect(() => compileTemplate([slow, ...Array(100).fill('${input.list[0]}')]).evaluate(given, budget)).toThrow(
+      /^"input\.long\.all.* has no value: the expressions of its node take longer than 250 ms together/,
+    );
+    expect(() => compileExpression('input.list[0]').evaluate(given, budget)).toThrow(
+      '"input.list[0]" has no value: the expr',
+    );
+    expect(() => compileTemplate('${input.list[0]}').evaluate(given, budget)).toThrow(ExpressionError);
+    expect(looks()).toBe(0);
+    expect(compileExpression('input.list[7]').evaluate(given)).toBe(7);
+    expect(looks()).toBeGreaterThan(0);
+  });
+
+  test('may have many expressions', () => {
+    const values = compileTemplate(Array(2_000).fill('${input.n}')).evaluate(bindings);
+    expect(values).toEqual(Array(2_000).fill(3));
+  });
+
+  test('makes no more than a run could keep, however little time that takes', () => {
+    const input = { text: 'x'.repeat(1024 * 1024), list: Array<Json>(512 * 1024).fill(1) };
+    const times = (n: number, name = 'text') => compileTemplate(Array(n).fill(`\${input.${name}}`)).evaluate({ input });
+    expect(times(16)).toEqual(Array(16).fill(input.text));
+    expect(() => times(1_000, 'list')).toThrow('"input.list" has no value: the expressions of its node ');
+    expect(() => times(17)).toThrow(
+      '"input.text" has no value: the expressions of its node make more than 16777216 characters of JSON',
+    );
   });
 
   test('that is wrong says where', () => {

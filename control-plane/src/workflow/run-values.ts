@@ -1,4 +1,4 @@
-import { type Budget, ExpressionError, type Json, newBudget } from './expression.ts';
+import { Budget, ExpressionError, type Json } from './expression.ts';
 import type { Run } from './run-state.ts';
 import { type Lazy, ValueReading } from './value-reading.ts';
 
@@ -59,7 +59,7 @@ export class RunValues {
   ): Promise<Result> {
     return await this.#evaluate(async () => {
       const values = await gather(new ValueReading(this.#source));
-      return () => work(values(), newBudget());
+      return () => work(values(), new Budget());
     });
   }
 }

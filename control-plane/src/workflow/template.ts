@@ -1,11 +1,4 @@
-import {
-  type Bindings,
-  type Budget,
-  compileExpression,
-  type Expression,
-  ExpressionError,
-  type Json,
-} from './expression.ts';
+import { type Bindings, Budget, compileExpression, type Expression, ExpressionError, type Json } from './expression.ts';
 
 /** A JSON value whose texts may hold expressions as `${…}`. */
 export interface Template {
@@ -14,7 +7,7 @@ export interface Template {
   evaluate(bindings: Bindings, budget?: Budget): Json;
 }
 
-type Evaluate = (bindings: Bindings, budget?: Budget) => Json;
+type Evaluate = (bindings: Bindings, budget: Budget) => Json;
 
 /** A part of a text: as it is, or an expression. */
 type Part = string | Expression;
@@ -23,7 +16,8 @@ type Part = string | Expression;
 export function compileTemplate(value: Json): Template {
   const expressions: Expression[] = [];
   const evaluate = compile(value, '', expressions);
-  return { expressions, evaluate };
+  // All at once: to watch the time costs more than most expressions do.
+  return { expressions, evaluate: (bindings, budget = new Budget()) => budget.spend(() => evaluate(bindings, budget)) };
 }
 
 function compile(value: Json, path: string, found: Expression[]): Evaluate {
