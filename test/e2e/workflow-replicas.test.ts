@@ -2,12 +2,13 @@
 import { fromJson } from '@bufbuild/protobuf';
 import { WorkflowRun_State as State, WorkflowSchema } from '@harrier/shared/gen/workflow';
 import { afterAll, expect, test } from 'vitest';
+import { connect } from '../../control-plane/src/db/connection.ts';
 import type { Clients } from '../support/clients.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { ExternalPostgres } from '../support/postgres.ts';
 import { Stack } from '../support/stack.ts';
 import { until } from '../support/wait.ts';
-import { getRun, python, startRun, statesOf, untilNode, workflow } from '../support/workflows.ts';
+import { ended, getRun, python, startRun, statesOf, untilNode, workflow } from '../support/workflows.ts';
 
 const RUNS = 100;
 /** Executions of one run: a node, three items, a node. */
@@ -36,6 +37,9 @@ async function killed(position: 0 | 1): Promise<void> {
   replicas[position] = await replica.restarted();
   stack.controlPlane = replicas[0] as ControlPlane;
 }
+
+const sql = connect({ url: postgres.url }, 1);
+afterAll(() => sql.end());
 
 const clientsOf = (position: 0 | 1): Clients => (replicas[position] as ControlPlane).clients;
 
@@ -92,4 +96,37 @@ test('a run that only waits is nobody’s, and goes on with a word at any replic
   });
   expect(statesOf(run)).toMatchObject({ '': 'SUCCEEDED', t: 'SUCCEEDED' });
   expect(JSON.parse(run.outputJson)).toEqual({ from: 'elsewhere' });
+});
+
+test('a run that is cancelled while it is pending starts nothing', async () => {
+  const definition = workflow({ a: python('return {}'), b: python('return {}') }, ['a -> b']);
+  const name = String(definition.name);
+  await clientsOf(1).workflows.createWorkflow({ workflow: fromJson(WorkflowSchema, definition) });
+  const { dataDirectory, port } = replicas[0] as ControlPlane;
+  await replicas[0]?.stop();
+  const known = await sql<{ id: string }[]>`SELECT id FROM replicas`;
+  // It accepts the run, and ends before the first step is stored.
+  const env = { HARRIER_FAILPOINTS: 'workflow-step-before-commit' };
+  replicas[0] = await ControlPlane.start({ databaseUrl: postgres.url, dataDirectory, port, env });
+  const id = await sql.begin(async (transaction) => {
+    // Until the cancel is there, nobody finds out that it is dead, and takes the run.
+    const dead = await transaction<{ id: string }[]>`
+      SELECT id FROM replicas WHERE id <> ALL(${known.map((replica) => replica.id)}::uuid[]) FOR UPDATE`;
+    expect(dead).toHaveLength(1);
+    // It may end before it has answered.
+    await clientsOf(0)
+      .workflows.runWorkflow({ name })
+      .catch(() => undefined);
+    await until('the replica to end', () => replicas[0]?.program.running === false);
+    const [run] = (await clientsOf(1).workflows.listWorkflowRuns({ workflow: name })).runs;
+    const cancelled = await clientsOf(1).workflows.cancelWorkflowRun({ id: run?.id ?? '', reason: 'not needed' });
+    expect(cancelled.run).toMatchObject({ state: State.PENDING });
+    await transaction`DELETE FROM replicas WHERE id = ${dead[0]?.id ?? ''}`;
+    return run?.id ?? '';
+  });
+  const run = await ended(clientsOf(1), id);
+  expect(statesOf(run)).toEqual({ '': 'CANCELLED', a: 'CANCELLED', b: 'CANCELLED' });
+  expect(run.error?.message).toBe('not needed');
+  const { executions } = await clientsOf(1).executions.listExecutions({ labelSelector: `workflow-run=${id}` });
+  expect(executions).toEqual([]);
 });

@@ -1,10 +1,11 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: that is what templates look like
-import { fromJson } from '@bufbuild/protobuf';
+import { fromJson, type JsonValue } from '@bufbuild/protobuf';
+import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
 import { Code as ConnectCode } from '@connectrpc/connect';
-import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { WorkflowSchema } from '@harrier/shared/gen/workflow';
 import { describe, expect, test } from 'vitest';
 import { startStack } from '../support/stack.ts';
+import { until } from '../support/wait.ts';
 import { ended, getRun, python, startRun, statesOf, untilNode, workflow } from '../support/workflows.ts';
 
 const stack = await startStack();
@@ -49,6 +50,53 @@ describe('data', () => {
     const ran = await run(diamond, {});
     expect(await output(ran.id)).toEqual({ d: { seen: 42, from: 'c', b: true }, text: 'seen 42', e: 42 });
     expect(ran.variables).toEqual({ seen: 42 });
+  });
+});
+
+describe('a wide graph', () => {
+  const lanes = Array.from({ length: 50 }, (_, lane) => lane);
+
+  test('begins all its branches at once, lets each go on by itself, and they meet at the end', async () => {
+    const nodes: Record<string, JsonValue> = {
+      start: { transform: { expression: '{}' } },
+      end: python('return input'),
+    };
+    const edges: string[] = [];
+    for (const lane of lanes) {
+      nodes[`s${lane}`] = { signal: {} };
+      nodes[`t${lane}`] = { transform: { expression: `{"v${lane}": nodes.s${lane}.output.n}` } };
+      edges.push(`start -> s${lane}`, `s${lane} -> t${lane}`, `t${lane} -> end`);
+    }
+    const id = await startRun(clients, workflow(nodes, edges));
+    const signal = (lane: number) =>
+      clients.workflows.signalWorkflowRun({ id, path: `s${lane}`, payloadJson: `{"n": ${lane}}` });
+    const waiting = async () => {
+      const states = statesOf(await getRun(clients, id));
+      return lanes.filter((lane) => states[`s${lane}`] === 'WAITING');
+    };
+    await until('all branches to wait', async () => (await waiting()).length === lanes.length);
+    await signal(7);
+    await untilNode(clients, id, 't7', 'SUCCEEDED');
+    const others = lanes.filter((lane) => lane !== 7);
+    expect(await waiting(), 'there is no barrier between levels').toEqual(others);
+    expect(statesOf(await getRun(clients, id))).not.toHaveProperty('end');
+    await Promise.all(others.map(signal));
+    const ran = await ended(clients, id);
+    expect(ran.nodes).toHaveLength(2 * lanes.length + 2);
+    expect(new Set(Object.values(statesOf(ran)))).toEqual(new Set(['SUCCEEDED']));
+    expect(await output(id)).toEqual(Object.fromEntries(lanes.map((lane) => [`v${lane}`, lane])));
+  });
+
+  test('has no more executions at once than max_parallel says', async () => {
+    const nodes = Object.fromEntries(lanes.map((lane) => [`n${lane}`, python(`return {"v${lane}": ${lane}}`)]));
+    const ran = await run(workflow(nodes, [], { max_parallel: 3 }), {});
+    expect(statesOf(ran)).toMatchObject({ '': 'SUCCEEDED', n0: 'SUCCEEDED', n49: 'SUCCEEDED' });
+    const listed = await clients.executions.listExecutions({
+      labelSelector: `workflow-run=${ran.id}`,
+      pageSize: 1000,
+    });
+    expect(listed.executions).toHaveLength(lanes.length);
+    expect(mostAtOnce(listed.executions)).toBeLessThanOrEqual(3);
   });
 });
 
@@ -103,27 +151,15 @@ describe('conditions', () => {
       name: String(graded.name),
       inputForm: { case: 'inputJson', value: '{"score": 6}' },
     });
-    const messages: string[] = [];
-    for await (const { event } of clients.workflows.watchWorkflowRun({ id: started?.id ?? '' })) {
-      if (event.case === 'log') messages.push(`${event.value.sequence} ${event.value.path}: ${event.value.message}`);
-    }
-    expect(messages).toContainEqual(
+    const lines = await logOf(started?.id ?? '');
+    expect(lines.map(({ text }) => text)).toContainEqual(
       expect.stringContaining(
-        '"nodes.score.output.score > 8" is false: high is not taken; "nodes.score.output.score > 5" is true: middle is taken',
+        'grade: "nodes.score.output.score > 8" is false: high is not taken; "nodes.score.output.score > 5" is true: middle is taken',
       ),
     );
-    const from = messages.length - 1;
-    const later: bigint[] = [];
-    for await (const { event } of clients.workflows.watchWorkflowRun({
-      id: started?.id ?? '',
-      afterSequence: BigInt(from),
-    })) {
-      if (event.case === 'log') later.push(event.value.sequence);
-    }
-    expect(
-      later.every((sequence) => sequence > BigInt(from)),
-      'a watch goes on where it was',
-    ).toBe(true);
+    const middle = Math.floor(lines.length / 2);
+    const after = lines[middle - 1]?.sequence;
+    expect(await logOf(started?.id ?? '', after), 'a watch goes on where it was').toEqual(lines.slice(middle));
   });
 
   test('that cannot be evaluated fail their node with the expression and the reason', async () => {
@@ -144,146 +180,6 @@ describe('conditions', () => {
     const ran = await run(workflow(nodes, ['a -> yes ? output.n > 1', 'a -> no ? default']), {});
     expect(statesOf(ran)).toEqual({ '': 'SUCCEEDED', a: 'FAILED', yes: 'SKIPPED', no: 'SUCCEEDED' });
     expect(ran.nodes.find(({ path }) => path === 'a')?.error?.message).toContain('"output.n > 1" has no value');
-  });
-});
-
-describe('failures', () => {
-  const FLAKY = 'import os\nif os.environ["HARRIER_TRY"] == "x": pass\nraise ValueError("no")';
-
-  test('end the run, and stop what runs', async () => {
-    const ran = await run(
-      workflow(
-        {
-          bad: python('raise ValueError("no")'),
-          long: python('import time; time.sleep(600)\nreturn {}'),
-          next: python('return {}'),
-        },
-        ['bad -> next'],
-      ),
-      {},
-    );
-    expect(statesOf(ran)).toMatchObject({ '': 'FAILED', bad: 'FAILED', long: 'CANCELLED' });
-    expect(ran.error).toMatchObject({ code: Code.HANDLER_ERROR, message: 'bad: ValueError: no' });
-  });
-
-  test('are tried again as the node says; tries are counted, each an execution of its own', async () => {
-    const retry = { max_attempts: 3, initial_backoff: '0.01s' };
-    const ran = await run(workflow({ a: python(FLAKY.split('\n').at(-1) ?? '', { retry }) }, []), {});
-    expect(ran.nodes).toMatchObject([{ path: 'a', tries: 3 }]);
-    const { executions } = await clients.executions.listExecutions({ labelSelector: `workflow-run=${ran.id}` });
-    expect(executions).toHaveLength(3);
-  });
-
-  test('can be tolerated; what cleans up runs all the same', async () => {
-    const nodes = {
-      a: python('raise ValueError("no")', { on_failure: 'CONTINUE' }),
-      b: python('return {}'),
-      bad: python('raise ValueError("end")'),
-      clean: python('return {"clean": True}', { join: 'ALL_DONE' }),
-    };
-    const ran = await run(workflow(nodes, ['a -> b', 'b -> bad', 'bad -> clean']), {});
-    expect(statesOf(ran)).toEqual({ '': 'FAILED', a: 'FAILED', b: 'SUCCEEDED', bad: 'FAILED', clean: 'SUCCEEDED' });
-  });
-
-  test('are no end: a run can be started again from them', async () => {
-    const { module } = await clients.modules.createModule({
-      module: { name: 'fixable', version: '1.0.0', code: 'def handler(input):\n    raise ValueError("broken")\n' },
-    });
-    const nodes = { a: python('return {"n": 1}'), b: { run: { module: 'fixable' } }, c: python('return input') };
-    const ran = await run(workflow(nodes, ['a -> b', 'b -> c']), {});
-    expect(statesOf(ran)).toMatchObject({ '': 'FAILED', a: 'SUCCEEDED', b: 'FAILED' });
-    expect(module?.version).toBe('1.0.0');
-    await clients.modules.createModule({
-      module: { name: 'fixable', version: '1.0.1', code: 'def handler(input):\n    return {"n": input["n"] + 1}\n' },
-    });
-    await clients.workflows.retryWorkflowRun({ id: ran.id });
-    await untilNode(clients, ran.id, 'c', 'SUCCEEDED');
-    const again = await ended(clients, ran.id);
-    expect(statesOf(again)).toEqual({ '': 'SUCCEEDED', a: 'SUCCEEDED', b: 'SUCCEEDED', c: 'SUCCEEDED' });
-    expect(again.nodes.map(({ path, tries }) => [path, tries])).toEqual([
-      ['a', 1],
-      ['b', 2],
-      ['c', 1],
-    ]);
-    expect(await output(ran.id)).toEqual({ n: 2 });
-    await expect(clients.workflows.retryWorkflowRun({ id: ran.id })).rejects.toMatchObject({
-      code: ConnectCode.FailedPrecondition,
-    });
-  });
-});
-
-describe('time', () => {
-  test('ends a node, and a run', async () => {
-    const sleeper = python('import time; time.sleep(600)\nreturn {}', { timeout: '0.5s' });
-    expect(statesOf(await run(workflow({ a: sleeper }, []), {}))).toEqual({ '': 'FAILED', a: 'TIMED_OUT' });
-    const waits = workflow({ s: { signal: {} }, a: python('import time; time.sleep(600)\nreturn {}') }, [], {
-      timeout: '0.5s',
-    });
-    expect(statesOf(await run(waits, {}))).toEqual({ '': 'TIMED_OUT', s: 'CANCELLED', a: 'CANCELLED' });
-  });
-
-  test('can be waited for', async () => {
-    const ran = await run(
-      workflow(
-        {
-          w: { wait: { duration: '0.3s' } },
-          u: { wait: { time: 'timestamp(run.create_time) + duration("0.2s")' } },
-          a: python('return {}'),
-        },
-        ['w -> a', 'u -> a'],
-      ),
-      {},
-    );
-    const [w] = ran.nodes.filter(({ path }) => path === 'w');
-    expect(statesOf(ran)).toMatchObject({ '': 'SUCCEEDED', w: 'SUCCEEDED', u: 'SUCCEEDED' });
-    expect(Number(w?.endTime?.seconds ?? 0n) * 1e3 + (w?.endTime?.nanos ?? 0) / 1e6).toBeGreaterThanOrEqual(
-      Number(w?.startTime?.seconds ?? 0n) * 1e3 + (w?.startTime?.nanos ?? 0) / 1e6 + 300,
-    );
-  });
-});
-
-describe('signals', () => {
-  const approval = () =>
-    workflow(
-      {
-        ask: { signal: { schema: { type: 'object', required: ['approved'] } }, timeout: '600s' },
-        decide: { condition: {} },
-        deploy: python('return {"by": input["by"]}'),
-        refuse: python('return {"refused": True}'),
-      },
-      ['ask -> decide', 'decide -> deploy ? nodes.ask.output.approved', 'decide -> refuse ? default'],
-    );
-  const signal = (id: string, payload: string, path = 'ask') =>
-    clients.workflows.signalWorkflowRun({ id, path, payloadJson: payload });
-
-  test('let a run go on with what they bring', async () => {
-    const id = await startRun(clients, {
-      ...approval(),
-      edges: [{ from: 'ask', to: 'deploy' }],
-      nodes: (approval().nodes as { id: string }[]).filter(
-        ({ id: node }) => node === 'ask' || node === 'deploy',
-      ) as never,
-    });
-    await untilNode(clients, id, 'ask', 'WAITING');
-    await expect(signal(id, '{}')).rejects.toMatchObject({ code: ConnectCode.InvalidArgument });
-    await expect(signal(id, '{"approved": true}', 'deploy')).rejects.toMatchObject({
-      code: ConnectCode.FailedPrecondition,
-    });
-    await signal(id, '{"approved": true, "by": "ada"}');
-    expect(statesOf(await ended(clients, id))).toMatchObject({ '': 'SUCCEEDED', deploy: 'SUCCEEDED' });
-    expect(await output(id)).toEqual({ by: 'ada' });
-    await expect(signal(id, '{"approved": true}')).rejects.toMatchObject({ code: ConnectCode.FailedPrecondition });
-  });
-
-  test('can refuse', async () => {
-    const id = await startRun(clients, approval());
-    await untilNode(clients, id, 'ask', 'WAITING');
-    await signal(id, '{"approved": false}');
-    expect(statesOf(await ended(clients, id))).toMatchObject({
-      '': 'SUCCEEDED',
-      deploy: 'SKIPPED',
-      refuse: 'SUCCEEDED',
-    });
   });
 });
 
@@ -353,21 +249,6 @@ test('a workflow runs another one, with its own input and variables', async () =
   );
 });
 
-describe('cancelling', () => {
-  test('stops what runs and what waits; an ended run refuses it', async () => {
-    const nodes = { a: python('import time; time.sleep(600)\nreturn {}'), s: { signal: {} }, b: python('return {}') };
-    const id = await startRun(clients, workflow(nodes, ['a -> b']));
-    await untilNode(clients, id, 'a', 'RUNNING');
-    await clients.workflows.cancelWorkflowRun({ id, reason: 'enough' });
-    const ran = await ended(clients, id);
-    expect(statesOf(ran)).toMatchObject({ '': 'CANCELLED', a: 'CANCELLED', s: 'CANCELLED' });
-    expect(ran.error?.message).toBe('enough');
-    await expect(clients.workflows.cancelWorkflowRun({ id })).rejects.toMatchObject({
-      code: ConnectCode.FailedPrecondition,
-    });
-  });
-});
-
 describe('bad input', () => {
   test('is told with the path in the document, and nothing is stored', async () => {
     const bad = workflow({ a: python('return {}'), b: { transform: { expression: 'nodes.c.output' } } }, [
@@ -404,3 +285,31 @@ test('REST and an idempotency key: the same run', async () => {
   const ran = await ended(clients, JSON.parse(first.text).id as string);
   expect(statesOf(ran)).toMatchObject({ '': 'SUCCEEDED' });
 });
+
+/** The log of a run to its end. @param afterSequence the line behind which a watch goes on */
+async function logOf(id: string, afterSequence = 0n): Promise<{ sequence: bigint; text: string }[]> {
+  const lines: { sequence: bigint; text: string }[] = [];
+  for await (const { event } of clients.workflows.watchWorkflowRun({ id, afterSequence })) {
+    if (event.case !== 'log') continue;
+    const { sequence, path, message } = event.value;
+    lines.push({ sequence, text: `${path}: ${message}` });
+  }
+  return lines;
+}
+
+/** How many of them were there at the same time, from their acceptance to their end. */
+function mostAtOnce(
+  executions: readonly { createTime?: Timestamp | undefined; endTime?: Timestamp | undefined }[],
+): number {
+  const steps = executions.flatMap(({ createTime, endTime }) => {
+    if (createTime === undefined || endTime === undefined) throw new Error('an execution has not ended');
+    return [
+      { ms: timestampMs(createTime), by: 1 },
+      { ms: timestampMs(endTime), by: -1 },
+    ];
+  });
+  let now = 0;
+  // Of the same millisecond, the ends come first: each lets another one begin.
+  const counts = steps.toSorted((a, b) => a.ms - b.ms || a.by - b.by).map(({ by }) => (now += by));
+  return Math.max(...counts);
+}

@@ -84,6 +84,18 @@ describe('what is wrong is told with its path', () => {
       { nodes: nodes('a'), edges: [{ from: 'a', to: 'a' }] },
       'edges: the edges lead in a circle: a → a',
     ],
+    [
+      'nodes that cannot be reached: those that no way leads to from a node without edges into it are behind a cycle',
+      {
+        nodes: nodes('a', 'b', 'c', 'd'),
+        edges: [
+          { from: 'b', to: 'c' },
+          { from: 'c', to: 'b' },
+          { from: 'c', to: 'd' },
+        ],
+      },
+      'edges: the edges lead in a circle: b → c → b',
+    ],
     ['an id twice', { nodes: nodes('a', 'a') }, 'nodes[1].id: "a" is also the id of nodes[0]'],
     ['an unknown node', { nodes: nodes('a'), edges: [{ from: 'a', to: 'b' }] }, 'edges[0].to: there is no node "b"'],
     [
