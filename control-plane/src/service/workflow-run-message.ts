@@ -75,30 +75,47 @@ export function runningKey(runId: string, row: WorkflowNodeRow): string | undefi
 }
 
 /**
- * The chain of nodes that decided how long a run took: from its end, each time to the node that ended last of those before it.
+ * The chain of nodes that decided how long a run took: from the node that ended last, each time to the node that ended last of
+ * those before it that had ended when it began. A node that joins ANY begins while others before it still run, and they did not
+ * make it late. What was passed over is not named, and leads on to what it had to wait for.
  * @param rows of the nodes of the outermost graph
  */
 export function criticalPath(graph: Graph, rows: readonly WorkflowNodeRow[]): string[] {
-  const ends = new Map<string, number>();
+  const spans = new Map<string, Span>();
   for (const row of rows) {
     const { endMs, startMs } = decodeInstance(row);
-    if (endMs !== undefined && startMs !== undefined && graph.nodes.has(row.path)) ends.set(row.path, endMs);
+    if (endMs === undefined || !graph.nodes.has(row.path)) continue;
+    spans.set(row.path, { beginMs: startMs ?? endMs, endMs, wasBegun: startMs !== undefined });
   }
   const path: string[] = [];
-  let from: Iterable<string> = ends.keys();
+  let from: Iterable<string> = spans.keys();
+  let atMs = Number.POSITIVE_INFINITY;
   while (true) {
-    const last = lastOf(from, ends);
-    if (last === undefined) return path.toReversed();
-    path.push(last);
+    const last = lastOf(from, spans, atMs);
+    const span = last === undefined ? undefined : spans.get(last);
+    if (last === undefined || span === undefined) return path.toReversed();
+    if (span.wasBegun) path.push(last);
     from = graph.nodes.get(last)?.predecessors ?? [];
+    atMs = span.beginMs;
   }
 }
 
-function lastOf(ids: Iterable<string>, ends: ReadonlyMap<string, number>): string | undefined {
+interface Span {
+  beginMs: number;
+  endMs: number;
+  /** Not passed over. */
+  wasBegun: boolean;
+}
+
+/** The one that ended last by a time; of several the first. */
+function lastOf(ids: Iterable<string>, spans: ReadonlyMap<string, Span>, byMs: number): string | undefined {
   let last: string | undefined;
+  let lastMs = Number.NEGATIVE_INFINITY;
   for (const id of ids) {
-    const end = ends.get(id);
-    if (end !== undefined && (last === undefined || end > (ends.get(last) ?? 0))) last = id;
+    const endMs = spans.get(id)?.endMs;
+    if (endMs === undefined || endMs > byMs || endMs <= lastMs) continue;
+    last = id;
+    lastMs = endMs;
   }
   return last;
 }
