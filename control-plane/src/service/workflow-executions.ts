@@ -1,9 +1,10 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { HarrierError } from '@harrier/shared';
+import { HarrierError, messageOf } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type CreateExecutionRequest, Execution_State as State } from '@harrier/shared/gen/execution';
 import { refusedForGood } from '../db/refused-for-good.ts';
-import { type Executions, type Outcome, RefusedError, type RunOptions } from '../workflow/run-actor.ts';
+import { ExpressionError } from '../workflow/expression.ts';
+import { type Asked, type Executions, type Outcome, RefusedError, type RunOptions } from '../workflow/run-actor.ts';
 import type { EndState } from '../workflow/run-state.ts';
 import type { ExecutionService } from './execution-service.ts';
 import { isFinalRefusal } from './final-refusal.ts';
@@ -20,35 +21,44 @@ export function workflowExecutions(
   executions: Pick<ExecutionService, 'accept' | 'finished' | 'cancel'>,
   findByKey: FindByKey,
 ): Executions {
-  /** What is refused for want of room is asked for again when it is time. */
+  /** What was accepted stands, and is found; what is refused for want of room is asked for again when it is time. */
   const accept = async (
     tenantId: string,
-    request: CreateExecutionRequest,
+    { key, before, request }: Asked,
     { signal, unwanted }: RunOptions,
   ): Promise<Accepted> => {
+    const accepted = async (): Promise<Accepted | undefined> => {
+      const id = await findByKey(tenantId, key);
+      return id === undefined ? undefined : { id, tracked: undefined };
+    };
+    if (before) {
+      const found = await accepted();
+      if (found !== undefined) return found;
+    }
+    let made: CreateExecutionRequest | undefined;
     while (true) {
       signal.throwIfAborted();
-      if (unwanted.aborted) {
-        // An answer may have been lost: what was accepted has to be ended as well.
-        const id = await findByKey(tenantId, request.idempotencyKey);
-        if (id === undefined) throw unwanted.reason;
-        return { id, tracked: undefined };
-      }
       try {
-        return await executions.accept(tenantId, request, '');
+        unwanted.throwIfAborted();
+        made ??= await request();
+        return await executions.accept(tenantId, made, '');
       } catch (error) {
-        const refused = refusedForGood(error);
-        if (refused !== undefined) throw new RefusedError({ code: Code.INPUT_INVALID, message: refused });
+        const final = finalErrorOf(error);
+        if (final !== undefined) {
+          // An answer may have been lost, and its module be gone by now: what was accepted goes on, or has to be ended.
+          const found = await accepted();
+          if (found !== undefined) return found;
+          throw final;
+        }
         if (!(error instanceof HarrierError)) throw error;
-        if (isFinalRefusal(error)) throw new RefusedError({ code: Code.INPUT_INVALID, message: error.message });
         const woken = AbortSignal.any([signal, unwanted]);
         await pause(error.retryAfterMs ?? AGAIN_MS, undefined, { signal: woken }).catch(() => undefined);
       }
     }
   };
   return {
-    run: async (tenantId, request, options) => {
-      const { id, tracked } = await accept(tenantId, request, options);
+    run: async (tenantId, asked, options) => {
+      const { id, tracked } = await accept(tenantId, asked, options);
       options.onAccepted(id);
       const ended = await executions.finished(tenantId, id, tracked, options.signal);
       return {
@@ -62,6 +72,13 @@ export function workflowExecutions(
       await executions.cancel(tenantId, id, 'its workflow was stopped');
     },
   };
+}
+
+/** What another try cannot change; undefined: it may. */
+function finalErrorOf(error: unknown): Error | undefined {
+  if (error instanceof RefusedError || error instanceof ExpressionError) return error;
+  const refused = refusedForGood(error) ?? (isFinalRefusal(error) ? messageOf(error) : undefined);
+  return refused === undefined ? undefined : new RefusedError({ code: Code.INPUT_INVALID, message: refused });
 }
 
 function endStateOf(state: State): EndState {

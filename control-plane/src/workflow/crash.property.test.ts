@@ -25,11 +25,15 @@ const graphs = fc.array(
 
 const predecessors = (nodes: readonly Node[], i: number) => (nodes[i]?.before ?? []).filter((from) => from < i);
 
+/** What a node before another one has made: the variable that it sets, or its output. */
+const madeBy = (nodes: readonly Node[], from: number) =>
+  nodes[from]?.sets ? `variables.v${from}` : `nodes.n${from}.output`;
+
 function definitionOf(nodes: readonly Node[]): Record<string, JsonValue> {
   return {
-    variables: { last: -1 },
+    variables: Object.fromEntries(nodes.map((_, i) => [`v${i}`, -1_000])),
     nodes: nodes.map(({ kind, sets }, i) => {
-      const sum = ['1', ...predecessors(nodes, i).map((from) => `nodes.n${from}.output`)].join(' + ');
+      const sum = ['1', ...predecessors(nodes, i).map((from) => madeBy(nodes, from))].join(' + ');
       const run = { module: 'm' };
       const body: Record<Node['kind'], Record<string, JsonValue>> = {
         run: { run, input: { sum: `\${${sum}}` } },
@@ -60,10 +64,13 @@ test('a run has the same values and the same executions, wherever its process di
         nodes.map((node) => ({ ...node, before: node.before.filter((from) => nodes[from]?.kind !== 'map') })),
       ),
       fc.array(fc.constantFrom('before', 'after', undefined), { maxLength: 60 }),
-      async (nodes, deaths) => {
+      fc.boolean(),
+      async (nodes, deaths, refusesAgain) => {
         const tries = new Map<string, number>();
         const made = new InMemoryRun(definitionOf(nodes), {
           others: [inner],
+          // The module of an execution is deleted as soon as that was accepted.
+          refuses: (_, accepted) => refusesAgain && accepted,
           dies: (step) => deaths[step - 1],
           work: (input, path) => {
             const count = (tries.get(path) ?? 0) + 1;

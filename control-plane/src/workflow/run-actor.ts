@@ -33,12 +33,22 @@ export interface Outcome {
 /** The executions of a run, as the rest of the control plane offers them. */
 export interface Executions {
   /**
-   * Runs it to its end. The same key is the same execution, whoever asks.
-   * @throws RefusedError when it cannot be run at all, or is unwanted and was not accepted; anything else is tried again
+   * Follows it to its end; accepts it, unless it was accepted before. The same key is the same execution, whoever asks.
+   * @throws RefusedError when it cannot be run at all, or is unwanted, and what making the request throws. It was not accepted
+   *   then, also not by a process that is gone. Anything else is tried again
    */
-  run(tenantId: string, request: CreateExecutionRequest, options: RunOptions): Promise<Outcome>;
+  run(tenantId: string, asked: Asked, options: RunOptions): Promise<Outcome>;
   /** Asks it to stop; its end follows. */
   cancel(tenantId: string, id: string): Promise<void>;
+}
+
+/** An execution that a node wants. */
+export interface Asked {
+  key: string;
+  /** It may have been accepted already: by a process that is gone, or by a call whose answer was lost. */
+  before: boolean;
+  /** Makes the request with the key. Called only when there is no execution yet: later it may have another value, or none. */
+  request: () => Promise<CreateExecutionRequest>;
 }
 
 export interface RunOptions {
@@ -94,6 +104,8 @@ export interface RunActorOptions {
 interface Work {
   executionId: string | undefined;
   cancelled: boolean;
+  /** It may have been begun before, by a process that is gone or by a try that failed by chance. */
+  before: boolean;
   /** Aborted when an execution that was not accepted yet is not wanted any more. */
   unwanted: AbortController;
 }
@@ -137,7 +149,7 @@ export class RunActor {
     if (instances.get(ROOT)?.state === 'PENDING') this.post({ type: 'begin' });
     if (end !== undefined) this.post(end);
     for (const instance of instances.values()) this.#note(instance);
-    for (const instance of [...instances.values()]) this.#work(instance);
+    for (const instance of [...instances.values()]) this.#work(instance, true);
     this.post({ type: 'time' });
   }
 
@@ -238,8 +250,8 @@ export class RunActor {
     this.#timer = setTimeout(() => this.post({ type: 'time' }), inMs);
   }
 
-  /** Does what follows from the phase of an instance, unless it is being done. */
-  #work(instance: Instance): void {
+  /** Does what follows from the phase of an instance, unless it is being done. @param before it may have been begun already */
+  #work(instance: Instance, before = false): void {
     const { path, phase, tries, stopping } = instance;
     const key = `${path}#${tries} ${phase}`;
     const known = this.#working.get(key);
@@ -248,7 +260,7 @@ export class RunActor {
       return;
     }
     if (phase !== 'execution' && phase !== 'compute' && phase !== 'output' && phase !== 'decide') return;
-    const work: Work = { executionId: undefined, cancelled: false, unwanted: new AbortController() };
+    const work: Work = { executionId: undefined, cancelled: false, before, unwanted: new AbortController() };
     this.#working.set(key, work);
     void this.#do(instance, work).finally(() => {
       this.#working.delete(key);
@@ -277,6 +289,7 @@ export class RunActor {
           return;
         }
         this.#options.onFailed('warn', 'a node of a workflow is tried again', error, { path });
+        work.before = true;
         await pause(RETRY_MS, undefined, { signal }).catch(() => undefined);
       }
     }
@@ -297,12 +310,15 @@ export class RunActor {
     const node = nodeOf(run.graph, path);
     if (node === undefined) return;
     const key = executionKey(run.id, path, tries);
-    const request = await executionRequest(values, node, instance, key, labels);
+    const asked = {
+      ...{ key, before: work.before },
+      request: async () => await executionRequest(values, node, instance, key, labels),
+    };
     const accepted = (id: string) => {
       work.executionId = id;
       if (this.run.instances.get(path)?.stopping !== undefined) this.#cancel(work);
     };
-    const { executionId, state, outputJson, error } = await executions.run(tenantId, request, {
+    const { executionId, state, outputJson, error } = await executions.run(tenantId, asked, {
       onAccepted: accepted,
       signal: this.#stopping.signal,
       unwanted: work.unwanted.signal,

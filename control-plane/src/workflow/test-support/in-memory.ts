@@ -1,14 +1,17 @@
-import { fromJson, type JsonValue } from '@bufbuild/protobuf';
-import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
-import type { CreateExecutionRequest } from '@harrier/shared/gen/execution';
+import { create, fromJson, type JsonValue } from '@bufbuild/protobuf';
+import { HarrierError } from '@harrier/shared';
+import { ExecutionError_Code as Code, ExecutionErrorSchema } from '@harrier/shared/gen/error';
+import { type Execution, ExecutionSchema, Execution_State as State } from '@harrier/shared/gen/execution';
 import { WorkflowSchema } from '@harrier/shared/gen/workflow';
 import type { NewStep } from '../../db/queries/workflow-steps.ts';
+import type { ExecutionRequest } from '../../service/execution-request.ts';
+import { workflowExecutions } from '../../service/workflow-executions.ts';
 import type { EndedInstance } from '../draft.ts';
 import { EvaluationGate } from '../evaluation-gate.ts';
 import type { Json } from '../expression.ts';
 import type { Graph } from '../graph.ts';
 import { restoreRun } from '../restore.ts';
-import { type Outcome, RunActor } from '../run-actor.ts';
+import { RunActor } from '../run-actor.ts';
 import type { RunEvent } from '../run-event.ts';
 import { type Instance, isFinal, newRun, ROOT, type Run, type Stored } from '../run-state.ts';
 import { RunValues } from '../run-values.ts';
@@ -22,7 +25,13 @@ export interface InMemoryOptions {
   others?: JsonValue[];
   input?: Json;
   /** What the code of a node does with its input. What it throws is the error of the execution. */
-  work?: (input: Json, path: string, request: CreateExecutionRequest) => Json;
+  work?: (input: Json, path: string, request: ExecutionRequest) => Json;
+  /** What the end of an execution waits for. */
+  running?: (path: string) => Promise<unknown>;
+  /** It is asked to stop. */
+  cancels?: (path: string) => void;
+  /** Whether an execution is refused for good, as when its module was deleted. @param accepted whether it was accepted before */
+  refuses?: (path: string, accepted: boolean) => boolean;
   /** The process dies at a step, before it is stored or right after that. @param step counted from 1 */
   dies?: (step: number) => 'before' | 'after' | undefined;
 }
@@ -41,7 +50,8 @@ export class InMemoryRun {
   readonly #graph: Graph;
   readonly #definition: JsonValue;
   readonly #options: InMemoryOptions;
-  readonly #executions = new Map<string, Outcome>();
+  /** By their keys. */
+  readonly #executions = new Map<string, Execution>();
   readonly #ended = Promise.withResolvers<void>();
   readonly #gate = new EvaluationGate();
   #nextTurn = 1;
@@ -82,6 +92,13 @@ export class InMemoryRun {
     this.#executions.clear();
   }
 
+  /** The process dies while nothing is being stored. */
+  restart(): void {
+    void this.#actor.stop();
+    this.#actor = this.#begin();
+    this.#look();
+  }
+
   /** Waits for the end of the run. */
   async end(): Promise<this> {
     await this.#ended.promise;
@@ -112,14 +129,17 @@ export class InMemoryRun {
     const actor: RunActor = new RunActor({
       ...{ run, tenantId: 'tenant', values, labels: { run: 'label' } },
       nowMs: Date.now,
-      executions: {
-        run: async (_tenant, request, { onAccepted }) => {
-          const outcome = this.#execute(request);
-          onAccepted(outcome.executionId);
-          return outcome;
+      executions: workflowExecutions(
+        {
+          accept: async (_tenant, request) => ({ id: this.#accept(request), tracked: undefined }),
+          finished: async (_tenant, id) => await this.#finished(id),
+          cancel: async (_tenant, id) => {
+            this.#options.cancels?.(pathIn(id));
+            return await this.#finished(id);
+          },
         },
-        cancel: async () => undefined,
-      },
+        async (_tenant, key) => this.#executions.get(key)?.id,
+      ),
       store: async (step) => {
         const dies = this.#options.dies?.(++this.#steps);
         if (dies !== 'before') this.#store(encodeStep(step, { tenantId: 'tenant', replicaId: 'replica', counters }));
@@ -130,11 +150,7 @@ export class InMemoryRun {
         this.#look();
       },
       onIdle: () => undefined,
-      onLost: () => {
-        void actor.stop();
-        this.#actor = this.#begin();
-        this.#look();
-      },
+      onLost: () => this.restart(),
       onFailed: () => undefined,
     });
     actor.start();
@@ -148,28 +164,36 @@ export class InMemoryRun {
     if (isFinal(state) && phase === 'none') this.#ended.resolve();
   }
 
-  /** The same key is the same execution. */
-  #execute(request: CreateExecutionRequest): Outcome {
-    const known = this.#executions.get(request.idempotencyKey);
-    if (known !== undefined) return known;
-    const path = request.idempotencyKey.replace(/^workflow\/run\//, '').replace(/#\d+$/, '');
-    const input = JSON.parse(request.inputForm.case === 'inputJson' ? request.inputForm.value : 'null') as Json;
+  /** As the service does: what cannot be run is refused before the key is looked at, and the same key is the same execution. */
+  #accept(request: ExecutionRequest): string {
+    const { idempotencyKey: key, inputForm } = request;
+    const path = pathIn(key);
+    const known = this.#executions.get(key);
+    if (this.#options.refuses?.(path, known !== undefined)) throw new HarrierError('not_found', 'its module is gone');
+    if (known !== undefined) return known.id;
+    const input = JSON.parse(inputForm.case === 'inputJson' ? inputForm.value : 'null') as Json;
     this.inputs.set(path, input);
-    const executionId = `execution of ${request.idempotencyKey}`;
-    let outcome: Outcome;
+    const execution = create(ExecutionSchema, { id: `execution of ${key}`, state: State.SUCCEEDED });
     try {
-      const output = this.#options.work?.(input, path, request) ?? {};
-      outcome = { executionId, state: 'SUCCEEDED', outputJson: JSON.stringify(output), error: undefined };
+      execution.outputJson = JSON.stringify(this.#options.work?.(input, path, request) ?? {});
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
-      outcome = { executionId, state: 'FAILED', outputJson: '', error: { code: Code.HANDLER_ERROR, message } };
+      execution.state = State.FAILED;
+      execution.error = create(ExecutionErrorSchema, { code: Code.HANDLER_ERROR, message });
     }
-    this.#executions.set(request.idempotencyKey, outcome);
-    return outcome;
+    this.#executions.set(key, execution);
+    return execution.id;
+  }
+
+  async #finished(id: string): Promise<Execution> {
+    const execution = [...this.#executions.values()].find((known) => known.id === id);
+    if (execution === undefined) throw new Error(`there is no ${id}`);
+    await this.#options.running?.(pathIn(id));
+    return execution;
   }
 
   #text(executionId: string): string | undefined {
-    return [...this.#executions.values()].find((outcome) => outcome.executionId === executionId)?.outputJson;
+    return [...this.#executions.values()].find(({ id }) => id === executionId)?.outputJson;
   }
 
   /** As the statement does. */
@@ -188,4 +212,9 @@ export class InMemoryRun {
       });
     }
   }
+}
+
+/** @param key of an execution, or its id */
+function pathIn(key: string): string {
+  return key.replace(/^(execution of )?workflow\/run\//, '').replace(/#\d+$/, '');
 }
