@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Graph } from './graph.ts';
 import type { RunEvent } from './run-event.ts';
-import { type EndState, type Instance, isOver, type Run } from './run-state.ts';
+import { type EndState, type Instance, isOver, ROOT, type Run } from './run-state.ts';
 import { open, Reference } from './test-support/reference.ts';
 import { Simulation, type World } from './test-support/simulate.ts';
 
@@ -165,7 +165,8 @@ function eventsOf(simulation: Simulation, choose: () => number): RunEvent[] {
   const events = simulation.possible().map((event): RunEvent => {
     const luck = choose();
     const fails = luck % 12 === 0;
-    if ((event.type === 'computed' || event.type === 'decided') && fails) {
+    // An execution may be refused too.
+    if ((event.type === 'computed' || event.type === 'decided' || event.type === 'ended') && fails) {
       const { path } = event;
       const error = { code: Code.INPUT_INVALID, message: 'no value' };
       return { type: 'not_computed', path, tries: instances.get(path)?.tries ?? 0, error };
@@ -185,7 +186,8 @@ function eventsOf(simulation: Simulation, choose: () => number): RunEvent[] {
 function tie({ run, nowMs }: Simulation): boolean {
   const open = [...run.instances.values()].filter(({ phase }) => phase !== 'none');
   const deadlines = open.filter(
-    ({ deadlineMs, stopping }) => (deadlineMs ?? Infinity) <= nowMs && stopping === undefined,
+    ({ deadlineMs, stopping }) =>
+      (deadlineMs ?? Infinity) <= nowMs && (stopping === undefined || stopping === 'FAILED'),
   );
   const timers = open.filter(({ dueMs }) => (dueMs ?? Infinity) <= nowMs);
   return deadlines.length > 0 && deadlines.length + timers.length > 1;
@@ -200,6 +202,7 @@ const modelled = (run: Run) =>
 
 test('any run does what the model does, whatever happens, and whenever its process dies', () => {
   const ends: Record<string, number> = {};
+  let endedWhileCleaning = 0;
   fc.assert(
     fc.property(
       workflows,
@@ -232,7 +235,11 @@ test('any run does what the model does, whatever happens, and whenever its proce
           before = new Map(simulation.run.instances);
           crash(simulation);
           expect(steps++).toBeLessThan(3_000);
-          if (steps === cancelAt) send({ type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } });
+          const cleansUp = simulation.run.instances.get(ROOT)?.stopping === 'FAILED';
+          if (steps === cancelAt || (cleansUp && choose() % 10 === 0)) {
+            send({ type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } });
+            if (cleansUp) endedWhileCleaning++;
+          }
           const events = eventsOf(simulation, choose);
           const event = events[choose() % Math.max(1, events.length)];
           if (event === undefined) {
@@ -246,7 +253,8 @@ test('any run does what the model does, whatever happens, and whenever its proce
             continue;
           }
           if (event.type === 'time' && tie(simulation)) return;
-          if (event.type === 'ended') ended.add(`${event.path}#${event.tries}`);
+          const wasRefused = event.type === 'not_computed' && simulation.run.running.has(event.path);
+          if (event.type === 'ended' || wasRefused) ended.add(`${event.path}#${event.tries}`);
           send(event);
           // It comes twice.
           if (event.type === 'ended' || event.type === 'decided' || event.type === 'signalled')
@@ -269,6 +277,7 @@ test('any run does what the model does, whatever happens, and whenever its proce
   );
   // The random runs are of every kind.
   expect(Object.keys(ends).toSorted()).toEqual(['CANCELLED', 'FAILED', 'SUCCEEDED', 'TIMED_OUT']);
+  expect(endedWhileCleaning).toBeGreaterThan(0);
 });
 
 test('a graph without failures ends as its edges say, in whatever order things happen', () => {

@@ -315,6 +315,84 @@ describe('cancelling', () => {
   });
 });
 
+describe('a run that cleans up after a failure', () => {
+  const cancel = { type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } } as const;
+  const waiting = { signal: {}, join: 'ALL_DONE' };
+  const nodes = { a: { run }, clean: waiting, last: { run, join: 'ALL_DONE' } };
+  const edges = ['a -> clean', 'clean -> last'];
+  const failed = { type: 'ended', path: 'a', tries: 1, state: 'FAILED', error: { code: Code.HANDLER_ERROR, message: 'boom' } } as const;
+  const cleaning = (definition: JsonValue, others?: JsonValue[]) => {
+    const simulation = new Simulation(definition, {}, others);
+    simulation.send({ type: 'begin' });
+    return simulation;
+  };
+
+  test('is ended by a cancel, with why it failed', () => {
+    const simulation = cleaning(workflow(nodes, edges));
+    simulation.send(failed);
+    expect(simulation.state('clean')).toBe('WAITING');
+    simulation.send(cancel);
+    expect(simulation.states()).toEqual({ '': 'CANCELLED', a: 'FAILED', clean: 'CANCELLED', last: 'CANCELLED' });
+    expect(simulation.run.instances.get('')?.error).toEqual({
+      code: Code.CANCELLED,
+      message: 'enough, while it cleaned up after a failure: a: boom',
+    });
+    expect(simulation.log).toContain(': enough');
+  });
+
+  test('is being cancelled until what runs has ended, and once', () => {
+    const simulation = cleaning(workflow({ a: { run }, clean: { run, join: 'ALL_DONE' } }, ['a -> clean']));
+    simulation.send(failed);
+    simulation.send(cancel);
+    expect(simulation.run.instances.get('')).toMatchObject({ state: 'RUNNING', stopping: 'CANCELLED' });
+    expect(simulation.run.instances.get('clean')).toMatchObject({ state: 'RUNNING', stopping: 'CANCELLED' });
+    expect(simulation.send(cancel).changed).toEqual([]);
+    expect(simulation.finish().states()).toEqual({ '': 'CANCELLED', a: 'FAILED', clean: 'CANCELLED' });
+  });
+
+  test('is ended by its timeout', () => {
+    const simulation = cleaning(workflow(nodes, edges, { timeout: '60s' }));
+    simulation.send(failed);
+    expect(simulation.finish().states()).toMatchObject({ '': 'TIMED_OUT', clean: 'CANCELLED', last: 'CANCELLED' });
+    expect(simulation.nowMs).toBe(1_000 + 60_000);
+  });
+
+  const inner = { ...(workflow(nodes, edges) as object), name: 'inner' };
+  const outer = { w: { workflow: { name: 'inner' } }, b: { run } };
+  const within = (more: Record<string, JsonValue> = {}) => {
+    const simulation = cleaning(workflow({ ...outer, w: { ...outer.w, ...more } }, []), [inner]);
+    simulation.send({ type: 'computed', path: 'w', tries: 1, value: { json: '{}' } });
+    simulation.send({ ...failed, path: 'w.a' });
+    expect(simulation.states()).toMatchObject({ '': 'RUNNING', w: 'RUNNING', 'w.clean': 'WAITING' });
+    return simulation;
+  };
+
+  test('goes on when something beside it fails too, and is ended with what it is within', () => {
+    const simulation = within();
+    simulation.send({ ...failed, path: 'b' });
+    expect(simulation.states()).toMatchObject({ '': 'RUNNING', b: 'FAILED', 'w.clean': 'WAITING' });
+    simulation.send(cancel);
+    expect(simulation.states()).toMatchObject({ '': 'CANCELLED', w: 'CANCELLED', 'w.clean': 'CANCELLED' });
+  });
+
+  test('is ended by the timeout of its node', () => {
+    const simulation = within({ timeout: '5s', on_timeout: 'CONTINUE' });
+    expect(simulation.finish().states()).toMatchObject({ '': 'SUCCEEDED', w: 'TIMED_OUT', 'w.last': 'CANCELLED' });
+  });
+
+  test('deep within others is ended too', () => {
+    const middle = { ...(workflow({ v: { workflow: { name: 'inner' } } }, []) as object), name: 'middle' };
+    const simulation = cleaning(workflow({ w: { workflow: { name: 'middle' } }, b: { run } }, []), [inner, middle]);
+    for (const path of ['w', 'w.v']) simulation.send({ type: 'computed', path, tries: 1, value: { json: '{}' } });
+    simulation.send({ ...failed, path: 'w.v.a' });
+    simulation.send({ ...failed, path: 'b' });
+    expect(simulation.run.instances.get('w')).toMatchObject({ stopping: 'CANCELLED' });
+    expect(simulation.state('w.v.clean')).toBe('WAITING');
+    simulation.send(cancel);
+    expect(simulation.states()).toMatchObject({ '': 'CANCELLED', w: 'CANCELLED', 'w.v': 'CANCELLED' });
+  });
+});
+
 describe('starting again', () => {
   test('runs what failed, and what came behind it, and keeps the rest', () => {
     let broken = true;

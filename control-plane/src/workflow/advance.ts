@@ -115,9 +115,9 @@ class Advancing {
         return;
       case 'cancel': {
         const root = draft.read(ROOT);
-        if (root === undefined || root.phase === 'none' || root.stopping !== undefined) return;
+        if (root === undefined || root.phase === 'none' || isBeingEnded(root)) return;
         draft.log('WARNING', ROOT, event.error.message);
-        this.#stopWithin(draft.write(ROOT), event.state ?? 'CANCELLED', event.error);
+        this.#stopWithin(draft.write(ROOT), event.state ?? 'CANCELLED', event.error, false);
         return;
       }
       case 'retry':
@@ -441,31 +441,38 @@ class Advancing {
     instance.phase = 'output';
   }
 
-  /** Everything within is stopped; what waits is cancelled at once, what runs when it has ended. */
-  #stopWithin(instance: Instance, state: EndState, error: NodeError): void {
+  /**
+   * Everything within is stopped; what waits is cancelled at once, what runs when it has ended.
+   * @param spares what cleans up after a failure of its own goes on: nobody wants an end, something beside it has failed
+   */
+  #stopWithin(instance: Instance, state: EndState, error: NodeError, spares = state === 'FAILED'): void {
+    const { stopping, error: before } = instance;
     instance.stopping = state;
-    instance.error = error;
+    instance.error =
+      stopping === 'FAILED' && before !== undefined ? { ...error, message: afterFailure(error, before) } : error;
     if (instance.phase === 'output') {
       this.#finish(instance, state, { error });
       return;
     }
     for (const child of this.draft.openChildren(instance.path))
-      this.#stop(this.draft.write(child.path), 'CANCELLED', CANCELLED);
+      this.#stop(this.draft.write(child.path), { state: 'CANCELLED', error: CANCELLED, spares });
     this.#emptied.push(instance.path);
   }
 
-  #stop(instance: Instance, state: EndState, error: NodeError): void {
-    if (instance.phase === 'decide') {
+  #stop(instance: Instance, { state, error, spares }: { state: EndState; error: NodeError; spares: boolean }): void {
+    const { phase, stopping } = instance;
+    if (phase === 'decide') {
       instance.undecided = true;
       this.#resolve(instance, undefined);
       return;
     }
-    if (instance.stopping !== undefined && instance.stopping !== 'TIMED_OUT') return;
-    if (instance.phase === 'children') {
-      this.#stopWithin(instance, state, error);
+    if (phase === 'children') {
+      // Also one that is being stopped already: what was spared within it is stopped now.
+      if (!(spares && stopping === 'FAILED')) this.#stopWithin(instance, state, error, spares);
       return;
     }
-    if (instance.phase !== 'execution') {
+    if (stopping === 'CANCELLED') return;
+    if (phase !== 'execution') {
       this.#finish(instance, state, { error });
       return;
     }
@@ -476,7 +483,7 @@ class Advancing {
   #timeIsUp(instance: Instance): void {
     instance.deadlineMs = undefined;
     if (instance.path !== ROOT) {
-      this.#stop(instance, 'TIMED_OUT', TIMED_OUT);
+      this.#stop(instance, { state: 'TIMED_OUT', error: TIMED_OUT, spares: false });
       return;
     }
     this.draft.log('ERROR', ROOT, TIMED_OUT.message);
@@ -512,6 +519,16 @@ class Advancing {
     if (found === undefined || found.tries !== tries || !phases.includes(found.phase)) return undefined;
     return this.draft.write(path);
   }
+}
+
+/** Whether somebody wants its end, or its time is up; one that cleans up after a failure can still be ended. */
+function isBeingEnded({ stopping }: Instance): boolean {
+  return stopping !== undefined && stopping !== 'FAILED';
+}
+
+/** Why it ends, and what it was about then. */
+function afterFailure({ message }: NodeError, failure: NodeError): string {
+  return `${message}, while it cleaned up after a failure: ${failure.message}`;
 }
 
 /** The edges that one takes which was decided before; undefined: all. */

@@ -41,9 +41,12 @@ export function nextDueMs(instance: Instance): number | undefined {
   return Math.min(instance.dueMs, deadlineMs);
 }
 
-/** One that is being stopped, and one that has ended and only decides, cannot take too long any more. */
+/**
+ * One that is being stopped, and one that has ended and only decides, cannot take too long any more; one that cleans up after a
+ * failure can.
+ */
 function deadlineOf({ deadlineMs, stopping, phase }: Instance): number | undefined {
-  return stopping === undefined && phase !== 'decide' ? deadlineMs : undefined;
+  return (stopping === undefined || stopping === 'FAILED') && phase !== 'decide' ? deadlineMs : undefined;
 }
 
 export function isDue(ms: number | undefined, nowMs: number): boolean {

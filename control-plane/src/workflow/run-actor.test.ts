@@ -115,16 +115,22 @@ test('a word that is read twice is taken into account once', async () => {
   expect(heard.flat()).toEqual([7]);
 });
 
-test('a run that cleans up after a failure does not wake at its timeout, which does nothing to it any more', async () => {
-  const { onIdle, state } = actorOf(
-    [
-      { id: 'a', run },
-      { id: 'clean', wait: { duration: '3600s' }, join: 'ALL_DONE' },
-    ],
-    { run: async () => ended('FAILED') },
-    { nowMs: () => 0 },
-    { edges: [{ from: 'a', to: 'clean' }], timeoutMs: 60_000 },
-  );
-  await vi.waitFor(() => expect(state('clean')).toBe('WAITING'));
-  await vi.waitFor(() => expect(onIdle).toHaveBeenLastCalledWith(3_600_000));
+test('a run that cleans up after a failure wakes at its timeout, which ends it, and at what it waits for', async () => {
+  const cleaning = async (timeoutMs: number | undefined) => {
+    const { onIdle, state } = actorOf(
+      [
+        { id: 'a', run },
+        { id: 'clean', wait: { duration: '3600s' }, join: 'ALL_DONE' },
+      ],
+      { run: async () => ended('FAILED') },
+      { nowMs: () => 0 },
+      { edges: [{ from: 'a', to: 'clean' }], ...(timeoutMs === undefined ? {} : { timeoutMs }) },
+    );
+    await vi.waitFor(() => expect(state('clean')).toBe('WAITING'));
+    return onIdle;
+  };
+  const onIdle = await cleaning(60_000);
+  await vi.waitFor(() => expect(onIdle).toHaveBeenLastCalledWith(60_000));
+  const unbounded = await cleaning(undefined);
+  await vi.waitFor(() => expect(unbounded).toHaveBeenLastCalledWith(3_600_000));
 });

@@ -86,7 +86,9 @@ export class Reference {
       }
       case 'not_computed': {
         const thing = this.#find(event.path);
-        this.#finish(thing, thing.stopping ?? 'FAILED', event.error.code);
+        // What it is stopped for says whether there is another try.
+        const code = thing.stopping === undefined ? event.error.code : Code.TIMEOUT;
+        this.#finish(thing, thing.stopping ?? 'FAILED', code);
         return;
       }
       case 'computed':
@@ -105,7 +107,7 @@ export class Reference {
         this.#timePassed(this.root);
         return;
       case 'cancel':
-        if (this.root.doing !== 'nothing' && this.root.stopping === undefined)
+        if (this.root.doing !== 'nothing' && mayBeEnded(this.root))
           this.#stopWithin(this.root, 'CANCELLED', Code.CANCELLED);
         return;
       case 'retry':
@@ -208,25 +210,27 @@ export class Reference {
     thing.told = taken;
   }
 
-  #stopWithin(thing: Thing, state: EndState, code: Code): void {
+  /** @param spares what cleans up goes on */
+  #stopWithin(thing: Thing, state: EndState, code: Code, spares = state === 'FAILED'): void {
     if (thing.doing === 'output') {
       this.#finish(thing, state, code);
       return;
     }
     thing.stopping = state;
     thing.code = code;
-    for (const child of thing.children.values()) this.#stop(child, 'CANCELLED');
+    for (const child of thing.children.values()) this.#stop(child, 'CANCELLED', spares);
   }
 
-  #stop(thing: Thing, state: EndState): void {
+  #stop(thing: Thing, state: EndState, spares: boolean): void {
     const { doing, path, stopping } = thing;
     const code = state === 'TIMED_OUT' ? Code.TIMEOUT : Code.CANCELLED;
     if (doing === 'nothing') return;
     if (doing === 'decide') {
       thing.undecided = true;
       this.#tell(thing, 'all');
-    } else if (stopping !== undefined && stopping !== 'TIMED_OUT') return;
-    else if (doing === 'children') this.#stopWithin(thing, state, code);
+    } else if (spares && stopping === 'FAILED') return;
+    else if (doing === 'children') this.#stopWithin(thing, state, code, spares);
+    else if (stopping === 'CANCELLED') return;
     else if (doing === 'execution' && this.#runs(path)) thing.stopping = state;
     else this.#finish(thing, state, code);
   }
@@ -234,10 +238,10 @@ export class Reference {
   #timePassed(thing: Thing): void {
     const isDue = (ms: number | undefined) => ms !== undefined && ms <= this.#nowMs;
     if (thing.doing === 'nothing') return;
-    if (isDue(thing.deadlineMs) && thing.stopping === undefined && thing.doing !== 'decide') {
+    if (isDue(thing.deadlineMs) && mayBeEnded(thing) && thing.doing !== 'decide') {
       thing.deadlineMs = undefined;
       if (thing === this.root) this.#stopWithin(thing, 'TIMED_OUT', Code.TIMEOUT);
-      else this.#stop(thing, 'TIMED_OUT');
+      else this.#stop(thing, 'TIMED_OUT', false);
     } else if (isDue(thing.dueMs)) {
       if (thing.doing === 'timer') this.#finish(thing, 'SUCCEEDED');
       else this.#launch(thing);
@@ -347,6 +351,11 @@ function newThing(path: string, node: GraphNode | undefined, parent: Thing | und
 
 function isMap({ node, isItem }: Thing): boolean {
   return node?.kind === 'map' && !isItem;
+}
+
+/** Nothing stops it, or only a failure does, after which it cleans up. */
+function mayBeEnded({ stopping }: Thing): boolean {
+  return stopping === undefined || stopping === 'FAILED';
 }
 
 function takes({ told }: Thing, index: number): boolean {
