@@ -8,6 +8,7 @@ import type { BusMessage } from './replica/bus-message.ts';
 import type { BusTarget } from './replica/replica-bus.ts';
 import { ScheduleRunner } from './schedule/schedule-runner.ts';
 import type { ExecutionService } from './service/execution-service.ts';
+import { violationsOf } from './service/json-schema.ts';
 import { ScheduleService } from './service/schedule-service.ts';
 import { scheduleTargets } from './service/schedule-targets.ts';
 import { untilDatabaseAnswers } from './service/while-away.ts';
@@ -55,6 +56,8 @@ export function createWorkflowParts(options: WorkflowPartsOptions): WorkflowPart
     executions: workflowExecutions(executions, (tenant, key) => findExecutionByKey(cold, tenant, key)),
     readOutput: (tenant, id) => readOutput(cold, tenant, id),
     workflowsOf: (tenant, ids) => workflows.workflowsOf(tenant, ids),
+    checkInput: ({ inputSchema, digest }, input, bytes) =>
+      inputSchema === undefined ? undefined : violationsOf(inputSchema, `${digest} input`, input, bytes),
     whileAway: untilDatabaseAnswers,
     onChanged: (runId) => workflowWatcher.changed(runId),
     onEnded: (instance) => metrics.workflows.observeEnd(instance),

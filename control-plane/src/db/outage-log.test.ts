@@ -122,6 +122,7 @@ const loops = {
         executions: { run: never, cancel: never },
         readOutput: never,
         workflowsOf: never,
+        checkInput: never,
         whileAway: (work) => work(),
         onChanged: never,
         onEnded: never,

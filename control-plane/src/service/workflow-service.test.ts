@@ -27,6 +27,7 @@ const runner: WorkflowRunner = new WorkflowRunner({
   executions: { run: () => Promise.reject(new Error('nothing runs')), cancel: async () => undefined },
   readOutput: async () => undefined,
   workflowsOf: (tenant, ids) => service.workflowsOf(tenant, ids),
+  checkInput: () => undefined,
 });
 afterAll(() => runner.stop());
 const service: WorkflowService = new WorkflowService({ sql, replicaId, runner, tell: () => undefined });

@@ -281,8 +281,9 @@ export class WorkflowService {
       else found.set(id, known);
     }
     if (unknown.length === 0) return found;
-    for (const { id, definition } of await readWorkflowsById(this.#options.sql, tenantId, unknown)) {
+    for (const { id, definition, digest } of await readWorkflowsById(this.#options.sql, tenantId, unknown)) {
       const workflow = fromBinary(WorkflowSchema, definition, STORED);
+      workflow.digest = digest;
       if (this.#known.size >= CACHE_ENTRIES) this.#known.clear();
       this.#known.set(`${tenantId} ${id}`, workflow);
       found.set(id, workflow);

@@ -83,20 +83,24 @@ function kindOf({ kind, collect, concurrency }: Nodes[number], within: JsonValue
   }
 }
 
-/** A workflow, and one that its nodes run; with a timeout, or not. */
+/** A workflow, and one that its nodes run; each with a timeout, or not. */
 const workflows = fc
   .record({
     outer: graphWith(KINDS, MAX_NODES),
     inner: graphWith(SIMPLE_KINDS, 4),
     item: graphWith(SIMPLE_KINDS, 3),
     timeout: fc.boolean(),
+    innerTimeout: fc.boolean(),
   })
-  .map(({ outer, inner, item, timeout }): [JsonValue, JsonValue] => [
+  .map(({ outer, inner, item, timeout, innerTimeout }): [JsonValue, JsonValue] => [
     {
       ...{ name: 'w', version: '1.0.0', max_parallel: 2, ...(timeout ? { timeout: '2.003s' } : {}) },
       ...definitionOf(outer, 'n', definitionOf(item, 'a', {})),
     },
-    { name: 'inner', version: '1.0.0', ...definitionOf(inner, 'b', {}) },
+    {
+      ...{ name: 'inner', version: '1.0.0', ...(innerTimeout ? { timeout: '1.607s' } : {}) },
+      ...definitionOf(inner, 'b', {}),
+    },
   ]);
 
 /** Decides by a seed and a name alone, so that the same question has the same answer. */

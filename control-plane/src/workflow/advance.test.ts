@@ -290,6 +290,17 @@ describe('a workflow within a workflow', () => {
     expect(simulation.state()).toBe('SUCCEEDED');
   });
 
+  test.each([
+    ['its own', { timeout: '5s' }, {}, 5_000],
+    ['that of its node', { timeout: '60s' }, { timeout: '3s' }, 3_000],
+    ['its own, the shorter one', { timeout: '2s' }, { timeout: '3s' }, 2_000],
+  ])('takes no longer than %s', (_, ofWorkflow, ofNode, ms) => {
+    const waiting = { ...(workflow({ s: { signal: {} } }, [], ofWorkflow) as object), name: 'inner' };
+    const simulation = simulate(workflow({ w: { workflow: { name: 'inner' }, ...ofNode } }, []), {}, [waiting]);
+    expect(simulation.states()).toEqual({ '': 'FAILED', w: 'TIMED_OUT', 'w.s': 'CANCELLED' });
+    expect(simulation.nowMs).toBe(1_000 + ms);
+  });
+
   test('fails its node when it fails', () => {
     const simulation = simulate(outer, { outcome: () => 'FAILED' }, [inner]);
     expect(simulation.states()).toMatchObject({

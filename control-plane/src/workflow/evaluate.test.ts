@@ -1,5 +1,6 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: that is what templates look like
 import type { JsonValue } from '@bufbuild/protobuf';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { describe, expect, test, vi } from 'vitest';
 import type { Json } from './expression.ts';
 import { MAX_KEPT_CHARS, MAX_VARIABLES_CHARS } from './run-limits.ts';
@@ -192,6 +193,34 @@ describe('a map', () => {
     expect(await failed(map, { input: { list: 'abc' } })).toBe('m: "input.list" is "abc", which is not a list');
     const list = Array.from({ length: 10_001 }, () => 1);
     expect(await failed(map, { input: { list } })).toBe('m: "input.list" has 10001 items; a map takes at most 10000');
+  });
+});
+
+describe('the input schema of a workflow within a workflow', () => {
+  const inner = {
+    ...{ name: 'inner', version: '1.2.0', nodes: [{ id: 'x', run }] },
+    input_schema: { type: 'object', properties: { n: { type: 'integer' } }, required: ['n'] },
+  };
+  const outer = (input: JsonValue) => ({
+    nodes: [{ id: 'w', workflow: { name: 'inner' }, input, retry: { max_attempts: 3 } }],
+  });
+
+  test('lets what satisfies it through', async () => {
+    const made = await ended(outer({ n: '${input.n}' }), { others: [inner], input: { n: 5 } });
+    expect(made.inputs.get('w.x')).toEqual({ n: 5 });
+    expect(made.instance('').state).toBe('SUCCEEDED');
+  });
+
+  test('ends the node with what is wrong otherwise, and nothing of the workflow begins', async () => {
+    const made = await ended(outer({ n: '${input.n}' }), { others: [inner], input: { n: 'five' } });
+    expect(made.instance('w')).toMatchObject({
+      ...{ state: 'FAILED', tries: 1 },
+      error: {
+        code: Code.INPUT_INVALID,
+        message: 'the input does not satisfy the input schema of inner 1.2.0: /n must be integer',
+      },
+    });
+    expect(made.inputs.size).toBe(0);
   });
 });
 

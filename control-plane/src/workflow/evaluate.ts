@@ -4,6 +4,7 @@ import {
   CreateExecutionRequestSchema,
   type ExecuteRequest,
 } from '@harrier/shared/gen/execution';
+import type { Workflow } from '@harrier/shared/gen/workflow';
 import { type Bindings, type Budget, type Expression, ExpressionError, type Json } from './expression.ts';
 import type { GraphNode } from './graph.ts';
 import { expressionsOf, outputOf } from './graph-expressions.ts';
@@ -21,13 +22,21 @@ const SHOWN_CHARS = 200;
 /** What an instance in phase `compute` or `output` is told. */
 export type Computed = { value?: Stored; items?: number; dueMs?: number };
 
+/** What is wrong with the input of a workflow, for people; undefined: it satisfies its schema. @param bytes of it as JSON */
+export type CheckInput = (workflow: Workflow, input: Json, bytes: number) => string | undefined;
+
 /** @param nowMs when a wait begins. @throws ExpressionError */
-export async function compute(run: Run, values: RunValues, instance: Instance, nowMs: number): Promise<Computed> {
+export async function compute(
+  run: Run,
+  values: RunValues,
+  instance: Instance,
+  { nowMs, checkInput }: { nowMs: number; checkInput: CheckInput },
+): Promise<Computed> {
   const { path, phase } = instance;
   const node = nodeOf(run.graph, path);
   if (phase === 'output' || node === undefined) return { value: stored(await graphOutput(run, values, path)) };
   const owner = ownerOf(instance);
-  if (node.kind === 'workflow') return { value: stored(await nodeInput(values, node, instance)) };
+  if (node.kind === 'workflow') return { value: await workflowInput(values, node, instance, checkInput) };
   const { kind } = node.definition;
   if (kind.case === 'wait' && kind.value.until.case === 'duration') {
     const { seconds, nanos } = kind.value.until.value;
@@ -125,6 +134,26 @@ export async function executionRequest(
   });
 }
 
+/** The input of a workflow within the run, which has to satisfy its schema as that of a run of its own would. */
+async function workflowInput(
+  values: RunValues,
+  node: GraphNode,
+  instance: Instance,
+  checkInput: CheckInput,
+): Promise<Stored> {
+  const input = await nodeInput(values, node, instance);
+  const value = stored(input);
+  const workflow = node.body?.definition;
+  if (workflow?.$typeName !== 'harrier.v1.Workflow' || workflow.inputSchema === undefined) return value;
+  const violations = await values.evaluated(
+    () => () => input,
+    (checked) => checkInput(workflow, checked, Buffer.byteLength(value.json)),
+  );
+  if (violations === undefined) return value;
+  const { name, version } = workflow;
+  throw new ExpressionError(`the input does not satisfy the input schema of ${name} ${version}: ${violations}`);
+}
+
 async function nodeInput(values: RunValues, node: GraphNode, instance: Instance): Promise<Json> {
   const { input } = expressionsOf(node);
   const isItem = instance.item !== undefined;
@@ -175,7 +204,7 @@ function timeOf({ text }: Expression, value: Json): number {
   return ms;
 }
 
-function stored(value: Json): Stored {
+function stored(value: Json): { json: string } {
   const json = JSON.stringify(value);
   const bytes = Buffer.byteLength(json);
   if (bytes > MAX_VALUE_BYTES)

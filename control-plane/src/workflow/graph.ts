@@ -1,3 +1,4 @@
+import type { Duration } from '@bufbuild/protobuf/wkt';
 import type { RetryPolicy } from '@harrier/shared/gen/module';
 import {
   WorkflowNode_Join as Join,
@@ -38,6 +39,7 @@ export interface GraphNode {
   continueOnFailure: boolean;
   continueOnTimeout: boolean;
   retry: RetryPolicy | undefined;
+  /** Of a try; of a sub-workflow the shorter one of the node's and the workflow's. */
   timeoutMs: number | undefined;
   /** Of a map with a graph, and of a sub-workflow. */
   body: Graph | undefined;
@@ -92,6 +94,7 @@ function compileNode(
   if (kind === undefined) throw new Error(`node ${node.id} is of no kind`);
   const map = node.kind.case === 'map' ? node.kind.value : undefined;
   const continueOnFailure = node.onFailure === Policy.CONTINUE;
+  const body = bodyOf(node, findWorkflow);
   const conditional = outgoing.some(({ when, isDefault }) => when !== '' || isDefault);
   return {
     id: node.id,
@@ -106,8 +109,8 @@ function compileNode(
     continueOnTimeout:
       node.onTimeout === Policy.POLICY_UNSPECIFIED ? continueOnFailure : node.onTimeout === Policy.CONTINUE,
     retry: node.retry,
-    timeoutMs: node.timeout === undefined ? undefined : Number(node.timeout.seconds) * 1000 + node.timeout.nanos / 1e6,
-    body: bodyOf(node, findWorkflow),
+    timeoutMs: shortestMs(node.timeout, timeoutOf(body)),
+    body,
     concurrency: map?.concurrency || Number.POSITIVE_INFINITY,
     failFast: map !== undefined && map.mode !== Mode.COLLECT,
   };
@@ -117,6 +120,18 @@ function bodyOf({ kind }: WorkflowNode, findWorkflow: FindWorkflow): Graph | und
   if (kind.case === 'map' && kind.value.body.case === 'graph') return compileGraph(kind.value.body.value, findWorkflow);
   if (kind.case !== 'workflow') return undefined;
   return compileGraph(findWorkflow(kind.value.name, kind.value.version), findWorkflow);
+}
+
+/** Of a sub-workflow; the graph of a map has none. */
+function timeoutOf(body: Graph | undefined): Duration | undefined {
+  return body?.definition.$typeName === 'harrier.v1.Workflow' ? body.definition.timeout : undefined;
+}
+
+function shortestMs(...durations: (Duration | undefined)[]): number | undefined {
+  const given = durations.filter((duration) => duration !== undefined);
+  return given.length === 0
+    ? undefined
+    : Math.min(...given.map(({ seconds, nanos }) => Number(seconds) * 1000 + nanos / 1e6));
 }
 
 function append<Key, Value>(lists: Map<Key, Value[]>, key: Key, value: Value): void {

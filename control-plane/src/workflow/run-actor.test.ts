@@ -34,6 +34,7 @@ function actorOf(
     ...{ run: made, tenantId: 't', values, labels: {}, onIdle, onFailed: () => undefined },
     nowMs: Date.now,
     executions: { run: async () => await new Promise(() => undefined), cancel: async () => undefined, ...executions },
+    checkInput: () => undefined,
     store: async () => true,
     onStored: () => undefined,
     onLost: () => undefined,

@@ -5,7 +5,7 @@ import type { CreateExecutionRequest } from '@harrier/shared/gen/execution';
 import { advance } from './advance.ts';
 import { nextDueMs } from './clock.ts';
 import { applyStep, type EndedInstance, type StepLog } from './draft.ts';
-import { compute, decide, executionRequest } from './evaluate.ts';
+import { type CheckInput, compute, decide, executionRequest } from './evaluate.ts';
 import { executionKey } from './execution-key.ts';
 import { ExpressionError } from './expression.ts';
 import type { RunEvent } from './run-event.ts';
@@ -86,6 +86,7 @@ export interface RunActorOptions {
   values: RunValues;
   labels: Readonly<Record<string, string>>;
   executions: Executions;
+  checkInput: CheckInput;
   /** The time by which waits and timeouts are measured, the same for all replicas: milliseconds since 1970. */
   nowMs: () => number;
   /** Stores a step; tries as long as it takes. @returns false when another replica advances the run */
@@ -297,11 +298,18 @@ export class RunActor {
 
   async #evaluate(instance: Instance): Promise<void> {
     const { path, tries, phase } = instance;
-    const { run, values } = this.#options;
+    const { run, values, nowMs, checkInput } = this.#options;
     const node = nodeOf(run.graph, path);
-    if (phase === 'decide' && node !== undefined)
+    if (phase === 'decide' && node !== undefined) {
       this.post({ type: 'decided', path, ...(await decide(values, node, instance)) });
-    else this.post({ type: 'computed', path, tries, ...(await compute(run, values, instance, this.#options.nowMs())) });
+      return;
+    }
+    this.post({
+      type: 'computed',
+      path,
+      tries,
+      ...(await compute(run, values, instance, { nowMs: nowMs(), checkInput })),
+    });
   }
 
   async #execute(instance: Instance, work: Work): Promise<void> {

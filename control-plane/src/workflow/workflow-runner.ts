@@ -20,6 +20,7 @@ import type { NewStep } from '../db/queries/workflow-steps.ts';
 import { refusedForGood } from '../db/refused-for-good.ts';
 import type { Sql } from '../db/sql.ts';
 import type { EndedInstance } from './draft.ts';
+import type { CheckInput } from './evaluate.ts';
 import { EvaluationGate } from './evaluation-gate.ts';
 import type { Json } from './expression.ts';
 import { pinnedGraph, type WorkflowsOf } from './pinned-graph.ts';
@@ -56,6 +57,7 @@ export interface WorkflowRunnerOptions {
   executions: Executions;
   readOutput: (tenantId: string, executionId: string) => ReturnType<ReadOutput>;
   workflowsOf: WorkflowsOf;
+  checkInput: CheckInput;
   /** Repeats it while the database is away. */
   whileAway: <Result>(work: () => Promise<Result>, signal: AbortSignal) => Promise<Result>;
   /** A run has changed. */
@@ -237,7 +239,7 @@ export class WorkflowRunner {
   }
 
   async #start(id: string, stored: StoredRun | undefined): Promise<RunActor | undefined> {
-    const { replicaId, onChanged, onEnded } = this.#options;
+    const { replicaId, executions, checkInput, onChanged, onEnded } = this.#options;
     if (stored?.row.replica_id !== replicaId) {
       this.#actors.delete(id);
       return undefined;
@@ -263,7 +265,8 @@ export class WorkflowRunner {
         evaluate: (work) => this.#gate.run(tenantId, work),
       }),
       labels: { ...row.labels, 'workflow-run': id },
-      executions: this.#options.executions,
+      executions,
+      checkInput,
       nowMs: () => this.#clock.nowMs,
       store: async (step: Stepped, stopped) => {
         const encoded = encodeStep(step, { tenantId, replicaId, counters });

@@ -5,6 +5,7 @@ import { type Execution, ExecutionSchema, Execution_State as State } from '@harr
 import { WorkflowSchema } from '@harrier/shared/gen/workflow';
 import type { NewStep } from '../../db/queries/workflow-steps.ts';
 import type { ExecutionRequest } from '../../service/execution-request.ts';
+import { violationsOf } from '../../service/json-schema.ts';
 import { workflowExecutions } from '../../service/workflow-executions.ts';
 import type { EndedInstance } from '../draft.ts';
 import { EvaluationGate } from '../evaluation-gate.ts';
@@ -140,6 +141,8 @@ export class InMemoryRun {
         },
         async (_tenant, key) => this.#executions.get(key)?.id,
       ),
+      checkInput: ({ inputSchema }, input, bytes) =>
+        inputSchema && violationsOf(inputSchema, JSON.stringify(inputSchema), input, bytes),
       store: async (step) => {
         const dies = this.#options.dies?.(++this.#steps);
         if (dies !== 'before') this.#store(encodeStep(step, { tenantId: 'tenant', replicaId: 'replica', counters }));
