@@ -5,7 +5,7 @@ import { Draft, type Step } from './draft.ts';
 import { logEnd, tellEnd } from './ends.ts';
 import { edgesWithoutCondition, type Graph, type GraphEdge, type GraphNode } from './graph.ts';
 import { joined } from './join.ts';
-import { itemsToEnter } from './map-items.ts';
+import { itemsFailed, itemsToEnter } from './map-items.ts';
 import type { Now, RunEvent } from './run-event.ts';
 import { tooManyInstances, tooMuchKept } from './run-limits.ts';
 import {
@@ -435,6 +435,8 @@ class Advancing {
       return;
     }
     if (isMap) {
+      const failed = itemsFailed(instance);
+      if (failed !== undefined) draft.log('WARNING', path, failed);
       this.#finish(instance, 'SUCCEEDED', {});
       return;
     }

@@ -149,8 +149,55 @@ describe('a map', () => {
       if ((input as { item: number }).item === 1) throw new Error('no');
       return { ok: true };
     };
-    expect((await ended(map('COLLECT'), { work })).outputOf('all')).toEqual([[null, { ok: true }], null]);
+    const collected = await ended(map('COLLECT'), { work });
+    const error = { message: '1 of 2 items failed', items: { 0: 'no' } };
+    expect(collected.outputOf('all')).toEqual([[null, { ok: true }], error]);
+    expect(collected.log).toContain('m: 1 of 2 items failed');
+    const good = await ended(map('COLLECT'), { work: () => ({ ok: true }) });
+    expect(good.outputOf('all')).toEqual([[{ ok: true }, { ok: true }], null]);
     expect((await ended(map('FAIL_FAST'), { work })).outputOf('all')).toEqual([null, { message: 'm[0]: no' }]);
+  });
+
+  test('tells of the items that failed, so that edges can be taken by it', async () => {
+    const edges = [
+      { from: 'm', to: 'bad', when: 'nodes.m.error != null && "3" in nodes.m.error.items' },
+      { from: 'm', to: 'good', default: true },
+    ];
+    const branches = (items: string): Definition => ({
+      nodes: [
+        { id: 'm', map: { items, run, mode: 'COLLECT' } },
+        { id: 'bad', transform: { expression: '[nodes.m.error.message, nodes.m.error.items["3"]]' } },
+        { id: 'good', transform: { expression: '1' } },
+      ],
+      edges,
+    });
+    const work = (input: Json): Json => {
+      if ((input as { item: number }).item > 1) throw new Error('x'.repeat(3_000));
+      return {};
+    };
+    const bad = await ended(branches('[0, 1, 0, 2, 2]'), { work });
+    expect(bad.outputOf('bad')).toEqual(['2 of 5 items failed', 'x'.repeat(1_000)]);
+    expect([bad.instance('m').state, bad.instance('good').state]).toEqual(['SUCCEEDED', 'SKIPPED']);
+    expect((await ended(branches('[0, 1]'), { work })).instance('bad').state).toBe('SKIPPED');
+  });
+
+  test('tells of the first hundred only', async () => {
+    const made = await ended(
+      {
+        nodes: [
+          { id: 'm', map: { items: 'input.list', run, mode: 'COLLECT' } },
+          { id: 'size', transform: { expression: '[size(nodes.m.error.items), nodes.m.error.message]' } },
+        ],
+        edges: [{ from: 'm', to: 'size' }],
+      },
+      {
+        input: { list: Array.from({ length: 150 }, (_, i) => i) },
+        work: () => {
+          throw new Error('no');
+        },
+      },
+    );
+    expect(made.outputOf('size')).toEqual([100, '150 of 150 items failed']);
   });
 
   test('with a graph sees the item in it, the nodes around it, and makes the output of each item', async () => {

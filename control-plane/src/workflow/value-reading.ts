@@ -1,5 +1,6 @@
 import { type Bindings, type Expression, ExpressionError, type Json } from './expression.ts';
 import type { Graph } from './graph.ts';
+import { itemsFailed } from './map-items.ts';
 import {
   childPath,
   graphWithin,
@@ -18,6 +19,10 @@ import {
 export const MAX_READ_BYTES = 16 * 1024 * 1024;
 /** Outputs that are read at once: so many may be in memory beyond the limit. */
 const READS_AT_ONCE = 4;
+
+/** Errors of the items of a map that expressions see, of which 10,000 may have failed; and how much of each. */
+const MAX_ITEM_ERRORS = 100;
+const MAX_ITEM_ERROR_CHARS = 1_000;
 
 /** A value that is parsed when it is looked at: until then its text is all there is of it. */
 export type Lazy<Value = Json> = () => Value;
@@ -136,13 +141,25 @@ export class ValueReading {
       for (const id of any ? graph.nodes.keys() : named) {
         const instance = this.#run.instances.get(childPath(path, id));
         if (seen.has(id) || !graph.nodes.has(id) || instance === undefined) continue;
-        const { state, error } = instance;
-        const told = error === undefined ? null : { message: error.message };
         const output = await this.outputOf(instance);
-        seen.set(id, () => ({ state, error: told, output: output() }));
+        seen.set(id, () => ({ state: instance.state, error: this.#errorOf(instance), output: output() }));
       }
     }
     return () => Object.fromEntries([...seen].map(([id, node]) => [id, node()]));
+  }
+
+  /** Why a node did not succeed; of a map that has collected failures those of its items, by index. */
+  #errorOf(instance: Instance): Json {
+    if (instance.error !== undefined) return { message: instance.error.message };
+    const message = itemsFailed(instance);
+    if (message === undefined || instance.state !== 'SUCCEEDED') return null;
+    const items: [index: string, message: string][] = [];
+    for (let i = 0; i < itemCount(instance) && items.length < MAX_ITEM_ERRORS; i++) {
+      const item = this.#run.instances.get(itemPath(instance.path, i));
+      if (item === undefined || item.state === 'SUCCEEDED') continue;
+      items.push([String(i), (item.error?.message ?? item.state).slice(0, MAX_ITEM_ERROR_CHARS).toWellFormed()]);
+    }
+    return { message, items: Object.fromEntries(items) };
   }
 
   /** Graphs whose nodes can be seen: those around it, up to the workflow. */
