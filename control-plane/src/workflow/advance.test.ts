@@ -331,7 +331,13 @@ describe('a run that cleans up after a failure', () => {
   const waiting = { signal: {}, join: 'ALL_DONE' };
   const nodes = { a: { run }, clean: waiting, last: { run, join: 'ALL_DONE' } };
   const edges = ['a -> clean', 'clean -> last'];
-  const failed = { type: 'ended', path: 'a', tries: 1, state: 'FAILED', error: { code: Code.HANDLER_ERROR, message: 'boom' } } as const;
+  const failed = {
+    type: 'ended',
+    path: 'a',
+    tries: 1,
+    state: 'FAILED',
+    error: { code: Code.HANDLER_ERROR, message: 'boom' },
+  } as const;
   const cleaning = (definition: JsonValue, others?: JsonValue[]) => {
     const simulation = new Simulation(definition, {}, others);
     simulation.send({ type: 'begin' });
@@ -424,6 +430,116 @@ describe('starting again', () => {
     expect(simulation.state()).toBe('SUCCEEDED');
     expect(simulation.send({ type: 'retry' }).changed).toEqual([]);
   });
+});
+
+test('what is kept stays, also when the run fails again before it is reached', () => {
+  const graph = { nodes: Array.from({ length: 10 }, (_, i) => ({ id: `x${i}`, condition: {} })) };
+  const nodes = { a: { run }, k: { run }, m: { map: { items: 'x', graph } } };
+  const simulation = new Simulation(workflow(nodes, ['a -> k']));
+  simulation.send({ type: 'begin' });
+  for (const path of ['a', 'k']) simulation.send({ type: 'ended', path, tries: 1, state: 'SUCCEEDED' });
+  // Its list is kept, and is too long each time.
+  simulation.send({ type: 'computed', path: 'm', tries: 1, items: 10_000, value: { json: '[]' } });
+  for (let again = 0; again < 2; again++) {
+    expect(simulation.states()).toMatchObject({ '': 'FAILED', a: 'SUCCEEDED', k: 'SUCCEEDED', m: 'FAILED' });
+    simulation.send({ type: 'retry' });
+  }
+  expect(simulation.begun).toEqual(['a', 'k']);
+});
+
+describe('what cleaned up after a failure', () => {
+  const failing = (...paths: string[]) => {
+    const broken = new Set(paths);
+    return { broken, outcome: (path: string) => (broken.has(path) ? ('FAILED' as const) : ('SUCCEEDED' as const)) };
+  };
+  const again = (simulation: Simulation) => {
+    simulation.begun.length = 0;
+    simulation.send({ type: 'retry' });
+    simulation.run = simulation.restore();
+    expect(simulation.finish().state()).toBe('SUCCEEDED');
+    return simulation.begun;
+  };
+
+  test('runs again with what there is now, and so does what came behind it', () => {
+    const nodes = { a: { run }, train: { run }, report: { run, join: 'ALL_DONE' }, mail: { run, join: 'ALL_DONE' } };
+    const world = failing('train');
+    const simulation = simulate(workflow(nodes, ['a -> train', 'train -> report', 'report -> mail']), world);
+    expect(simulation.states()).toMatchObject({ '': 'FAILED', report: 'SUCCEEDED', mail: 'SUCCEEDED' });
+    world.broken.clear();
+    expect(again(simulation)).toEqual(['train', 'report', 'mail']);
+  });
+
+  test('runs from its beginning, if it failed itself', () => {
+    const graph = { nodes: [{ id: 'x', run }] };
+    const nodes = { train: { run }, report: { map: { items: 'x', graph }, join: 'ALL_DONE' } };
+    const world = failing('train', 'report[1].x');
+    const simulation = simulate(workflow(nodes, ['train -> report']), { ...world, items: () => 2 });
+    expect(simulation.states()).toMatchObject({ report: 'FAILED', 'report[0]': 'SUCCEEDED', 'report[1]': 'FAILED' });
+    world.broken.clear();
+    expect(again(simulation)).toEqual(['train', 'report[0].x', 'report[1].x']);
+  });
+
+  test('within a workflow runs again too', () => {
+    const nodes = { x: { run }, clean: { run, join: 'ALL_DONE' } };
+    const inner = { ...(workflow(nodes, ['x -> clean']) as object), name: 'inner' };
+    const world = failing('w.x');
+    const simulation = simulate(workflow({ w: { workflow: { name: 'inner' } } }, []), world, [inner]);
+    world.broken.clear();
+    expect(again(simulation)).toEqual(['w.x', 'w.clean']);
+  });
+
+  test('is kept, if nothing failed before it: what was skipped is skipped again, what failed was tolerated', () => {
+    const nodes = {
+      ...{ c: { condition: {} }, no: { run }, bad: { run, on_failure: 'CONTINUE' } },
+      ...{ both: { run, join: 'ALL_DONE' }, z: { run } },
+    };
+    const world = failing('bad', 'z');
+    const edges = ['c -> no ? x', 'no -> both', 'bad -> both', 'both -> z'];
+    const simulation = simulate(workflow(nodes, edges), { ...world, decide: () => [] });
+    expect(simulation.states()).toMatchObject({ '': 'FAILED', no: 'SKIPPED', both: 'SUCCEEDED', z: 'FAILED' });
+    world.broken.clear();
+    expect(again(simulation)).toEqual(['z']);
+    expect(simulation.state('no')).toBe('SKIPPED');
+  });
+
+  test('runs again, if what was before it had not decided what it sets', () => {
+    const nodes = { a: { run, set_variables: { v: '1' } }, z: { run }, clean: { run, join: 'ALL_DONE' } };
+    const simulation = new Simulation(workflow(nodes, ['a -> clean']));
+    simulation.send({ type: 'begin' });
+    simulation.send({ type: 'ended', path: 'z', tries: 1, state: 'FAILED' });
+    simulation.send({ type: 'ended', path: 'a', tries: 1, state: 'SUCCEEDED' });
+    expect(simulation.finish().states()).toMatchObject({ '': 'FAILED', a: 'SUCCEEDED', clean: 'SUCCEEDED' });
+    expect(again(simulation)).toEqual(['z', 'clean']);
+  });
+});
+
+test('a node that waited for any is kept, although another one before it failed', () => {
+  const nodes = { a: { run }, b: { run }, c: { run, join: 'ANY' } };
+  const simulation = new Simulation(workflow(nodes, ['a -> c', 'b -> c']));
+  simulation.send({ type: 'begin' });
+  for (const path of ['a', 'c']) simulation.send({ type: 'ended', path, tries: 1, state: 'SUCCEEDED' });
+  simulation.send({ type: 'ended', path: 'b', tries: 1, state: 'FAILED' });
+  expect(simulation.state()).toBe('FAILED');
+  simulation.begun.length = 0;
+  simulation.send({ type: 'retry' });
+  expect(simulation.finish().states()).toEqual({ '': 'SUCCEEDED', a: 'SUCCEEDED', b: 'SUCCEEDED', c: 'SUCCEEDED' });
+  expect(simulation.begun).toEqual(['b']);
+});
+
+test('an item that failed runs again, although a failure of its map is tolerated', () => {
+  const nodes = {
+    m: { map: { items: 'x', run, mode: 'COLLECT', concurrency: 1 }, on_failure: 'CONTINUE' },
+    z: { run },
+  };
+  const simulation = new Simulation(workflow(nodes, []), { items: () => 2 });
+  simulation.send({ type: 'begin' });
+  simulation.send({ type: 'computed', path: 'm', tries: 1, items: 2, value: { json: '[1, 2]' } });
+  for (const path of ['m[0]', 'z']) simulation.send({ type: 'ended', path, tries: 1, state: 'FAILED' });
+  expect(simulation.finish().states()).toMatchObject({ '': 'FAILED', m: 'CANCELLED', 'm[0]': 'FAILED', z: 'FAILED' });
+  simulation.begun.length = 0;
+  simulation.send({ type: 'retry' });
+  expect(simulation.finish().state()).toBe('SUCCEEDED');
+  expect(simulation.begun.toSorted()).toEqual(['m[0]', 'm[1]', 'z']);
 });
 
 describe('what was not decided when the run was stopped', () => {

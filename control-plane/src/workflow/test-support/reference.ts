@@ -111,7 +111,7 @@ export class Reference {
           this.#stopWithin(this.root, 'CANCELLED', Code.CANCELLED);
         return;
       case 'retry':
-        for (const child of this.root.children.values()) takeBack(child, true);
+        takeBackAll(this.root, true);
         this.root.tries++;
         this.#startClock(this.root, this.#timeoutMs);
         this.#open(this.root);
@@ -178,7 +178,7 @@ export class Reference {
       const firstMs = Number(policy.initialBackoff?.seconds ?? 0n) * 1000 + (policy.initialBackoff?.nanos ?? 0) / 1e6;
       thing.dueMs = this.#nowMs + Math.round(firstMs * 2 ** (tries - 1));
       thing.items = undefined;
-      for (const child of thing.children.values()) takeBack(child, false);
+      takeBackAll(thing, false);
       return;
     }
     thing.state = state;
@@ -367,16 +367,36 @@ function proceeds(node: GraphNode, state: NodeState): boolean {
   return state === 'SUCCEEDED' || (state === 'FAILED' && node.continueOnFailure);
 }
 
+/** @param keeps what is good stays, if what it was made of does */
+function takeBackAll({ children }: Thing, keeps: boolean): void {
+  const stays = new Map([...children.values()].map((child) => [child, keeps && madeOfTheSame(child, children)]));
+  for (const [child, same] of stays) takeBack(child, same);
+}
+
+/** Looks at everything before a node, as it was. */
+function madeOfTheSame({ node, isItem }: Thing, beside: ReadonlyMap<string, Thing>): boolean {
+  if (isItem || node === undefined || node.predecessors.length === 0) return true;
+  const isSame = (id: string): boolean => {
+    const before = beside.get(id);
+    if (before === undefined || !madeOfTheSame(before, beside)) return false;
+    return before.state === 'SKIPPED' || (isGood(before) && !before.undecided);
+  };
+  return node.join === 'any' ? node.predecessors.some(isSame) : node.predecessors.every(isSame);
+}
+
+function isGood({ node, state, isItem }: Thing): boolean {
+  return node !== undefined && (isItem ? state === 'SUCCEEDED' : proceeds(node, state));
+}
+
 /** @param keeps what is good stays */
 function takeBack(thing: Thing, keeps: boolean): void {
-  const { node } = thing;
   thing.reached = false;
   thing.told = undefined;
-  thing.kept = keeps && node !== undefined && proceeds(node, thing.state);
+  thing.kept = keeps && isGood(thing);
   if (thing.kept) return;
   Object.assign(thing, { state: 'PENDING', doing: 'nothing', stopping: undefined, begun: 0, undecided: false });
   thing.decided = 'all';
   thing.triesBefore = thing.tries;
   if (!keeps) thing.items = undefined;
-  for (const child of thing.children.values()) takeBack(child, keeps);
+  takeBackAll(thing, keeps);
 }

@@ -96,14 +96,14 @@ export type Workflow = Message<"harrier.v1.Workflow"> & {
   output?: Value | undefined;
 
   /**
-   * Longest run. Default: none.
+   * Longest run, with what cleans up after a failure. Default: none.
    *
    * @generated from field: google.protobuf.Duration timeout = 10;
    */
   timeout?: Duration | undefined;
 
   /**
-   * Executions of a run at once. Default 100.
+   * Executions of a run at once, those of workflows within it included, whose own bounds do not count. Default 100.
    *
    * @generated from field: int32 max_parallel = 11;
    */
@@ -342,7 +342,9 @@ export const WorkflowNode_Map_Mode = {
   FAIL_FAST: 1,
 
   /**
-   * All are run; failed items are null in the output, and stand in `nodes.<id>.error`.
+   * All are run, and the node succeeds; failed items are null in the output. Expressions see `nodes.<id>.error`: its `message`
+   * says how many failed, its `items` have the messages of the first 100 by index, as in `nodes.<id>.error.items["4"]`, each
+   * cut to 1,000 characters; null when none failed.
    *
    * @generated from enum value: COLLECT = 2;
    */
@@ -363,7 +365,8 @@ export const WorkflowNode_Map_ModeSchema: GenEnum<WorkflowNode_Map_Mode> = /*@__
   enumDesc(file_harrier_v1_workflow, 1, 1, 0);
 
 /**
- * Runs another workflow as a part of this run.
+ * Runs another workflow as a part of this run. Its input must satisfy the workflow's `input_schema`, else the node is FAILED
+ * with INPUT_INVALID; the shorter one of the node's timeout and the workflow's holds for a try.
  *
  * @generated from message harrier.v1.WorkflowNode.SubWorkflow
  */
@@ -1703,7 +1706,8 @@ export const WorkflowService: GenService<{
     output: typeof WatchWorkflowRunResponseSchema;
   },
   /**
-   * Stops the running nodes, as `CancelExecution` does, and marks the waiting ones CANCELLED. Refused on a run that has ended.
+   * Stops the running nodes, as `CancelExecution` does, and marks the waiting ones CANCELLED, those that clean up after a failure
+   * too. Refused on a run that has ended.
    *
    * @generated from rpc harrier.v1.WorkflowService.CancelWorkflowRun
    */
@@ -1723,7 +1727,9 @@ export const WorkflowService: GenService<{
     output: typeof SignalWorkflowRunResponseSchema;
   },
   /**
-   * Starts a run that did not succeed again from the nodes that failed; results of those that succeeded are kept.
+   * Starts a run that did not succeed again from the nodes that failed; results of those that succeeded are kept, unless
+   * something before them runs again: what ran after the failure, its `join` being ALL_DONE, runs again too. A node whose `join`
+   * is ANY is kept as long as one of the nodes before it is.
    *
    * @generated from rpc harrier.v1.WorkflowService.RetryWorkflowRun
    */
