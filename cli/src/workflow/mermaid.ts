@@ -10,9 +10,12 @@ const SHAPES: Readonly<Record<string, readonly [string, string]>> = {
   transform: ['(', ')'],
 };
 
-/** A workflow as a Mermaid flowchart; maps with a graph are subgraphs. */
+/**
+ * A workflow as a Mermaid flowchart; maps with a graph are subgraphs. Names are made of positions, and what people call a node
+ * stands in its text: `end` and other ids are words of Mermaid's own, and dashes are its arrows.
+ */
 export function formatMermaid(workflow: Workflow): string {
-  return `${['flowchart TD', ...graphLines(workflow, '', '  ')].join('\n')}\n`;
+  return `${['flowchart TD', ...graphLines(workflow, 'n', '  ')].join('\n')}\n`;
 }
 
 function graphLines(
@@ -20,24 +23,21 @@ function graphLines(
   prefix: string,
   indent: string,
 ): string[] {
+  const names = new Map(nodes.map(({ id }, position) => [id, `${prefix}${position}`]));
   return [
-    ...nodes.flatMap((node) => nodeLines(node, prefix, indent)),
-    ...edges.map((edge) => `${indent}${prefix}${name(edge.from)} -->${labelOf(edge)} ${prefix}${name(edge.to)}`),
+    ...nodes.flatMap((node, position) => nodeLines(node, `${prefix}${position}`, indent)),
+    ...edges.map((edge) => `${indent}${names.get(edge.from)} -->${labelOf(edge)} ${names.get(edge.to)}`),
   ];
 }
 
-function nodeLines(node: WorkflowNode, prefix: string, indent: string): string[] {
-  const { id, kind } = node;
+function nodeLines(node: WorkflowNode, name: string, indent: string): string[] {
+  const { kind } = node;
   if (kind.case === 'map' && kind.value.body.case === 'graph') {
-    const within = graphLines(kind.value.body.value, `${prefix}${name(id)}_`, `${indent}  `);
-    return [
-      `${indent}subgraph ${prefix}${name(id)}["${quoted(`${id}: for each of ${kind.value.items}`)}"]`,
-      ...within,
-      `${indent}end`,
-    ];
+    const within = graphLines(kind.value.body.value, `${name}_`, `${indent}  `);
+    return [`${indent}subgraph ${name}["${quoted(titleOf(node))}"]`, ...within, `${indent}end`];
   }
   const [open, close] = SHAPES[kind.case === 'map' ? 'run' : (kind.case ?? 'run')] ?? ['[', ']'];
-  return [`${indent}${prefix}${name(id)}${open}"${quoted(titleOf(node))}"${close}`];
+  return [`${indent}${name}${open}"${quoted(titleOf(node))}"${close}`];
 }
 
 function titleOf({ id, kind }: WorkflowNode): string {
@@ -56,16 +56,23 @@ function titleOf({ id, kind }: WorkflowNode): string {
 }
 
 function labelOf({ when, default: isDefault }: WorkflowEdge): string {
-  if (isDefault) return '|default|';
+  if (isDefault) return '|"default"|';
   return when === '' ? '' : `|"${quoted(when)}"|`;
 }
 
-/** Dashes are arrows to Mermaid. */
-function name(id: string): string {
-  return id.replaceAll('-', '_');
-}
+const ENTITIES: Readonly<Record<string, string>> = {
+  '#': '#35;',
+  '%': '#37;',
+  '&': '#amp;',
+  '"': '#quot;',
+  '<': '#lt;',
+  '>': '#gt;',
+};
 
-/** Mermaid takes entities for what would end a text. */
+/**
+ * Mermaid takes entities for what would end a text, be an entity, or (`%%{`) be a setting of its own. An expression may be of several
+ * lines; a text is of one.
+ */
 function quoted(text: string): string {
-  return text.replaceAll('&', '#amp;').replaceAll('"', '#quot;').replaceAll('<', '#lt;').replaceAll('>', '#gt;');
+  return text.replace(/\s+/g, ' ').replace(/[#%&"<>]/g, (character) => ENTITIES[character] ?? character);
 }

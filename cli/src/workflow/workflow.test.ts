@@ -3,57 +3,12 @@ import {
   WorkflowRunNode_State as State,
   type WorkflowRunNode,
   WorkflowRunNodeSchema,
-  WorkflowSchema,
 } from '@harrier/shared/gen/workflow';
 import { expect, test } from 'vitest';
-import { formatMermaid } from './mermaid.ts';
 import { drawProgress, progressLines } from './progress.ts';
 
 const node = (path: string, state: State, more: Partial<WorkflowRunNode> = {}) =>
   create(WorkflowRunNodeSchema, { path, state, kind: 'run', ...more } as never);
-
-test('a graph becomes a flowchart, with maps as subgraphs, and nothing in it ends a text', () => {
-  const workflow = create(WorkflowSchema, {
-    nodes: [
-      { id: 'load-data', kind: { case: 'run', value: { target: { case: 'module', value: 'load' } } } },
-      { id: 'ok', kind: { case: 'condition', value: {} } },
-      {
-        id: 'each',
-        kind: {
-          case: 'map',
-          value: {
-            items: 'nodes["load-data"].output',
-            body: {
-              case: 'graph',
-              value: {
-                nodes: [
-                  { id: 'x', kind: { case: 'signal', value: {} } },
-                  { id: 'y', kind: { case: 'wait', value: {} } },
-                ],
-                edges: [{ from: 'x', to: 'y' }],
-              },
-            },
-          },
-        },
-      },
-    ],
-    edges: [
-      { from: 'load-data', to: 'ok' },
-      { from: 'ok', to: 'each', when: 'size(input.x) > 1' },
-    ],
-  });
-  expect(formatMermaid(workflow)).toBe(`flowchart TD
-  load_data["load-data: load"]
-  ok{"ok: condition"}
-  subgraph each["each: for each of nodes[#quot;load-data#quot;].output"]
-    each_x[/"x: signal"/]
-    each_y(["y: wait"])
-    each_x --> each_y
-  end
-  load_data --> ok
-  ok -->|"size(input.x) #gt; 1"| each
-`);
-});
 
 test('progress is drawn over what was drawn, and says what a node waits for and why it failed', async () => {
   const written: string[] = [];
