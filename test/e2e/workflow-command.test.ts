@@ -114,8 +114,17 @@ test('what is wrong with a file is told with line and column', async () => {
   expect((await workflows('push', file)).stderr).toMatch(/bad\.yaml:4:5: nodes\[0\]: .*transfrm/);
 });
 
-test('a graph is printed for Mermaid', async () => {
-  const { stdout } = await workflows('graph', example('approved-training'));
+test('a graph is printed for Mermaid, and as its definition', async () => {
+  const file = example('approved-training');
+  const { stdout } = await workflows('graph', file);
+  const named = (node: string) => new RegExp(`^  (n\\d+)\\W+${node}: `, 'm').exec(stdout)?.[1];
   expect(stdout).toContain('flowchart TD\n');
-  expect(stdout).toContain('approved -->|default| give_up');
+  expect(named('approved')).toBeDefined();
+  expect(stdout).toContain(`${named('approved')} -->|"default"| ${named('give-up')}\n`);
+  const definition = JSON.parse((await workflows('graph', file, '--json')).stdout);
+  expect(definition).toMatchObject({ name: 'approved-training' });
+  expect(definition.nodes).toContainEqual(expect.objectContaining({ id: 'give-up' }));
+  await workflows('push', file);
+  const { stdout: registered } = await workflows('graph', 'approved-training', '--json');
+  expect(JSON.parse(registered)).toMatchObject({ ...definition, digest: expect.stringMatching(/^[0-9a-f]{64}$/) });
 });

@@ -10,6 +10,7 @@ import {
   WorkflowRun_State as State,
   type WorkflowRun,
   WorkflowRunSchema,
+  WorkflowSchema,
 } from '@harrier/shared/gen/workflow';
 import { type FileWorkflow, parseWorkflowFile } from '@harrier/shared/workflow-file';
 import { formatProblem } from '@harrier/shared/yaml-file/problem';
@@ -285,15 +286,17 @@ async function change(
 
 function createGraph(): Command {
   const command = new Command('graph')
-    .description('Print a registered workflow, or that of a file, as a Mermaid flowchart.')
+    .description('Print a registered workflow, or that of a file, as a Mermaid flowchart; with --json its definition.')
     .argument('<name>', 'name of the workflow, or a file that ends in .yaml, .yml or .json')
     .option('--version <version>', 'version of the workflow (default the latest)')
     .action(async (name: string, flags: ConnectionFlags & { version?: string }) => {
-      if (/\.(ya?ml|json)$/.test(name)) return await write(formatMermaid((await readWorkflow(name)).workflow));
-      await withClients(flags, async ({ workflows }) => {
-        const { workflow } = await workflows.getWorkflow({ name, version: flags.version ?? '' });
-        if (workflow !== undefined) await write(formatMermaid(workflow));
-      });
+      const workflow = /\.(ya?ml|json)$/.test(name)
+        ? (await readWorkflow(name)).workflow
+        : await withClients(flags, async ({ workflows }) => {
+            return (await workflows.getWorkflow({ name, version: flags.version ?? '' })).workflow;
+          });
+      if (workflow === undefined) return;
+      await write(flags.json === true ? formatMessage(WorkflowSchema, workflow) : formatMermaid(workflow));
     });
   return addConnectionOptions(command);
 }
