@@ -1,13 +1,14 @@
 // The examples of workflows, run with the command as their first lines say.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { fromJson } from '@bufbuild/protobuf';
 import { WorkflowSchema } from '@harrier/shared/gen/workflow';
 import { expect, test } from 'vitest';
-import { runProgram } from '../support/program.ts';
+import { Program, runProgram } from '../support/program.ts';
 import { startStack } from '../support/stack.ts';
-import { until } from '../support/wait.ts';
-import { ended, untilNode } from '../support/workflows.ts';
+import { until, within } from '../support/wait.ts';
+import { ended, startRun, untilNode } from '../support/workflows.ts';
 import { directory, environment, REPOSITORY } from '../support/workspace.ts';
 
 const stack = await startStack();
@@ -96,6 +97,39 @@ test('runs are listed by workflow, state, label and time', async () => {
   expect(await listed('quick', '--until', '1h')).toEqual([]);
   expect(await workflows('runs', '--state', 'DONE')).toMatchObject({ code: 2, stdout: '' });
   await client.cancelWorkflowRun({ id: hold });
+});
+
+test('a terminal shows the nodes in their order, those to come too, and no more than it has room for', async () => {
+  const rows = 10;
+  const steps = Array.from({ length: 20 }, (_, i) => `step-${i}`);
+  const nodes = [
+    { id: 'ask', signal: {} },
+    ...steps.map((id) => ({ id, transform: { expression: '"of a chain whose nodes come one after the other"' } })),
+  ];
+  const edges = steps.map((to, i) => ({ from: steps[i - 1] ?? 'ask', to }));
+  const id = await startRun(stack.clients, { name: 'chain', version: '1.0.0', nodes, edges });
+  const { url, apiKey } = stack.clients;
+  const env = environment({ HARRIER_SERVER_URL: url, HARRIER_API_KEY: apiKey, TERM: 'xterm', SHELL: '/bin/sh' });
+  const command = `stty rows ${rows} cols 40; exec ${[...COMMAND, 'watch', id].join(' ')}`;
+  const watch = new Program({ argv: ['script', '-qec', command, '/dev/null'], env });
+  try {
+    const shown = () => stripVTControlCharacters(watch.stdout).replaceAll('\r', '');
+    const first = [
+      '◌ ask  signal; waits for a signal',
+      '· step-0  transform; after ask',
+      '· step-1  transform; after step-0\n',
+    ].join('\n');
+    await until('the chain to be drawn', () => shown().includes(first), { seen: shown });
+    expect(shown()).toContain('… and 13 more: 13 pending\n');
+    await stack.clients.workflows.signalWorkflowRun({ id, path: 'ask', payloadJson: '{}' });
+    expect(await within('the end of the watch', watch.exited)).toMatchObject({ code: 0 });
+    expect(shown()).toContain('✔ step-5  transform; after step-4\n');
+    // How many lines the cursor is moved up: to the top of what is drawn, which the terminal still has.
+    const moves = watch.stdout.split('\x1b[').flatMap((part) => /^\d+(?=A)/.exec(part)?.[0] ?? []);
+    expect(new Set(moves)).toEqual(new Set([String(rows - 1)]));
+  } finally {
+    if (watch.running) await watch.stop('SIGKILL');
+  }
 });
 
 test('what is wrong with a file is told with line and column', async () => {

@@ -1,17 +1,17 @@
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Client } from '@connectrpc/connect';
+import { type Client, Code, ConnectError } from '@connectrpc/connect';
 import {
   WorkflowLogEntry_Level as Level,
   WorkflowRun_State as State,
   type WorkflowLogEntry,
   type WorkflowRun,
-  type WorkflowRunNode,
   type WorkflowService,
 } from '@harrier/shared/gen/workflow';
 import { isConnectionLoss } from '../connection/call-error.ts';
 import { CliError, EXIT } from '../failure.ts';
-import { isTerminal, paint, printable, type Style, write, writeError } from '../output/terminal.ts';
-import { drawProgress } from './progress.ts';
+import { isTerminal, paint, printable, type Style, writeError } from '../output/terminal.ts';
+import { type Outline, outlineOf } from './outline.ts';
+import { ProgressView } from './progress-view.ts';
 
 /** A control plane that is restarted is back long before this. */
 const MAX_RECONNECTS = 20;
@@ -33,12 +33,12 @@ export async function watchRun(
   id: string,
   quiet: boolean,
 ): Promise<WorkflowRun> {
-  const nodes = new Map<string, WorkflowRunNode>();
   const draws = !quiet && isTerminal();
+  let view: ProgressView | undefined;
   let afterSequence = 0n;
-  let drawn = 0;
   for (let losses = 0; ; losses++) {
     try {
+      if (draws) view ??= new ProgressView(await outlineOfRun(client, id));
       for await (const { event } of client.watchWorkflowRun({ id, afterSequence })) {
         losses = 0;
         if (event.case === 'result') return event.value;
@@ -46,15 +46,27 @@ export async function watchRun(
           afterSequence = event.value.sequence;
           if (!quiet && !draws) await writeError(lineOf(event.value));
         }
-        if (event.case !== 'node') continue;
-        nodes.set(event.value.path, event.value);
-        if (draws) drawn = await drawProgress([...nodes.values()], drawn, write);
+        if (event.case === 'node') view?.set(event.value);
       }
       throw new CliError(`the watch of run ${id} ended before the run`, EXIT.unreachable);
     } catch (error) {
       if (!isConnectionLoss(error) || losses >= MAX_RECONNECTS) throw error;
       await wait(RECONNECT_MS);
+    } finally {
+      await view?.end();
     }
+  }
+}
+
+/** Of a workflow that is not registered any more, what is drawn are the nodes that are reached. */
+async function outlineOfRun(client: Client<typeof WorkflowService>, id: string): Promise<Outline> {
+  const { run } = await client.getWorkflowRun({ id });
+  try {
+    const { workflow } = await client.getWorkflow({ name: run?.workflow ?? '', version: run?.version ?? '' });
+    return workflow === undefined ? new Map() : outlineOf(workflow);
+  } catch (error) {
+    if (ConnectError.from(error).code === Code.NotFound) return new Map();
+    throw error;
   }
 }
 
