@@ -116,9 +116,15 @@ ensure_packages() {
   DEBIAN_FRONTEND=noninteractive $command </dev/null >&2 || die "\"$command\" failed; what it wrote is above"
 }
 
-# Asks on the terminal, since standard input may be this script. False when there is none.
+# Opens the terminal as 8, since standard input may be this script. False when there is none, which a subshell finds out: an exec whose
+# redirection fails ends the shell.
+open_terminal() {
+  (exec 8<>/dev/tty) 2>/dev/null && exec 8<>/dev/tty
+}
+
+# Asks on the terminal. False when there is none.
 confirm() {
-  { exec 8<>/dev/tty; } 2>/dev/null || return 1
+  open_terminal || return 1
   printf '%s [y/N] ' "$1" >&8
   read -r reply <&8 || reply=
   exec 8>&-
@@ -228,9 +234,10 @@ read_token() {
       ;;
   esac
   unset HARRIER_JOIN_TOKEN
-  if [ -z "$TOKEN" ] && { exec 8<>/dev/tty; } 2>/dev/null; then
-    printf 'Join token (harrier agents token): ' >&8
+  if [ -z "$TOKEN" ] && open_terminal; then
+    # Before the question: who answers at once is not to see it either.
     stty -echo <&8 2>/dev/null || true
+    printf 'Join token (harrier agents token): ' >&8
     read -r TOKEN <&8 || true
     stty echo <&8 2>/dev/null || true
     echo >&8
@@ -428,12 +435,12 @@ do_install() {
   take_lock
   ensure_packages "$yes"
   check_python
-  make_account
-  make_work
-  check_sandbox
   joined=$(agent_id)
   TOKEN=
   [ -n "$joined" ] || read_token "$token_file"
+  make_account
+  make_work
+  check_sandbox
   sum=$(checksum "$machine")
   before=$(current)
   target=$(directory_of "$BAKED_VERSION" "$sum")

@@ -9,6 +9,11 @@ const DEFINITIONS = readFileSync(new URL('install.sh', import.meta.url), 'utf8')
   .slice(0, -1)
   .join('\n');
 
+const QUESTIONS = {
+  packages: `has() { [ "$1" = apt-get ]; }\nmissing_packages() { echo bubblewrap; }\nensure_packages no\n`,
+  token: `read_token ''\necho "token: $TOKEN"\n`,
+};
+
 /** Runs one of the installer's own functions. */
 function call(name: string, argument: string): { status: number | null; stderr: string } {
   const { status, stderr } = spawnSync('sh', ['-s', '--', argument], {
@@ -47,4 +52,34 @@ test.each([
   ['check_setting', 'HARRIER_A=x\nLD_PRELOAD=y', 'several lines'],
 ])('%s refuses %j', (name, argument, reason) => {
   expect(call(name, argument)).toEqual({ status: 1, stderr: expect.stringContaining(reason) });
+});
+
+test.each([
+  [
+    'packages are missing',
+    QUESTIONS.packages,
+    'missing: bubblewrap (install with: apt-get install -y --no-install-recommends bubblewrap ; or run this with --yes)',
+  ],
+  ['there is no token', QUESTIONS.token, 'a join token is needed'],
+])('without a terminal the installer says that %s, and ends', (_, question, reason) => {
+  const { status, stdout, stderr } = spawnSync('setsid', ['--wait', 'sh', '-s'], {
+    input: `${DEFINITIONS}\n${question}`,
+    encoding: 'utf8',
+    env: { PATH: process.env.PATH },
+  });
+  expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: '', stderr: expect.stringContaining(reason) });
+});
+
+test.each([
+  ['packages', QUESTIONS.packages, 'n', 1, 'missing: bubblewrap - install with "apt-get install'],
+  ['the token', QUESTIONS.token, 'hj_abc', 0, 'Join token (harrier agents token): '],
+])('with a terminal the installer asks for %s', (_, question, answer, code, asked) => {
+  const { status, stdout } = spawnSync('script', ['--quiet', '--return', '--command', 'sh -c "$SCRIPT"', '/dev/null'], {
+    input: `${answer}\n`,
+    encoding: 'utf8',
+    env: { PATH: process.env.PATH, SHELL: '/bin/sh', SCRIPT: `${DEFINITIONS}\n${question}` },
+  });
+  expect(stdout).toContain(asked);
+  if (code === 0) expect(stdout).toContain(`token: ${answer}`);
+  expect(status).toBe(code);
 });
