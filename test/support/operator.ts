@@ -123,12 +123,31 @@ export class Operator {
     this.set('HARRIER_API_KEY', await this.host.shell('cat /var/lib/harrier-control-plane/admin.key'));
   }
 
-  /** Installs the agent of this host as the page says, and waits until it is online. */
+  /** Installs the agent of this host as the page says of those without a terminal, and waits until it is online. */
   async installAgent(): Promise<void> {
-    await this.run(`
-      curl -fsSL https://harrier.example:8000/install.sh -o install.sh
-      harrier agents token | ssh gpu-7 'sudo sh install.sh --join-token-file - --yes'`);
+    const [, afar] = new Runbook('install').blocks('An agent', 2);
+    await this.run(afar.replaceAll('HOST', 'gpu-7'));
     await this.untilAgent('gpu-7', 'ONLINE');
+  }
+
+  /**
+   * Runs a script as the person does at a terminal, who types the answer when the question is to be seen.
+   * @returns all that was to be seen. @throws Error with that, when it fails
+   */
+  async runAtTerminal(script: string, question: string, answer: string): Promise<string> {
+    return await this.run(`
+      cd "$(mktemp --directory)"
+      trap 'cat screen' EXIT
+      mkfifo keys
+      cat > script <<'END'\n${script}\nEND
+      script --quiet --flush --return --command 'sh script' screen < keys > /dev/null &
+      exec 3> keys
+      until grep --quiet --fixed-strings '${question}' screen; do
+        kill -0 $!
+        sleep 0.2
+      done
+      printf '%s\\n' '${answer}' >&3
+      wait $!`);
   }
 
   /** Starts an agent beside that of the host, for work that the host does not take. */

@@ -48,6 +48,18 @@ async function idOf(name: string): Promise<string> {
   return (await operator.run(`harrier agents get ${name} --json | jq -r .id`)).trim();
 }
 
+/** The page by which both were installed; the test at the end of this file removes and installs as it says. */
+describe('install.md', () => {
+  test('has these steps', () => {
+    expect(new Runbook('install').steps).toEqual(['The control plane', 'An agent', 'Removing an agent']);
+  });
+
+  test('sets what it is told to', async () => {
+    const { labels } = JSON.parse(await operator.run('harrier agents get gpu-7 --json'));
+    expect(labels).toMatchObject({ zone: 'eu', gpu: 'h200' });
+  });
+});
+
 describe('drain.md', () => {
   const page = new Runbook('drain');
 
@@ -295,4 +307,25 @@ describe('full-disk.md', () => {
     expect(table).toMatch(/^ *log_chunks *\| \d+ .B$/m);
     await operator.host.shell(`${PSQL} --command='VACUUM (FULL, ANALYZE) log_chunks'`);
   });
+});
+
+test('install.md removes an agent, and installs one by a line that asks for the token at the terminal', {
+  timeout: STEP_MS,
+}, async () => {
+  const page = new Runbook('install');
+  const [remove] = page.blocks('Removing an agent', 1);
+  expect(await operator.run(remove.replaceAll('NAME', 'gpu-7'))).toContain(
+    `${DATA} is a file system of its own, and is left empty`,
+  );
+  expect(await operator.try('harrier agents get gpu-7')).toMatchObject({
+    stderr: expect.stringContaining('there is no agent "gpu-7"'),
+  });
+  expect(await operator.host.shell(`find ${DATA} -mindepth 1; ls -d /opt/harrier/agent 2>/dev/null || true`)).toBe('');
+
+  const [make = '', install = ''] = page.blocks('An agent', 2)[0].trim().split('\n');
+  const token = (await operator.run(make)).trim();
+  const seen = await operator.runAtTerminal(install, 'Join token (harrier agents token): ', token);
+  expect(seen).toContain(': active; Linked to the control plane as agent ');
+  expect(seen, 'who looks at the terminal does not see the token').not.toContain(token);
+  await operator.untilAgent('gpu-7', 'ONLINE');
 });
