@@ -1,6 +1,6 @@
 import { create as message } from '@bufbuild/protobuf';
 import { Code } from '@connectrpc/connect';
-import { Agent_State as AgentState } from '@harrier/shared/gen/agent';
+import { Agent_State as AgentState, Isolation_Level as Level } from '@harrier/shared/gen/agent';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { EnvironmentSupportSchema } from '@harrier/shared/gen/link';
 import { EnvironmentSchema } from '@harrier/shared/gen/module';
@@ -12,6 +12,7 @@ import { ExternalPostgres } from '../support/postgres.ts';
 import { RawIdentity, RawLink } from '../support/raw-link.ts';
 import { code, fixture, moduleCall } from '../support/requests.ts';
 import { Stack } from '../support/stack.ts';
+import { StubAgent } from '../support/stub-agent.ts';
 import { ticker, tickerText } from '../support/ticker.ts';
 import { until } from '../support/wait.ts';
 import { writtenBytes } from '../support/written.ts';
@@ -106,6 +107,20 @@ test('what runs is cancelled from a replica that has neither its caller nor its 
   await untilPrinted(watcher.executions, id, 'begun');
   await watcher.executions.cancelExecution({ id });
   expect(await call).toMatchObject({ state: State.CANCELLED });
+});
+
+test('that an agent has lost its sandbox is known at other replicas than its own', async () => {
+  const agent = await StubAgent.join(atAgent, 'bare', { isolation: { level: Level.SANDBOX } });
+  onTestFinished(() => agent.leave());
+  const untilLevel = async (level: Level) => {
+    await until(`the isolation to be ${level}`, async () => {
+      const found = await watcher.agents.getAgent({ id: agent.identity.agentId });
+      return found.agent?.isolation?.level === level;
+    });
+  };
+  await untilLevel(Level.SANDBOX);
+  agent.link.send({ case: 'heartbeat', value: { isolation: { level: Level.NONE } } });
+  await untilLevel(Level.NONE);
 });
 
 test('what waits at one replica is cancelled at another, and whoever waits for it is answered', async () => {

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { Code } from '@connectrpc/connect';
+import { Isolation_Level as Level } from '@harrier/shared/gen/agent';
 import { WaitingConstraint_Kind as Kind, Execution_State as State } from '@harrier/shared/gen/execution';
 import type { Assignment } from '@harrier/shared/gen/link';
 import { afterAll, expect, onTestFinished, test } from 'vitest';
@@ -19,6 +20,7 @@ writeFileSync(
   `task_classes:
   - { name: small, timeout: 5s, max_timeout: 10s, max_limits: { memory_bytes: 1GiB }, environments: [inline] }
   - { name: sized, timeout: 1m, reserve: { cpu: 2 } }
+  - { name: guarded, timeout: 1m, isolation: sandbox }
 `,
 );
 const controlPlane = await ControlPlane.start({ flags: ['--task-classes', classesFile] });
@@ -192,6 +194,30 @@ test.each([
   const refused = current.clients.executions.createExecution({ ...some, ...fields });
   await expect(refused).rejects.toMatchObject({ code: Code.InvalidArgument, message: expect.stringMatching(problem) });
   await expect(refused).rejects.toMatchObject({ message: expect.stringContaining(field) });
+});
+
+test('a class that wants a sandbox is for an agent as long as it has one', async () => {
+  const one = await agent('guarded', { isolation: { level: Level.SANDBOX } });
+  const { agents, executions } = current.clients;
+  const tell = async (level: Level) => {
+    one.link.send({ case: 'heartbeat', value: { number: 0n, isolation: { level } } });
+    await until(`the isolation to be ${level}`, async () => {
+      const answer = await agents.getAgent({ id: one.identity.agentId });
+      return answer.agent?.isolation?.level === level;
+    });
+  };
+  const request = { ...some, taskClass: 'guarded', agentSelector: 'test=guarded' };
+  const first = await create(executions, request);
+  expect(idOf(await one.given())).toBe(first);
+
+  await tell(Level.NONE);
+  const second = await create(executions, request);
+  expect(await untilWaits(second, Kind.ENVIRONMENT)).toMatch(/without a sandbox/);
+  const any = await create(executions, { ...some, agentSelector: 'test=guarded' });
+  expect(idOf(await one.given())).toBe(any);
+
+  await tell(Level.SANDBOX);
+  expect(idOf(await one.given())).toBe(second);
 });
 
 test('an image is no job of Slurm', async () => {

@@ -11,7 +11,7 @@ const GIB = 1024n ** 3n;
 /** What it says of itself; it has the label `test` with its name. */
 export type StubFacts = Pick<
   MessageInitShape<typeof HelloSchema>,
-  'slots' | 'labels' | 'hardware' | 'capacity' | 'environments' | 'held'
+  'slots' | 'labels' | 'hardware' | 'isolation' | 'capacity' | 'environments' | 'held'
 >;
 
 /** An agent that runs nothing: it takes what it is given, and says that it has ended when the test wants it. */

@@ -14,6 +14,7 @@ import {
   recordCapacity,
   recordEnvironments,
   recordHardware,
+  recordIsolation,
   recordServices,
   recordStopping,
 } from '../db/queries/agents.ts';
@@ -42,7 +43,7 @@ const NO_BYTES = new Uint8Array();
  */
 export class AgentFacts {
   readonly #options: AgentFactsOptions;
-  #servicesRecorded: Promise<void> | undefined;
+  #recorded: Promise<void> | undefined;
 
   constructor(options: AgentFactsOptions) {
     this.#options = options;
@@ -57,7 +58,8 @@ export class AgentFacts {
     // In place: what lives from one beat to the next would be moved among the old objects, thousands of times a second.
     if (agent.load !== undefined && beat.load !== undefined) Object.assign(agent.load, beat.load);
     else agent.load ??= beat.load;
-    agent.isolation = beat.isolation?.level ?? agent.isolation;
+    const level = beat.isolation?.level ?? agent.isolation;
+    if (level !== agent.isolation) this.#isolationChanged(agent, level);
     if (agent.stopping !== beat.stopping) this.#stoppingChanged(agent, beat.stopping);
     if (beat.environments !== undefined) this.#environmentsChanged(agent, beat.environments);
     if (beat.services !== undefined) {
@@ -78,14 +80,25 @@ export class AgentFacts {
 
   /** The other replicas read them from the database. */
   #recordServices(agent: LinkedAgent): void {
-    const { sql, logger } = this.#options;
-    const record = () => recordServices(sql, agent.id, agent.session, agent.services);
-    // One after the other: the newest is to stay.
-    this.#servicesRecorded = (this.#servicesRecorded ?? Promise.resolve())
+    const { sql } = this.#options;
+    this.#inOrder(agent, 'services', () => recordServices(sql, agent.id, agent.session, agent.services));
+  }
+
+  /** One after the other: the newest is to stay. */
+  #inOrder(agent: LinkedAgent, what: string, record: () => Promise<void>): void {
+    this.#recorded = (this.#recorded ?? Promise.resolve())
       .then(record)
       .catch((error: unknown) =>
-        logger.warn({ agentId: agent.id, reason: messageOf(error) }, 'services could not be stored'),
+        this.#options.logger.warn({ agentId: agent.id, reason: messageOf(error) }, `${what} could not be stored`),
       );
+  }
+
+  /** A launcher has come back that isolates in another way than the one before. */
+  #isolationChanged(agent: LinkedAgent, level: number): void {
+    const { sql, registry, events } = this.#options;
+    registry.setIsolation(agent, level);
+    this.#inOrder(agent, 'the isolation', () => recordIsolation(sql, agent.id, agent.session, level));
+    events.onCapacityChanged();
   }
 
   /** The other replicas read it from the database. */

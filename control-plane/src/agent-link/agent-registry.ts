@@ -140,6 +140,11 @@ export class AgentRegistry {
     this.#changed(agent);
   }
 
+  setIsolation(agent: LinkedAgent, level: number): void {
+    agent.isolation = level;
+    this.#changed(agent);
+  }
+
   setCapacity(agent: LinkedAgent, capacity: Capacity): void {
     agent.capacity = capacity;
     this.#changed(agent);

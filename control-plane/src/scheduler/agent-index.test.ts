@@ -232,6 +232,7 @@ describe('AgentIndex', () => {
       labels: fc.constantFrom({}, { zone: 'eu' }, { zone: 'us' }, { zone: 'us', spot: 'yes' }),
       environments: fc.constantFrom(...environments).map((names) => new Set(names)),
       slots: fc.integer({ min: 1, max: 3 }),
+      isolation: fc.constantFrom(0, 1, 2),
     });
     const step = fc.oneof(
       fc.record({ kind: fc.constant('link' as const), id: fc.nat(5), facts }),
@@ -239,6 +240,7 @@ describe('AgentIndex', () => {
       fc.record({ kind: fc.constant('load' as const), id: fc.nat(5), active: fc.nat(3) }),
       fc.record({ kind: fc.constant('drain' as const), id: fc.nat(5), draining: fc.boolean() }),
       fc.record({ kind: fc.constant('prepare' as const), id: fc.nat(5), names: fc.constantFrom(...environments) }),
+      fc.record({ kind: fc.constant('isolate' as const), id: fc.nat(5), level: fc.constantFrom(1, 2) }),
     );
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), fc.subarray(['0', '1', '2']), (steps, refusing) => {
@@ -254,7 +256,8 @@ describe('AgentIndex', () => {
           else if (one.kind === 'unlink') agents.delete(id);
           else if (one.kind === 'load') known.active = Math.min(one.active, known.slots);
           else if (one.kind === 'drain') known.draining = one.draining;
-          else known.environments = new Set(one.names);
+          else if (one.kind === 'prepare') known.environments = new Set(one.names);
+          else known.isolation = one.level;
           const now = agents.get(id);
           if (now === undefined) index.delete(id);
           else index.set(now);
@@ -263,6 +266,8 @@ describe('AgentIndex', () => {
               for (const selector of selectors) {
                 const requirement = asks(selector, { tenantId, environment });
                 expect(index.place(requirement)).toBe(looked(requirement, agents.values()));
+                const guarded = { ...requirement, isolation: 2 };
+                expect(index.place(guarded)).toBe(looked(guarded, agents.values()));
                 const refusals = new Map(refusing.map((refuser) => [refuser, 'no room']));
                 const picky = { ...requirement, refusals };
                 expect(index.place(picky)).toBe(looked(picky, agents.values()));

@@ -40,6 +40,7 @@ interface Entry extends LoadEntry {
   /** As they were when its group was chosen. */
   environments: ReadonlySet<string>;
   gpuKey: string | undefined;
+  isolation: number | undefined;
   /** Its place among those with free cards; undefined: it has none. */
   gpus: GpuEntry | undefined;
   keeping: Keeping | undefined;
@@ -58,7 +59,7 @@ export interface Keeping {
 
 /**
  * The linked agents, ordered so that the choice of one does not look at all of them: agents of one tenant with the same labels,
- * environments and kinds of cards are a group, and each group knows its least loaded agent.
+ * environments, kinds of cards and isolation are a group, and each group knows its least loaded agent.
  */
 export class AgentIndex {
   readonly #tenants = new Map<string, Tenant>();
@@ -78,7 +79,7 @@ export class AgentIndex {
   /** An agent came, or what counts of it has changed. */
   set(agent: Candidate): void {
     let entry = this.#entries.get(agent.id);
-    if (entry?.agent !== agent || entry.environments !== agent.environments || entry.gpuKey !== agent.gpus?.key) {
+    if (entry?.agent !== agent || isOtherGroup(entry)) {
       const sequence = entry?.agent === agent ? entry.sequence : this.#sequence++;
       const keeping = entry?.keeping;
       this.delete(agent.id);
@@ -241,6 +242,7 @@ export class AgentIndex {
       group,
       environments,
       gpuKey: gpus?.key,
+      isolation,
       gpus: undefined,
       keeping: undefined,
     };
@@ -249,6 +251,11 @@ export class AgentIndex {
     if (hasSlurm(agent)) this.#withSlurm++;
     return entry;
   }
+}
+
+/** What is compared of its group has changed since it was chosen. */
+function isOtherGroup({ agent, environments, gpuKey, isolation }: Entry): boolean {
+  return environments !== agent.environments || gpuKey !== agent.gpus?.key || isolation !== agent.isolation;
 }
 
 function hasSlurm({ environments }: Candidate): boolean {

@@ -205,6 +205,10 @@ export async function recordHardware(sql: Sql, id: string, hardware: Uint8Array)
   await sql`UPDATE agents SET hardware = ${hardware} WHERE id = ${id}`;
 }
 
+export async function recordIsolation(sql: Sql, id: string, session: number, level: number): Promise<void> {
+  await sql`UPDATE agents SET isolation = ${level} WHERE id = ${id} AND session = ${session}`;
+}
+
 export async function recordServices(sql: Sql, id: string, session: number, services: Uint8Array): Promise<void> {
   await sql`UPDATE agents SET services = ${services} WHERE id = ${id} AND session = ${session}`;
 }
