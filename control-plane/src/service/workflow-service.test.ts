@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { create, fromJson, type JsonValue } from '@bufbuild/protobuf';
 import { RunWorkflowRequestSchema, WorkflowSchema } from '@harrier/shared/gen/workflow';
-import { afterAll, expect, test } from 'vitest';
+import { afterAll, expect, test, vi } from 'vitest';
 import { GroupCommit } from '../db/group-commit.ts';
+import { awaitsSignal } from '../db/queries/workflow-inbox.ts';
 import { readWorkflowRun } from '../db/queries/workflow-runs.ts';
 import { type NewStep, storeSteps } from '../db/queries/workflow-steps.ts';
 import { silent, startDatabase } from '../test-support/real-database.ts';
@@ -83,6 +84,24 @@ test('however many workflows are within one, those of a level are read at once',
   expect(await statementsOf(() => register('all', '1.0.0', names))).toBe(none + 1);
   expect(await statementsOf(() => register('twice', '1.0.0', ['all', ...names]))).toBe(none + 1);
   expect(await statementsOf(() => register('deep', '1.0.0', ['twice']))).toBe(none + 2);
+});
+
+test('of two signals at once one is taken, and the other is told so', async () => {
+  await register('asked', '1.0.0');
+  const { id } = await service.run(tenantId, create(RunWorkflowRequestSchema, { name: 'asked' }));
+  await vi.waitFor(() => expect(awaitsSignal(sql, tenantId, id, 's')).resolves.toBe(true), { timeout: 60_000 });
+  const answers = await Promise.allSettled(
+    ['ada', 'grace'].map((by) => service.signal(tenantId, id, 's', JSON.stringify({ by }))),
+  );
+  expect(answers.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected']);
+  expect(answers.find(({ status }) => status === 'rejected')).toMatchObject({
+    reason: { code: 'failed_precondition' },
+  });
+  const taken = answers[0]?.status === 'fulfilled' ? 'ada' : 'grace';
+  await vi.waitFor(
+    async () => expect((await service.runRow(tenantId, id)).output_json).toBe(JSON.stringify({ by: taken })),
+    { timeout: 60_000 },
+  );
 });
 
 test('a replica that knows none of the workflows of a run reads them at once, and later ones none of them', async () => {

@@ -14,7 +14,7 @@ import {
 } from '@harrier/shared/gen/workflow';
 import { findExecutionsByKeys, readOutput } from '../db/queries/read-executions.ts';
 import { deleteVersions } from '../db/queries/versions.ts';
-import { awaitsSignal, insertWord } from '../db/queries/workflow-inbox.ts';
+import { awaitsSignal, insertSignal, insertWord } from '../db/queries/workflow-inbox.ts';
 import {
   insertWorkflowRun,
   listWorkflowNodes,
@@ -251,7 +251,12 @@ export class WorkflowService {
         );
       }
     }
-    return await this.#say(row, { type: 'signalled', path, payload: { json: JSON.stringify(payload) } });
+    const word = { tenantId, runId: id, path, payload: { json: JSON.stringify(payload) } };
+    if (!(await insertSignal(this.#options.sql, word))) {
+      const message = `the node "${path}" of run ${id} was signalled already, or does not wait any more`;
+      throw new HarrierError('failed_precondition', message, { field: 'path' });
+    }
+    return await this.#told(row);
   }
 
   /** @throws HarrierError not_found, failed_precondition when it goes on or has succeeded */
@@ -299,8 +304,13 @@ export class WorkflowService {
 
   /** What a caller says is kept before anything is done about it. */
   async #say(row: WorkflowRunRow, event: RunEvent): Promise<WorkflowRun> {
-    const { sql, runner, tell } = this.#options;
-    await insertWord(sql, { tenantId: row.tenant_id, runId: row.id, event });
+    await insertWord(this.#options.sql, { tenantId: row.tenant_id, runId: row.id, event });
+    return await this.#told(row);
+  }
+
+  /** There is a word for a run. @returns the run as it is then */
+  async #told(row: WorkflowRunRow): Promise<WorkflowRun> {
+    const { runner, tell } = this.#options;
     const elsewhere = await runner.wake(row.tenant_id, row.id);
     if (elsewhere !== undefined) tell(elsewhere, row.id);
     return runMessage(await this.#runRow(row.tenant_id, row.id));

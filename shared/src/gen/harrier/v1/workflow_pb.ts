@@ -1717,7 +1717,8 @@ export const WorkflowService: GenService<{
     output: typeof CancelWorkflowRunResponseSchema;
   },
   /**
-   * Delivers an approval or an outside event to a `signal` node that waits for it; refused when it does not wait.
+   * Delivers an approval or an outside event to a `signal` node that waits for it; refused when it does not wait. Of several at
+   * once one is delivered, and the others are refused.
    *
    * @generated from rpc harrier.v1.WorkflowService.SignalWorkflowRun
    */
