@@ -168,7 +168,7 @@ describe('conditions', () => {
       {},
     );
     expect(statesOf(ran)).toMatchObject({ '': 'FAILED', c: 'FAILED' });
-    expect(ran.error?.message).toBe('c: "input.missing > 1" has no value: field not found: missing');
+    expect(ran.error?.message).toBe('c: "input.missing > 1" has no value: field not found: missing; input is {}');
   });
 
   test('that cannot be evaluated after a failure that is tolerated let the run go on without them', async () => {

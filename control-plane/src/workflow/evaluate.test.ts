@@ -395,7 +395,31 @@ describe('a decision', () => {
       { from: 'c', to: 'b', default: true },
     ]);
     expect(await failed(definition, { input: { n: 1 } })).toBe('c: "input.n" is 1, neither true nor false');
-    expect(await failed(definition)).toBe('c: "input.n" has no value: field not found: n');
+    expect(await failed(definition)).toBe('c: "input.n" has no value: field not found: n; input is {}');
+    expect(await failed(definition, { input: { n: { at: 1 }, other: 1 } })).toBe(
+      'c: "input.n" is {"at":1}, neither true nor false',
+    );
+  });
+});
+
+describe('an expression that fails while running', () => {
+  const of = (node: Definition, more: Definition = {}): Definition => ({ nodes: [{ id: 'a', ...node }], ...more });
+  const text = 'input.score > 8';
+  test.each<[string, Definition]>([
+    ['a condition', { nodes: ['a', 'b'].map((id) => ({ id, run })), edges: [{ from: 'a', to: 'b', when: text }] }],
+    ['an input', of({ run, input: { high: `\${${text}}` } })],
+    ['an output', of({ run }, { output: { high: `\${${text}}` } })],
+    ['a text', of({ run, input: { high: `it is \${${text}}` } })],
+    ['the list of a map', of({ map: { items: `[${text}]`, run } })],
+    ['a variable', of({ run, set_variables: { high: text } })],
+    ['a time', of({ wait: { time: `${text} ? "" : ""` } })],
+    ['a transform', of({ transform: { expression: text } })],
+  ])('%s, is told with what it read and why', async (_, definition) => {
+    const told = await failed(definition, { input: { score: 'high', other: 'secret' } });
+    expect(told).toMatch(
+      /"\[?input\.score > 8.*" has no value: found no matching overload .*; input\.score is "high"$/,
+    );
+    expect(told).not.toContain('secret');
   });
 });
 

@@ -10,14 +10,13 @@ import type { GraphNode } from './graph.ts';
 import { expressionsOf, outputOf } from './graph-expressions.ts';
 import { graphWithin, type Instance, nodeOf, ownerOf, type Run, type Stored } from './run-state.ts';
 import type { RunValues } from './run-values.ts';
+import { shown } from './shown-value.ts';
 import { objectOf } from './value-reading.ts';
 
 /** Items of a map. */
 const MAX_ITEMS = 10_000;
 /** A value that a run keeps, as JSON text. */
 const MAX_VALUE_BYTES = 8 * 1024 * 1024;
-/** A value in a line of the log. */
-const SHOWN_CHARS = 200;
 
 /** What an instance in phase `compute` or `output` is told. */
 export type Computed = { value?: Stored; items?: number; dueMs?: number };
@@ -218,9 +217,4 @@ function isStorable(value: Json): boolean {
   if (typeof value !== 'object' || value === null) return true;
   if (Array.isArray(value)) return value.every(isStorable);
   return Object.entries(value).every(([key, child]) => isStorable(key) && isStorable(child));
-}
-
-function shown(value: Json): string {
-  const text = JSON.stringify(value);
-  return text.length > SHOWN_CHARS ? `${text.slice(0, SHOWN_CHARS)}…` : text;
 }

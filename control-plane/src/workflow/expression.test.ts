@@ -55,7 +55,7 @@ describe('an expression', () => {
     expect(evaluate(text, bindings)).toEqual(value);
   });
 
-  test.each<[string, Record<string, Json>, string]>([
+  test.each<[string, Record<string, Json>, string | RegExp]>([
     ['input.x ==', {}, '"input.x ==" is not an expression: at character 9: found = but expecting end of input'],
     ['input.missing.y', { input: {} }, '"input.missing.y" has no value: field not found: missing'],
     ['input.x', {}, '"input.x" has no value'],
@@ -63,6 +63,11 @@ describe('an expression', () => {
     ['['.repeat(50_000), {}, 'is not an expression: it goes too deep'],
     ['google.protobuf.Nothing{value: input.x}', {}, 'has no value'],
     ['1 / 0', {}, 'divide by zero'],
+    [
+      'nodes.score.output.score > 8',
+      { nodes: { score: { output: { score: 'high' } } } },
+      /^"nodes\.score\.output\.score > 8" has no value: .*; nodes\.score\.output\.score is "high"$/,
+    ],
     ['1.0 / 0.0', {}, 'Infinity'],
     ['9007199254740993', {}, 'too large to be exact'],
     ['b"x"', {}, 'of a kind that JSON does not know'],

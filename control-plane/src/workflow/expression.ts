@@ -4,6 +4,7 @@ import { messageOf } from '@harrier/shared';
 import { Budget, type Failed } from './expression-budget.ts';
 import { type Names, namesIn } from './expression-names.ts';
 import { celOf, ExpressionError, type Json, jsonOf } from './expression-value.ts';
+import { shownValues } from './shown-value.ts';
 
 export { Budget } from './expression-budget.ts';
 export { ExpressionError, type Json } from './expression-value.ts';
@@ -49,7 +50,11 @@ export function compileExpression(text: string): Expression {
     text,
     names,
     evaluate: (bindings, budget = new Budget()) => {
-      const failed: Failed = (reason, cause) => new ExpressionError(`"${text}" has no value: ${reason}`, { cause });
+      const failed: Failed = (reason, cause) => {
+        // What was not begun, because nothing was left for it, has read nothing.
+        const values = cause === undefined ? '' : shownValues(bindings, names.chains);
+        return new ExpressionError(`"${text}" has no value: ${reason}${values === '' ? '' : `; ${values}`}`, { cause });
+      };
       return budget.spend(() => {
         try {
           return jsonOf(run(seen(bindings, names)), (chars) => budget.count(chars));
