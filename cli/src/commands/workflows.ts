@@ -168,9 +168,10 @@ async function inputOf(input: string | undefined): Promise<string> {
 
 async function follow({ workflows }: Clients, id: string, flags: ConnectionFlags): Promise<void> {
   const run = await watchRun(workflows, id, flags.json === true);
-  const { run: whole } = await workflows.getWorkflowRun({ id, includeOutputs: true });
-  if (flags.json === true) await write(formatMessage(WorkflowRunSchema, whole ?? run));
-  else if (run.state === State.SUCCEEDED) await write(`${run.outputJson}\n`);
+  if (flags.json === true) {
+    const { run: whole } = await workflows.getWorkflowRun({ id, includeOutputs: true });
+    await write(formatMessage(WorkflowRunSchema, whole ?? run));
+  } else if (run.state === State.SUCCEEDED) await write(`${run.outputJson}\n`);
   const code = exitCodeOf(run.state);
   if (code !== EXIT.succeeded) throw new CliError(flags.json === true ? '' : failed(run), code);
 }

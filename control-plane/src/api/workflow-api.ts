@@ -27,8 +27,9 @@ export function createWorkflowApi(
     async runWorkflow(request, context) {
       return { run: await workflows.run(callerOf(context).tenantId, request) };
     },
-    async getWorkflowRun({ id, includeOutputs }, context) {
-      return { run: await workflows.getRun(callerOf(context).tenantId, id, { includeOutputs }) };
+    async getWorkflowRun({ id, includeOutputs, outputPaths }, context) {
+      const outputs = includeOutputs ? outputPaths : undefined;
+      return { run: await workflows.getRun(callerOf(context).tenantId, id, outputs) };
     },
     async listWorkflowRuns(request, context) {
       return await workflows.listRuns(callerOf(context).tenantId, request);

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { create, fromJson, type JsonValue } from '@bufbuild/protobuf';
-import { RunWorkflowRequestSchema, WorkflowSchema } from '@harrier/shared/gen/workflow';
+import { ListWorkflowRunsRequestSchema, RunWorkflowRequestSchema, WorkflowSchema } from '@harrier/shared/gen/workflow';
 import { afterAll, expect, test, vi } from 'vitest';
 import { GroupCommit } from '../db/group-commit.ts';
 import { awaitsSignal } from '../db/queries/workflow-inbox.ts';
@@ -102,6 +102,25 @@ test('of two signals at once one is taken, and the other is told so', async () =
     async () => expect((await service.runRow(tenantId, id)).output_json).toBe(JSON.stringify({ by: taken })),
     { timeout: 60_000 },
   );
+});
+
+test('a run is told with the outputs of its nodes when they are asked for, and in a list without its own', async () => {
+  await register('answered', '1.0.0');
+  const input = { case: 'inputJson' as const, value: '{"large": 1}' };
+  const { id } = await service.run(tenantId, create(RunWorkflowRequestSchema, { name: 'answered', inputForm: input }));
+  await vi.waitFor(() => expect(awaitsSignal(sql, tenantId, id, 's')).resolves.toBe(true), { timeout: 60_000 });
+  await service.signal(tenantId, id, 's', '{"by": "ada"}');
+  await vi.waitFor(async () => expect((await service.runRow(tenantId, id)).end_time).not.toBeNull(), {
+    timeout: 60_000,
+  });
+  const outputsOf = async (outputs?: string[]) =>
+    (await service.getRun(tenantId, id, outputs)).nodes.map(({ path, outputJson }) => [path, outputJson]);
+  expect(await outputsOf()).toEqual([['s', '']]);
+  expect(await outputsOf([])).toEqual([['s', '{"by":"ada"}']]);
+  expect(await outputsOf(['other'])).toEqual([['s', '']]);
+  expect(await service.getRun(tenantId, id)).toMatchObject({ inputJson: '{"large": 1}', outputJson: '{"by":"ada"}' });
+  const { runs } = await service.listRuns(tenantId, create(ListWorkflowRunsRequestSchema, { workflow: 'answered' }));
+  expect(runs).toMatchObject([{ id, inputJson: '', outputJson: '', nodes: [] }]);
 });
 
 test('a replica that knows none of the workflows of a run reads them at once, and later ones none of them', async () => {

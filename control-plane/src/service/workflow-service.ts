@@ -12,7 +12,7 @@ import {
   type WorkflowRun,
   WorkflowSchema,
 } from '@harrier/shared/gen/workflow';
-import { findExecutionsByKeys, readOutput } from '../db/queries/read-executions.ts';
+import { findExecutionsByKeys } from '../db/queries/read-executions.ts';
 import { deleteVersions } from '../db/queries/versions.ts';
 import { awaitsSignal, insertSignal, insertWord } from '../db/queries/workflow-inbox.ts';
 import {
@@ -42,6 +42,7 @@ import type { WorkflowRunner } from '../workflow/workflow-runner.ts';
 import { checkStructure, parseJsonObject } from './json-document.ts';
 import { checkSchema, violationsOf } from './json-schema.ts';
 import { decodePageToken, encodePageToken, pageSizeOf, TEXT_SHAPE, UUID_SHAPE } from './page-token.ts';
+import { readRunOutputs } from './run-outputs.ts';
 import { checkLookup, checkVersion, latestOf, optionalText } from './semantic-versions.ts';
 import { refuseNul, STORED, storable } from './storable.ts';
 import { criticalPath, nodeMessage, runMessage, runningKey } from './workflow-run-message.ts';
@@ -175,30 +176,35 @@ export class WorkflowService {
     await this.#runnable(tenantId, request);
   }
 
-  /** @throws HarrierError not_found */
-  async getRun(tenantId: string, id: string, options: { includeOutputs: boolean }): Promise<WorkflowRun> {
+  /**
+   * @param outputs of nodes with these paths are told, none: of all; undefined: they are not
+   * @throws HarrierError not_found
+   */
+  async getRun(tenantId: string, id: string, outputs?: readonly string[]): Promise<WorkflowRun> {
     const { sql } = this.#options;
     const row = await this.#runRow(tenantId, id);
     const message = runMessage(row);
     const graph = await this.graphOf(row);
-    const all = await listWorkflowNodes(sql, id);
     // What was taken back to be tried again, and was not, is as if it had never been reached.
-    const rows = all.filter((node) => decodeInstance(node).state !== 'PENDING');
+    const reached = (await listWorkflowNodes(sql, id))
+      .map((node) => ({ node, instance: decodeInstance(node) }))
+      .filter(({ instance }) => instance.state !== 'PENDING');
+    const rows = reached
+      .toSorted((a, b) => (a.instance.startMs ?? 0) - (b.instance.startMs ?? 0))
+      .map(({ node }) => node);
     const keys = rows.flatMap((node) => runningKey(id, node) ?? []);
     const running = await findExecutionsByKeys(sql, tenantId, keys);
+    const told =
+      outputs === undefined ? undefined : await readRunOutputs(sql, { tenantId, runId: id, graph }, rows, outputs);
     for (const node of rows) {
-      const told = nodeMessage(node, graph, running.get(runningKey(id, node) ?? ''));
-      if (options.includeOutputs) told.outputJson = await this.#outputOf(tenantId, node);
-      message.nodes.push(told);
+      const shown = nodeMessage(node, graph, running.get(runningKey(id, node) ?? ''));
+      message.nodes.push(Object.assign(shown, told?.get(node.path)));
     }
-    const time = ({ startTime }: (typeof message.nodes)[number]) =>
-      Number(startTime?.seconds ?? 0n) * 1e3 + (startTime?.nanos ?? 0) / 1e6;
-    message.nodes.sort((a, b) => time(a) - time(b));
     if (row.end_time !== null) message.criticalPath = criticalPath(graph, rows);
     return message;
   }
 
-  /** Newest first. @throws HarrierError invalid_argument */
+  /** Newest first, without nodes, inputs, outputs and variables. @throws HarrierError invalid_argument */
   async listRuns(
     tenantId: string,
     request: ListWorkflowRunsRequest,
@@ -320,12 +326,6 @@ export class WorkflowService {
     const row = await readWorkflowRun(this.#options.sql, tenantId, id);
     if (row === undefined) throw new HarrierError('not_found', `there is no workflow run ${id}`, { field: 'id' });
     return row;
-  }
-
-  async #outputOf(tenantId: string, row: Parameters<typeof decodeInstance>[0]): Promise<string> {
-    const { output } = decodeInstance(row);
-    if (output === undefined) return '';
-    return 'json' in output ? output.json : ((await readOutput(this.#options.sql, tenantId, output.executionId)) ?? '');
   }
 
   async #runnable(

@@ -75,7 +75,7 @@ export class WorkflowWatcher {
           lines = await listWorkflowLog(this.#sql, id, { after, minLevel, limit: LOG_LINES });
         }
         if (row.end_time !== null) {
-          yield event({ case: 'result', value: await this.#workflows.getRun(tenantId, id, { includeOutputs: false }) });
+          yield event({ case: 'result', value: await this.#workflows.getRun(tenantId, id) });
           return;
         }
         const lookedMs = performance.now();

@@ -96,6 +96,24 @@ export async function readOutput(sql: Sql, tenantId: string, id: string): Promis
   return row?.output_json ?? undefined;
 }
 
+/** In bytes of JSON text by id, of those that there are and that made one. */
+export async function sizesOfOutputs(sql: Sql, tenantId: string, ids: string[]): Promise<Map<string, number>> {
+  if (ids.length === 0) return new Map();
+  const rows = await sql<{ id: string; bytes: number }[]>`
+    SELECT id, octet_length(output_json) AS bytes FROM executions
+    WHERE tenant_id = ${tenantId} AND id = ANY(${ids}) AND output_json IS NOT NULL`;
+  return new Map(rows.map((row) => [row.id, row.bytes]));
+}
+
+/** As JSON text by id, of those that there are and that made one. Whoever asks knows that they fit into memory. */
+export async function readOutputs(sql: Sql, tenantId: string, ids: string[]): Promise<Map<string, string>> {
+  if (ids.length === 0) return new Map();
+  const rows = await sql<{ id: string; output_json: string }[]>`
+    SELECT id, output_json FROM executions
+    WHERE tenant_id = ${tenantId} AND id = ANY(${ids}) AND output_json IS NOT NULL`;
+  return new Map(rows.map((row) => [row.id, row.output_json]));
+}
+
 export interface ExecutionFilter {
   tenantId: string;
   limit: number;

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { startDatabase } from '../../test-support/real-database.ts';
 import { uuidv7 } from '../uuid.ts';
-import { insertWorkflowRun, listWorkflowRuns, type WorkflowRunFilter } from './workflow-runs.ts';
+import { insertWorkflowRun, listWorkflowRuns, readWorkflowRun, type WorkflowRunFilter } from './workflow-runs.ts';
 
 const { cold: sql } = await startDatabase();
 
@@ -74,6 +74,28 @@ test('by workflow, state and time', async () => {
   const twoDaysAgo = new Date(Date.now() - 2 * 86_400_000);
   expect(await list(tenantId, { state: State.FAILED, createTimeFrom: twoDaysAgo })).toEqual([failed]);
   expect(await list(tenantId, { createTimeTo: twoDaysAgo })).toEqual([old]);
+});
+
+test('a list is without what may be large', async () => {
+  const tenantId = randomUUID();
+  const id = await insert({ tenantId });
+  const root = { state: 'RUNNING', variables: { large: 'x' } };
+  await sql`UPDATE workflow_runs SET input_json = '{"large": 1}', output_json = '{}', root = ${sql.json(root)} WHERE id = ${id}`;
+  const filter = {
+    workflow: undefined,
+    state: undefined,
+    labels: [],
+    createTimeFrom: undefined,
+    createTimeTo: undefined,
+  };
+  const rows = await listWorkflowRuns(sql, { tenantId, limit: 10, before: undefined, ...filter });
+  expect(rows).toMatchObject([{ id, input_json: '', output_json: null, root: { state: 'RUNNING' } }]);
+  expect(JSON.stringify(rows)).not.toContain('large');
+  expect(await readWorkflowRun(sql, tenantId, id)).toMatchObject({
+    input_json: '{"large": 1}',
+    output_json: '{}',
+    root,
+  });
 });
 
 test('a selector finds in the database what it matches', async () => {

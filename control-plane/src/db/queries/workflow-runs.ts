@@ -47,9 +47,11 @@ export interface NewRun {
   replicaId: string;
 }
 
-const columns = (sql: Sql) => sql`
-  id, tenant_id, workflow_id, workflow, version, pinned, state, input_json, output_json, root, next_turn, revision,
-  log_sequence, labels, replica_id, create_time, start_time, end_time`;
+/** All but the large ones. */
+const SMALL_COLUMNS = `id, tenant_id, workflow_id, workflow, version, pinned, state, next_turn, revision, log_sequence, labels,
+  replica_id, create_time, start_time, end_time`;
+
+const columns = (sql: Sql) => sql`${sql.unsafe(SMALL_COLUMNS)}, input_json, output_json, root`;
 
 /** @returns the row that now stands for the key, and whether this call made it */
 export async function insertWorkflowRun(sql: Sql, run: NewRun): Promise<{ row: WorkflowRunRow; made: boolean }> {
@@ -103,14 +105,14 @@ export interface WorkflowRunFilter {
   createTimeTo: Date | undefined;
 }
 
-/** Newest first. */
+/** Newest first. Inputs, outputs and variables are left out. */
 export async function listWorkflowRuns(sql: Sql, filter: WorkflowRunFilter): Promise<WorkflowRunRow[]> {
   const { tenantId, limit, before, workflow, state, labels, createTimeFrom, createTimeTo } = filter;
   // Said of its end, too, so that the index of those that have ended, or have not, is good for it.
   const hasEnded = state !== State.PENDING && state !== State.RUNNING;
   const inState = sql`AND state = ${state ?? null} AND ${hasEnded ? sql`end_time IS NOT NULL` : sql`end_time IS NULL`}`;
   return await sql<WorkflowRunRow[]>`
-    SELECT ${columns(sql)} FROM workflow_runs
+    SELECT ${sql.unsafe(SMALL_COLUMNS)}, '' AS input_json, NULL AS output_json, root - 'variables' AS root FROM workflow_runs
     WHERE tenant_id = ${tenantId}
       ${before === undefined ? sql`` : sql`AND id < ${before}`}
       ${workflow === undefined ? sql`` : sql`AND workflow = ${workflow}`}
@@ -131,11 +133,34 @@ export async function listNodesOfRuns(
     WHERE run_id = ANY(${runIds as string[]})`;
 }
 
+/** A node without what it was given, and what it has made. */
+export interface ListedNodeRow extends WorkflowNodeRow {
+  input_json: null;
+  output_json: null;
+  /** Of what it has made and keeps itself. */
+  output_bytes: number | null;
+}
+
 /** Nodes of a run that changed after a step; 0: all that were reached. */
-export async function listWorkflowNodes(sql: Sql, runId: string, afterRevision = 0): Promise<WorkflowNodeRow[]> {
-  return await sql<WorkflowNodeRow[]>`
-    SELECT path, instance, input_json, output_json, execution_id, revision FROM workflow_nodes
+export async function listWorkflowNodes(sql: Sql, runId: string, afterRevision = 0): Promise<ListedNodeRow[]> {
+  return await sql<ListedNodeRow[]>`
+    SELECT path, instance, NULL AS input_json, NULL AS output_json, octet_length(output_json) AS output_bytes, execution_id,
+      revision FROM workflow_nodes
     WHERE run_id = ${runId} AND revision > ${afterRevision}`;
+}
+
+/** What nodes of a run have made and keep themselves, as JSON text, by path. */
+export async function readNodeOutputs(
+  sql: Sql,
+  tenantId: string,
+  runId: string,
+  paths: string[],
+): Promise<Map<string, string>> {
+  if (paths.length === 0) return new Map();
+  const rows = await sql<{ path: string; output_json: string }[]>`
+    SELECT path, output_json FROM workflow_nodes
+    WHERE tenant_id = ${tenantId} AND run_id = ${runId} AND path = ANY(${paths}) AND output_json IS NOT NULL`;
+  return new Map(rows.map((row) => [row.path, row.output_json]));
 }
 
 export interface WorkflowLogRow {
