@@ -57,7 +57,7 @@ async function runWith(nodes: JsonValue[], made: Record<string, Made>) {
   };
   await storeSteps(sql, [{ ...step, ...rest, nodes: stored }]);
   const graph = graphOf({ name: 'w', version: '1.0.0', nodes });
-  const rows = (await listWorkflowNodes(sql, row.id)).toSorted((a, b) => a.path.localeCompare(b.path));
+  const rows = (await listWorkflowNodes(sql, tenantId, row.id)).toSorted((a, b) => a.path.localeCompare(b.path));
   return async (...paths: string[]): Promise<Record<string, ToldOutput>> =>
     Object.fromEntries(await readRunOutputs(sql, { tenantId, runId: row.id, graph }, rows, paths));
 }

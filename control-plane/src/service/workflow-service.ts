@@ -186,7 +186,7 @@ export class WorkflowService {
     const message = runMessage(row);
     const graph = await this.graphOf(row);
     // What was taken back to be tried again, and was not, is as if it had never been reached.
-    const reached = (await listWorkflowNodes(sql, id))
+    const reached = (await listWorkflowNodes(sql, tenantId, id))
       .map((node) => ({ node, instance: decodeInstance(node) }))
       .filter(({ instance }) => instance.state !== 'PENDING');
     const rows = reached

@@ -54,12 +54,12 @@ export class WorkflowWatcher {
       while (true) {
         // Read before what it says is looked at: an end is told after everything else.
         const row = await this.#workflows.runRow(tenantId, id);
-        const nodes = await listWorkflowNodes(this.#sql, id, revision);
+        const nodes = await listWorkflowNodes(this.#sql, tenantId, id, revision);
         for (const node of nodes.toSorted((a, b) => a.revision - b.revision)) {
           revision = Math.max(revision, node.revision);
           yield event({ case: 'node', value: nodeMessage(node, graph) });
         }
-        let lines = await listWorkflowLog(this.#sql, id, { after, minLevel, limit: LOG_LINES });
+        let lines = await listWorkflowLog(this.#sql, tenantId, id, { after, minLevel, limit: LOG_LINES });
         while (lines.length > 0) {
           for (const { sequence, time, level, path, message } of lines) {
             after = Number(sequence);
@@ -72,7 +72,7 @@ export class WorkflowWatcher {
             };
             yield event({ case: 'log', value: { $typeName: 'harrier.v1.WorkflowLogEntry', ...value } });
           }
-          lines = await listWorkflowLog(this.#sql, id, { after, minLevel, limit: LOG_LINES });
+          lines = await listWorkflowLog(this.#sql, tenantId, id, { after, minLevel, limit: LOG_LINES });
         }
         if (row.end_time !== null) {
           yield event({ case: 'result', value: await this.#workflows.getRun(tenantId, id) });

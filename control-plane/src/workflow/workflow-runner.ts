@@ -150,7 +150,8 @@ export class WorkflowRunner {
   async hear(id: string): Promise<void> {
     const actor = await this.#actors.get(id);
     if (actor === undefined) return;
-    for (const word of await listWords(this.#options.sql, [id])) post(actor, word);
+    const run = { id, tenant_id: actor.tenantId };
+    for (const word of await listWords(this.#options.sql, [run])) post(actor, word);
   }
 
   #lookIn(ms: number): void {
@@ -222,13 +223,10 @@ export class WorkflowRunner {
     return await whileAway(async () => {
       if (!this.#clock.isKnown) await this.#clock.ask(sql);
       const rows = await readWorkflowRuns(sql, runs);
-      const begun = rows.filter(({ root }) => root !== null).map(({ id }) => id);
+      const begun = rows.filter(({ root }) => root !== null);
       const [nodes, words] = await Promise.all([
         begun.length === 0 ? [] : listNodesOfRuns(sql, begun),
-        listWords(
-          sql,
-          rows.map(({ id }) => id),
-        ),
+        listWords(sql, rows),
       ]);
       const nodesOf = Map.groupBy(nodes, ({ run_id }) => run_id);
       const wordsOf = Map.groupBy(words, ({ run_id }) => run_id);

@@ -97,7 +97,9 @@ export async function parkWorkflowRun(
   run: { tenantId: string; id: string; replicaId: string; wakeTime: Date | undefined },
 ): Promise<boolean> {
   const [row] = await sql<{ heard: boolean }[]>`
-    WITH word AS (SELECT EXISTS (SELECT FROM workflow_inbox WHERE run_id = ${run.id}) AS heard)
+    WITH word AS (
+      SELECT EXISTS (SELECT FROM workflow_inbox WHERE tenant_id = ${run.tenantId} AND run_id = ${run.id}) AS heard
+    )
     UPDATE workflow_runs SET replica_id = NULL,
       wake_time = CASE WHEN word.heard THEN now() ELSE ${run.wakeTime ?? null}::timestamptz END
     FROM word

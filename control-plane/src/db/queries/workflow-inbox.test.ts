@@ -22,15 +22,21 @@ function step(phase: string, more: Partial<NewStep> = {}): NewStep {
   };
 }
 
-beforeEach(async () => {
+/** @returns its id */
+async function newRun(): Promise<string> {
   const { row } = await insertWorkflowRun(sql, {
     ...{ id: uuidv7(), tenantId, workflowId: randomUUID(), workflow: 'w', version: '1.0.0', pinned: {} },
     ...{ state: State.PENDING, inputJson: '{}', labels: undefined, idempotencyKey: undefined, replicaId },
   });
-  runId = row.id;
+  return row.id;
+}
+
+beforeEach(async () => {
+  runId = await newRun();
   await storeSteps(sql, [step('signal')]);
 });
 
+const words = () => listWords(sql, [{ id: runId, tenant_id: tenantId }]);
 const signal = (by: string, path = 'ask') =>
   insertSignal(sql, { tenantId, runId, path, payload: { json: JSON.stringify({ by }) } });
 
@@ -64,18 +70,30 @@ test('of several signals at once, one is written down', async () => {
   const said = await behindStep(() => callers.map((by) => signal(by)));
   expect(said.toSorted()).toEqual([false, false, true]);
   const payload = { json: JSON.stringify({ by: callers[said.indexOf(true)] }) };
-  expect(await listWords(sql, [runId])).toMatchObject([{ event: { type: 'signalled', path: 'ask', payload } }]);
+  expect(await words()).toMatchObject([{ event: { type: 'signalled', path: 'ask', payload } }]);
 });
 
 test('a signal that comes while a step ends the wait is refused', async () => {
   const ends = (transaction: Sql) => storeSteps(transaction, [step('none')]);
   expect(await behindStep(() => [signal('late')], ends)).toEqual([false]);
-  expect(await listWords(sql, [runId])).toEqual([]);
+  expect(await words()).toEqual([]);
 });
 
 test('other words, and signals for other nodes, do not stand in the way', async () => {
   await insertWord(sql, { tenantId, runId, event: { type: 'retry' } });
   expect([await signal('ada'), await signal('grace'), await signal('ada', 'other')]).toEqual([true, false, false]);
   expect(await insertSignal(sql, { tenantId: randomUUID(), runId, path: 'ask', payload: { json: '{}' } })).toBe(false);
-  expect(await listWords(sql, [runId])).toHaveLength(2);
+  expect(await words()).toHaveLength(2);
+  expect(await listWords(sql, [{ id: runId, tenant_id: randomUUID() }])).toEqual([]);
+});
+
+test('a step takes out only words for its own run', async () => {
+  await insertWord(sql, { tenantId, runId, event: { type: 'retry' } });
+  const [word] = await words();
+  const other = await newRun();
+  const heard = [Number(word?.id)];
+  expect(await storeSteps(sql, [step('signal', { run_id: other, heard })])).toEqual([true]);
+  expect(await words()).toHaveLength(1);
+  expect(await storeSteps(sql, [step('signal', { heard })])).toEqual([true]);
+  expect(await words()).toEqual([]);
 });

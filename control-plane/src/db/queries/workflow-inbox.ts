@@ -53,9 +53,11 @@ export async function insertSignal(sql: Sql, { tenantId, runId, path, payload }:
 }
 
 /** What was said to runs, in the order in which it was said. */
-export async function listWords(sql: Sql, runIds: readonly string[]): Promise<WordRow[]> {
+export async function listWords(sql: Sql, runs: readonly { id: string; tenant_id: string }[]): Promise<WordRow[]> {
+  const [tenantIds, ids] = [runs.map((run) => run.tenant_id), runs.map((run) => run.id)];
   return await sql<WordRow[]>`
-    SELECT id, run_id, event FROM workflow_inbox WHERE run_id = ANY(${runIds as string[]}) ORDER BY id`;
+    SELECT id, run_id, event FROM workflow_inbox
+    WHERE (tenant_id, run_id) IN (SELECT * FROM unnest(${tenantIds}::uuid[], ${ids}::uuid[])) ORDER BY id`;
 }
 
 /** Whether a node waits for a signal, as of the last step that is stored. */

@@ -5,7 +5,16 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { startDatabase } from '../../test-support/real-database.ts';
 import { uuidv7 } from '../uuid.ts';
-import { insertWorkflowRun, listWorkflowRuns, readWorkflowRun, type WorkflowRunFilter } from './workflow-runs.ts';
+import {
+  insertWorkflowRun,
+  listNodesOfRuns,
+  listWorkflowLog,
+  listWorkflowNodes,
+  listWorkflowRuns,
+  readNodeOutputs,
+  readWorkflowRun,
+  type WorkflowRunFilter,
+} from './workflow-runs.ts';
 
 const { cold: sql } = await startDatabase();
 
@@ -124,4 +133,23 @@ test('a selector finds in the database what it matches', async () => {
       expect(await list(tenantId, { labels })).toEqual(matching.toReversed());
     }),
   );
+});
+
+test('nodes, their outputs and the log of a run are those of its tenant', async () => {
+  const [tenantId, other] = [randomUUID(), randomUUID()];
+  const id = await insert({ tenantId });
+  await sql`INSERT INTO workflow_nodes (tenant_id, run_id, path, instance, output_json, revision)
+    VALUES (${tenantId}, ${id}, 'a', '{}', '{"n": 1}', 1)`;
+  await sql`INSERT INTO workflow_log (tenant_id, run_id, sequence, time, level, path, message)
+    VALUES (${tenantId}, ${id}, 1, now(), 2, 'a', 'begins')`;
+  const seenBy = async (tenant: string) => {
+    const nodes = await listWorkflowNodes(sql, tenant, id);
+    const restored = await listNodesOfRuns(sql, [{ id, tenant_id: tenant }]);
+    const outputs = await readNodeOutputs(sql, tenant, id, ['a']);
+    const log = await listWorkflowLog(sql, tenant, id, { after: 0, minLevel: 0, limit: 10 });
+    return [nodes.length, restored.length, outputs.size, log.length];
+  };
+  expect(await seenBy(tenantId)).toEqual([1, 1, 1, 1]);
+  expect(await seenBy(other)).toEqual([0, 0, 0, 0]);
+  expect(await listWorkflowNodes(sql, tenantId, id)).toMatchObject([{ path: 'a', output_json: null, output_bytes: 8 }]);
 });

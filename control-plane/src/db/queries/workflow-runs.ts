@@ -126,11 +126,12 @@ export async function listWorkflowRuns(sql: Sql, filter: WorkflowRunFilter): Pro
 /** Nodes of runs that were reached. */
 export async function listNodesOfRuns(
   sql: Sql,
-  runIds: readonly string[],
+  runs: readonly { id: string; tenant_id: string }[],
 ): Promise<(WorkflowNodeRow & { run_id: string })[]> {
+  const [tenantIds, ids] = [runs.map((run) => run.tenant_id), runs.map((run) => run.id)];
   return await sql<(WorkflowNodeRow & { run_id: string })[]>`
     SELECT run_id, path, instance, input_json, output_json, execution_id, revision FROM workflow_nodes
-    WHERE run_id = ANY(${runIds as string[]})`;
+    WHERE (tenant_id, run_id) IN (SELECT * FROM unnest(${tenantIds}::uuid[], ${ids}::uuid[]))`;
 }
 
 /** A node without what it was given, and what it has made. */
@@ -142,11 +143,16 @@ export interface ListedNodeRow extends WorkflowNodeRow {
 }
 
 /** Nodes of a run that changed after a step; 0: all that were reached. */
-export async function listWorkflowNodes(sql: Sql, runId: string, afterRevision = 0): Promise<ListedNodeRow[]> {
+export async function listWorkflowNodes(
+  sql: Sql,
+  tenantId: string,
+  runId: string,
+  afterRevision = 0,
+): Promise<ListedNodeRow[]> {
   return await sql<ListedNodeRow[]>`
     SELECT path, instance, NULL AS input_json, NULL AS output_json, octet_length(output_json) AS output_bytes, execution_id,
       revision FROM workflow_nodes
-    WHERE run_id = ${runId} AND revision > ${afterRevision}`;
+    WHERE tenant_id = ${tenantId} AND run_id = ${runId} AND revision > ${afterRevision}`;
 }
 
 /** What nodes of a run have made and keep themselves, as JSON text, by path. */
@@ -173,10 +179,12 @@ export interface WorkflowLogRow {
 
 export async function listWorkflowLog(
   sql: Sql,
+  tenantId: string,
   runId: string,
   { after, minLevel, limit }: { after: number; minLevel: number; limit: number },
 ): Promise<WorkflowLogRow[]> {
   return await sql<WorkflowLogRow[]>`
     SELECT sequence, time, level, path, message FROM workflow_log
-    WHERE run_id = ${runId} AND sequence > ${after} AND level >= ${minLevel} ORDER BY sequence LIMIT ${limit}`;
+    WHERE tenant_id = ${tenantId} AND run_id = ${runId} AND sequence > ${after} AND level >= ${minLevel}
+    ORDER BY sequence LIMIT ${limit}`;
 }

@@ -62,7 +62,7 @@ export async function storeSteps(sql: Sql, steps: NewStep[]): Promise<boolean[]>
       ON CONFLICT DO NOTHING
     ), heard AS (
       DELETE FROM workflow_inbox USING run JOIN input ON input.run_id = run.id, json_array_elements_text(input.heard) AS word(id)
-      WHERE workflow_inbox.id = word.id::bigint
+      WHERE workflow_inbox.id = word.id::bigint AND workflow_inbox.tenant_id = run.tenant_id AND workflow_inbox.run_id = run.id
     ), told AS (
       INSERT INTO events (tenant_id, type, data)
       SELECT run.tenant_id, 'workflow.finished', jsonb_build_object('id', run.id, 'workflow', run.workflow,
