@@ -1,4 +1,4 @@
-import type { NvidiaCard } from '../hardware/nvidia-card.ts';
+import { NO_FIGURES, type NvidiaCard } from '../hardware/nvidia-card.ts';
 import type { GpuRecord } from './gpu-records.ts';
 
 /** A card that a former agent has seen, before the first look of this one. */
@@ -7,14 +7,7 @@ export function formerCard(uuid: string, facts: NonNullable<GpuRecord['card']>):
     uuid,
     ...facts,
     minor: undefined,
-    figures: {
-      memoryUsedBytes: 0,
-      utilizationRatio: undefined,
-      temperatureCelsius: undefined,
-      powerWatts: undefined,
-      powerLimitWatts: undefined,
-      uncorrectedEccErrors: undefined,
-    },
+    figures: NO_FIGURES,
     divided: facts.divided ?? false,
     instances: [],
     processes: [],

@@ -19,7 +19,7 @@ export interface UnitReading {
 export function unitsOf(card: NvidiaCard): UnitReading[] {
   if (!card.divided) {
     const { uuid, memoryBytes, figures, processes } = card;
-    return [{ uuid, memoryBytes, memoryUsedBytes: figures.memoryUsedBytes, processes }];
+    return [{ uuid, memoryBytes, memoryUsedBytes: figures.memoryUsedBytes ?? 0, processes }];
   }
   return card.instances
     .filter(({ uuid }) => uuid !== '')

@@ -13,6 +13,15 @@ const A = { executionId: 'a', attempt: 1 };
 const B = { executionId: 'b', attempt: 1 };
 const X = '00000000:3B:00.0';
 const Y = '00000000:5E:00.0';
+/** What is told of a card only while its driver tells it. */
+const FIGURES = [
+  'memoryUsedBytes',
+  'utilizationRatio',
+  'temperatureCelsius',
+  'powerWatts',
+  'powerLimitWatts',
+  'uncorrectedEccErrors',
+] as const;
 const TIMINGS = { leftMs: 3, leftEveryMs: 1, silentEveryMs: 1, lookEveryMs: Number.POSITIVE_INFINITY };
 
 interface HostOptions {
@@ -42,9 +51,13 @@ function keeperOn(driver: StandInDriver, options: HostOptions = {}) {
     const found = units.find((unit) => unit.uuid === uuid);
     return [found?.state, found?.stateReason];
   };
+  const figures = (uuid: string) => {
+    const card = keeper.list().find((one) => one.uuid === uuid);
+    return FIGURES.filter((name) => card?.[name] !== undefined);
+  };
   /** Until the card is as expected. */
   const until = async (uuid: string, wanted: State) => await vi.waitFor(() => expect(state(uuid)[0]).toBe(wanted));
-  return { keeper, kernel, onChange, state, until, dataDir };
+  return { keeper, kernel, onChange, state, figures, until, dataDir };
 }
 
 function twoCards(): StandInDriver {
@@ -228,9 +241,13 @@ describe('a sick card', () => {
 
   test('that has vanished in mid-run is told with the driver’s words, the others go on', async () => {
     const driver = twoCards();
-    const { keeper, state, until } = keeperOn(driver);
+    const { keeper, state, figures, until } = keeperOn(driver);
     await keeper.refresh();
     keeper.reserve(A, ['x']);
+    change(driver, 'x', { processes: [processOn(7)] });
+    await keeper.clear('y');
+    expect(keeper.list()[0]).toMatchObject({ processes: [{ pid: 7 }] });
+    expect(figures('x')).toEqual(FIGURES);
     driver.cards = driver.cards.filter(({ uuid }) => uuid !== 'x');
     driver.complaint = 'Unable to determine the device handle for GPU0: Unknown Error';
     await keeper.refresh();
@@ -238,7 +255,8 @@ describe('a sick card', () => {
       State.QUARANTINED,
       'the driver does not list it any more: Unable to determine the device handle for GPU0: Unknown Error',
     ]);
-    expect(keeper.list()[0]).toMatchObject({ executionId: 'a', model: 'NVIDIA H200' });
+    expect(keeper.list()[0]).toMatchObject({ executionId: 'a', model: 'NVIDIA H200', processes: [] });
+    expect([figures('x'), figures('y')]).toEqual([[], FIGURES]);
     expect(keeper.reserve(B, ['y'])).toBeUndefined();
     keeper.release(A);
     await vi.waitFor(() => expect(keeper.list()[0]).toMatchObject({ executionId: '' }));
@@ -247,21 +265,22 @@ describe('a sick card', () => {
     driver.complaint = '';
     await keeper.clear('x');
     await until('x', State.FREE);
+    expect(figures('x')).toEqual(FIGURES);
   });
 });
 
 describe('a driver that is silent', () => {
   test('puts every card out of use, until it answers', async () => {
     const driver = twoCards();
-    const { keeper, state } = keeperOn(driver);
+    const { keeper, state, figures } = keeperOn(driver);
     await keeper.refresh();
     driver.silence = 'nvidia-smi did not answer in time';
     await keeper.refresh();
     expect(state('x')).toEqual([State.QUARANTINED, 'nvidia-smi did not answer in time']);
-    expect(keeper.capacity).toBe(0);
+    expect([keeper.capacity, figures('x'), figures('y')]).toEqual([0, [], []]);
     driver.silence = undefined;
     await keeper.refresh();
-    expect(state('x')[0]).toBe(State.FREE);
+    expect([state('x')[0], figures('x')]).toEqual([State.FREE, FIGURES]);
   });
 
   test('does not free a card whose attempt has ended meanwhile', async () => {
@@ -372,6 +391,14 @@ describe('a divided card', () => {
     const instances = [idleInstance('MIG-1', 1), { ...idleInstance('MIG-2', 2), index: 1 }];
     return new StandInDriver(idleCard('x', { divided: true, instances }));
   }
+
+  test('tells no use: that is not the same as none', async () => {
+    const driver = divided();
+    change(driver, 'x', { figures: { ...idleCard('x').figures, utilizationRatio: undefined } });
+    const { keeper, figures } = keeperOn(driver);
+    await keeper.refresh();
+    expect(figures('x')).toEqual(FIGURES.filter((name) => name !== 'utilizationRatio'));
+  });
 
   test('gives its instances, and only the dirty one is quarantined', async () => {
     const driver = divided();

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from '@harrier/shared';
 import type { AttemptKey } from '../executor/executor.ts';
 import type { KernelLog } from '../hardware/kernel-log.ts';
-import type { NvidiaCard, NvidiaReading } from '../hardware/nvidia-card.ts';
+import { NO_FIGURES, type NvidiaCard, type NvidiaReading } from '../hardware/nvidia-card.ts';
 import type { NvidiaAnswer, NvidiaSmi } from '../hardware/nvidia-smi.ts';
 import { fatalXid, pciKey } from '../hardware/xid.ts';
 import { formerCard } from './former-card.ts';
@@ -105,7 +105,10 @@ export class GpuKeeper {
     const cards = [...this.#cards.values()].sort((a, b) => a.index - b.index);
     return cards.map((card) => {
       const lastXid = this.#options.records.get(card.uuid).lastXid ?? 0;
-      return gpuFacts(card, { table: this.#table, ...this.#driver, lastXid });
+      // Its last figures are none of now.
+      const isTold = this.#silence === '' && this.#listed.has(card.uuid);
+      const now = isTold ? card : { ...card, figures: NO_FIGURES, processes: [] };
+      return gpuFacts(now, { table: this.#table, ...this.#driver, lastXid });
     });
   }
 

@@ -28,16 +28,14 @@ export function gpuFacts(card: NvidiaCard, context: GpuContext): GpuFacts {
     model: card.model,
     vendor: 'NVIDIA',
     memoryBytes: BigInt(card.memoryBytes),
-    memoryUsedBytes: BigInt(figures.memoryUsedBytes),
-    utilizationRatio: figures.utilizationRatio ?? 0,
+    ...whole('memoryUsedBytes', figures.memoryUsedBytes),
+    ...present('utilizationRatio', figures.utilizationRatio),
     driverVersion: context.driverVersion,
     cudaVersion: context.cudaVersion,
     ...present('temperatureCelsius', figures.temperatureCelsius),
     ...present('powerWatts', figures.powerWatts),
     ...present('powerLimitWatts', figures.powerLimitWatts),
-    ...(figures.uncorrectedEccErrors === undefined
-      ? {}
-      : { uncorrectedEccErrors: BigInt(figures.uncorrectedEccErrors) }),
+    ...whole('uncorrectedEccErrors', figures.uncorrectedEccErrors),
     lastXid: context.lastXid,
     pciBusId: card.pciBusId,
     migInstances: card.divided ? instancesOf(card, context.table) : [],
@@ -70,4 +68,8 @@ function stateOf(uuid: string, table: GpuTable): { state: State; stateReason: st
 
 function present<Name extends string>(name: Name, value: number | undefined): { [name in Name]?: number } {
   return value === undefined ? {} : ({ [name]: value } as { [name in Name]?: number });
+}
+
+function whole<Name extends string>(name: Name, value: number | undefined): { [name in Name]?: bigint } {
+  return value === undefined ? {} : ({ [name]: BigInt(value) } as { [name in Name]?: bigint });
 }

@@ -66,6 +66,15 @@ test('cards of rocm-smi 5 are in order, and what is not told is absent', () => {
     { index: 1, uuid: '0xe7a1' },
   ]);
   expect(cards?.[1]).not.toHaveProperty('powerWatts');
+  expect(parseRocm('{"card0": {"Card series": "some"}}')?.[0]).toEqual({
+    index: 0,
+    vendor: 'AMD',
+    uuid: '',
+    model: 'some',
+    memoryBytes: 0n,
+    pciBusId: '',
+    driverVersion: '',
+  });
 });
 
 test.each(['', 'ERROR: no GPU', '[]', '{"card0": '])('%j is no answer of rocm-smi', (text) => {

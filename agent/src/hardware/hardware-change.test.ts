@@ -43,6 +43,13 @@ test.each([
   expect(isTold(change)).toBe(true);
 });
 
+test('figures that a card tells no more are told as such', () => {
+  const { utilizationRatio, memoryUsedBytes, ...lost } = CARD;
+  const told = create(HardwareSchema, { gpus: [CARD] });
+  expect(isWorthTelling(told, create(HardwareSchema, { gpus: [{ ...lost, memoryUsedBytes }] }))).toBe(true);
+  expect(isWorthTelling(told, create(HardwareSchema, { gpus: [{ ...lost, utilizationRatio }] }))).toBe(true);
+});
+
 test('a card that comes is told', () => {
   expect(isWorthTelling(create(HardwareSchema), create(HardwareSchema, { gpus: [CARD] }))).toBe(true);
 });

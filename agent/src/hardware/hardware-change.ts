@@ -26,9 +26,12 @@ export function isWorthTelling(told: Hardware, current: Hardware): boolean {
 
 /** Gives a card the figures that were told of it where they have hardly changed. */
 function roundGpu(gpu: Gpu, told: Gpu): void {
-  if (isNear(gpu.memoryUsedBytes, told.memoryUsedBytes, gpu.memoryBytes)) gpu.memoryUsedBytes = told.memoryUsedBytes;
-  gpu.utilizationRatio = rounded(gpu.utilizationRatio, told.utilizationRatio, UTILIZATION_STEP) ?? 0;
+  const [used, usedBefore] = [gpu.memoryUsedBytes, told.memoryUsedBytes];
+  if (used !== undefined && usedBefore !== undefined && isNear(used, usedBefore, gpu.memoryBytes)) {
+    gpu.memoryUsedBytes = usedBefore;
+  }
   for (const [name, step] of [
+    ['utilizationRatio', UTILIZATION_STEP],
     ['temperatureCelsius', TEMPERATURE_STEP_CELSIUS],
     ['powerWatts', POWER_STEP_WATTS],
   ] as const) {

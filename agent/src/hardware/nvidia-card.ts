@@ -21,7 +21,7 @@ export interface NvidiaCard {
 
 /** What changes from one look to the next. */
 export interface NvidiaFigures {
-  memoryUsedBytes: number;
+  memoryUsedBytes: number | undefined;
   /** 0 to 1. */
   utilizationRatio: number | undefined;
   temperatureCelsius: number | undefined;
@@ -30,6 +30,16 @@ export interface NvidiaFigures {
   /** Since the driver was loaded. */
   uncorrectedEccErrors: number | undefined;
 }
+
+/** Those of a card that nobody has looked at. */
+export const NO_FIGURES: NvidiaFigures = {
+  memoryUsedBytes: undefined,
+  utilizationRatio: undefined,
+  temperatureCelsius: undefined,
+  powerWatts: undefined,
+  powerLimitWatts: undefined,
+  uncorrectedEccErrors: undefined,
+};
 
 /** A part of a card that works like a card. */
 export interface MigInstance {

@@ -72,6 +72,11 @@ describe('a card of driver', () => {
   });
 });
 
+test('memory in use that a card does not tell is not known', () => {
+  const text = testdata('nvidia-515-t4.xml').replace(/<used>[^<]*</, '<used>N/A<');
+  expect(parseNvidiaXml(text).cards[0]?.figures.memoryUsedBytes).toBeUndefined();
+});
+
 test('a card that has left the bus is told apart', () => {
   const { cards, lost } = parseNvidiaXml(testdata('nvidia-535-lost.xml'));
   expect(cards.map(({ uuid }) => uuid)).toEqual(['GPU-53500000-0000-4000-8000-000000000000']);

@@ -67,8 +67,9 @@ function figures(gpu: XmlElement): NvidiaFigures {
   const draw = ['instant_power_draw', 'power_draw', 'average_power_draw'];
   const limit = ['current_power_limit', 'enforced_power_limit', 'power_limit'];
   const utilization = quantity(read(gpu, 'utilization', 'gpu_util'));
+  const memoryUsed = read(gpu, 'fb_memory_usage', 'used');
   return {
-    memoryUsedBytes: bytes(read(gpu, 'fb_memory_usage', 'used')),
+    memoryUsedBytes: memoryUsed === undefined ? undefined : bytes(memoryUsed),
     utilizationRatio: utilization === undefined ? undefined : utilization / 100,
     temperatureCelsius: quantity(read(gpu, 'temperature', 'gpu_temp')),
     powerWatts: first(draw.map((name) => quantity(read(power, name)))),

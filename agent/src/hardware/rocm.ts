@@ -37,6 +37,8 @@ export function parseRocm(text: string): Gpu[] | undefined {
 }
 
 function gpu(index: number, fields: Fields, driverVersion: string): Gpu {
+  const used = fieldOf(fields, /^vram total used memory \(b\)$/i);
+  const use = numberOf(fieldOf(fields, /^gpu use \(%\)$/i));
   const temperature = numberOf(fieldOf(fields, /^temperature \(sensor (edge|junction)\)/i));
   const power = numberOf(fieldOf(fields, /(graphics package|socket) power \(w\)/i));
   return {
@@ -45,10 +47,10 @@ function gpu(index: number, fields: Fields, driverVersion: string): Gpu {
     uuid: fieldOf(fields, /^unique id$/i) ?? '',
     model: fieldOf(fields, /^card series$/i) ?? fieldOf(fields, /^(device name|card model)$/i) ?? '',
     memoryBytes: bytes(fieldOf(fields, /^vram total memory \(b\)$/i)),
-    memoryUsedBytes: bytes(fieldOf(fields, /^vram total used memory \(b\)$/i)),
-    utilizationRatio: (numberOf(fieldOf(fields, /^gpu use \(%\)$/i)) ?? 0) / 100,
     pciBusId: fieldOf(fields, /^pci bus$/i) ?? '',
     driverVersion,
+    ...(used === undefined ? {} : { memoryUsedBytes: bytes(used) }),
+    ...(use === undefined ? {} : { utilizationRatio: use / 100 }),
     ...(temperature === undefined ? {} : { temperatureCelsius: temperature }),
     ...(power === undefined ? {} : { powerWatts: power }),
   };

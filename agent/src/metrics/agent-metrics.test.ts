@@ -18,6 +18,7 @@ const HARDWARE = create(HardwareSchema, {
       state: State.QUARANTINED,
       migInstances: [{ uuid: 'MIG-a', state: State.FREE }],
     },
+    { uuid: 'GPU-lost' },
     { model: 'without a UUID' },
   ],
   disks: [{ mount: '/', sizeBytes: 10n, availableBytes: 4n }],
@@ -114,9 +115,9 @@ test('the metrics of the contract are served', async () => {
     'what the card does not tell',
   ).toEqual([]);
   expect(
-    lines.filter((line) => line.startsWith('harrier_agent_gpu_utilization')),
+    lines.filter((line) => /^harrier_agent_gpu_(utilization|memory_used|temperature)/.test(line)),
     'cards without figures',
-  ).toHaveLength(1);
+  ).toHaveLength(3);
   const memory = lines.find((line) => line.startsWith('harrier_agent_launcher_resident_memory_bytes '));
   expect(Number(memory?.split(' ')[1])).toBeGreaterThan(1024 * 1024);
   expect(lines.find((line) => line.startsWith('process_resident_memory_bytes'))).toBeDefined();

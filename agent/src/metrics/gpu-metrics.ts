@@ -20,8 +20,16 @@ export function addGpuMetrics(register: MetricsRegistry, hardware: () => Hardwar
   const gauge = (name: string, help: string, read: (gpu: Gpu) => number | undefined) =>
     collectedGauge(register, { name, help, labelNames: ['gpu'], read: each(read) });
 
-  gauge('harrier_agent_gpu_utilization_ratio', 'Share of time in which a GPU was busy.', (gpu) => gpu.utilizationRatio);
-  gauge('harrier_agent_gpu_memory_used_bytes', 'Memory of a GPU in use.', (gpu) => Number(gpu.memoryUsedBytes));
+  gauge(
+    'harrier_agent_gpu_utilization_ratio',
+    'Share of time in which a GPU was busy; none where the card does not tell.',
+    (gpu) => gpu.utilizationRatio,
+  );
+  gauge(
+    'harrier_agent_gpu_memory_used_bytes',
+    'Memory of a GPU in use; none where the card does not tell.',
+    ({ memoryUsedBytes }) => (memoryUsedBytes === undefined ? undefined : Number(memoryUsedBytes)),
+  );
   gauge('harrier_agent_gpu_memory_bytes', 'Memory of a GPU.', (gpu) => Number(gpu.memoryBytes));
   gauge(
     'harrier_agent_gpu_temperature_celsius',

@@ -22,11 +22,20 @@ const CARDS = create(AgentSchema, {
         uncorrectedEccErrors: 0n,
         processes: [{ pid: 7, name: 'python3', memoryBytes: 69n * GIB }],
       },
-      { uuid: 'GPU-b', index: 1, state: GpuState.QUARANTINED, stateReason: 'Xid 79', lastXid: 79 },
+      {
+        uuid: 'GPU-b',
+        index: 1,
+        state: GpuState.QUARANTINED,
+        stateReason: 'Xid 79',
+        lastXid: 79,
+        memoryBytes: 80n * GIB,
+      },
       {
         uuid: 'GPU-c',
         index: 2,
         state: GpuState.DIVIDED,
+        memoryBytes: 40n * GIB,
+        memoryUsedBytes: 8n * GIB,
         migInstances: [{ uuid: 'MIG-c', profile: '2g.20gb', state: GpuState.FREE, memoryBytes: 20n * GIB }],
       },
       { index: 3, vendor: 'ASPEED', state: GpuState.UNMANAGED, stateReason: 'the agent gives only cards of NVIDIA' },
@@ -35,7 +44,9 @@ const CARDS = create(AgentSchema, {
 }).hardware?.gpus;
 
 test('cards are one cell: what is free of what is given, what is not well, how busy they are', () => {
-  expect(gpuCell(CARDS ?? [])).toBe('1/3 free, 1 quarantined, 30%');
+  // Those that do not tell how busy they are do not count as idle.
+  expect(gpuCell(CARDS ?? [])).toBe('1/3 free, 1 quarantined, 90%');
+  expect(gpuCell((CARDS ?? []).slice(1))).toBe('1/2 free, 1 quarantined');
   expect(gpuCell([])).toBe('-');
   expect(gpuCell((CARDS ?? []).slice(3))).toBe('-');
 });
@@ -72,14 +83,14 @@ test('an agent is described with its capacity, what is reserved, and every card 
   expect(text).toContain('work kept until\t2027-');
   const cards = lines.filter(([, state]) => Object.keys(GpuState).includes(state ?? ''));
   expect(
-    cards.map(([index, state, , uuid, , , temperature, power, ecc, xid, execution, reason]) => {
-      return [index, state, uuid, temperature, power, ecc, xid, execution, reason];
+    cards.map(([index, state, , uuid, memory, use, temperature, power, ecc, xid, execution, reason]) => {
+      return [index, state, uuid, memory, use, temperature, power, ecc, xid, execution, reason];
     }),
   ).toEqual([
-    ['0', 'RESERVED', 'GPU-a', '61 °C', '612 of 700 W', '0', '-', 'e1', '-'],
-    ['1', 'QUARANTINED', 'GPU-b', '-', '-', '-', '79', '-', 'Xid 79'],
-    ['2', 'DIVIDED', 'GPU-c', '-', '-', '-', '-', '-', '-'],
-    ['', 'FREE', 'MIG-c', '-', '-', '-', '-', '-', '-'],
-    ['3', 'UNMANAGED', '-', '-', '-', '-', '-', '-', 'the agent gives only cards of NVIDIA'],
+    ['0', 'RESERVED', 'GPU-a', '70.0 GiB of 140.0 GiB', '90%', '61 °C', '612 of 700 W', '0', '-', 'e1', '-'],
+    ['1', 'QUARANTINED', 'GPU-b', '80.0 GiB', '-', '-', '-', '-', '79', '-', 'Xid 79'],
+    ['2', 'DIVIDED', 'GPU-c', '8.0 GiB of 40.0 GiB', '-', '-', '-', '-', '-', '-', '-'],
+    ['', 'FREE', 'MIG-c', '20.0 GiB', '-', '-', '-', '-', '-', '-', '-'],
+    ['3', 'UNMANAGED', '-', '0 B', '-', '-', '-', '-', '-', '-', 'the agent gives only cards of NVIDIA'],
   ]);
 });

@@ -12,18 +12,23 @@ const STATE_STYLES: Readonly<Record<string, Style>> = { FREE: 'green', RESERVED:
 /** What executions can have. */
 const GIVEN: readonly State[] = [State.FREE, State.RESERVED, State.QUARANTINED];
 
-/** The cards of an agent in one cell: `3/8 free, 1 quarantined, 41%`; instances of divided cards count as cards. */
+/**
+ * The cards of an agent in one cell: `3/8 free, 1 quarantined, 41%`; instances of divided cards count as cards. The use is that of
+ * cards that tell it.
+ */
 export function gpuCell(gpus: readonly Gpu[]): string {
   const units = gpus.flatMap(unitsOf).filter(({ state }) => GIVEN.includes(state));
   if (units.length === 0) return '-';
   const count = (state: State) => units.filter((unit) => unit.state === state).length;
-  const managed = gpus.filter(({ state }) => state !== State.UNMANAGED);
-  const busy = managed.reduce((sum, { utilizationRatio }) => sum + utilizationRatio, 0) / managed.length;
+  const ratios = gpus.flatMap(({ state, utilizationRatio }) =>
+    state === State.UNMANAGED || utilizationRatio === undefined ? [] : utilizationRatio,
+  );
+  const busy = ratios.reduce((sum, ratio) => sum + ratio, 0) / ratios.length;
   const sick = count(State.QUARANTINED);
   return [
     `${count(State.FREE)}/${units.length} free`,
     ...(sick === 0 ? [] : [paint('red', `${sick} quarantined`)]),
-    `${Math.round(busy * 100)}%`,
+    ...(ratios.length === 0 ? [] : [`${Math.round(busy * 100)}%`]),
   ].join(', ');
 }
 
@@ -62,14 +67,15 @@ function unitsOf(gpu: Gpu): { state: State }[] {
 }
 
 function cardRow(gpu: Gpu): string[] {
-  const { powerWatts, powerLimitWatts, temperatureCelsius, uncorrectedEccErrors, lastXid } = gpu;
+  const { memoryUsedBytes, utilizationRatio, powerWatts, powerLimitWatts, temperatureCelsius } = gpu;
+  const { uncorrectedEccErrors, lastXid } = gpu;
   return [
     String(gpu.index),
     paintGpuState(gpu.state),
     gpu.model || gpu.vendor,
     gpu.uuid || '-',
-    `${formatBytes(gpu.memoryUsedBytes)} of ${formatBytes(gpu.memoryBytes)}`,
-    `${Math.round(gpu.utilizationRatio * 100)}%`,
+    (memoryUsedBytes === undefined ? '' : `${formatBytes(memoryUsedBytes)} of `) + formatBytes(gpu.memoryBytes),
+    utilizationRatio === undefined ? '-' : `${Math.round(utilizationRatio * 100)}%`,
     temperatureCelsius === undefined ? '-' : `${temperatureCelsius} °C`,
     powerWatts === undefined ? '-' : `${Math.round(powerWatts)}${limitOf(powerLimitWatts)} W`,
     uncorrectedEccErrors === undefined ? '-' : String(uncorrectedEccErrors),

@@ -178,8 +178,8 @@ function sameHardware(a: Hardware, b: Hardware): boolean {
 function steady(hardware: Hardware): Hardware {
   const copy = clone(HardwareSchema, hardware);
   for (const gpu of copy.gpus) {
-    gpu.utilizationRatio = 0;
-    gpu.memoryUsedBytes = 0n;
+    delete gpu.utilizationRatio;
+    delete gpu.memoryUsedBytes;
     delete gpu.temperatureCelsius;
     delete gpu.powerWatts;
     gpu.processes = [];
