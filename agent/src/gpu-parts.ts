@@ -22,6 +22,8 @@ export interface GpuPartsOptions {
 export interface GpuParts {
   keeper: GpuKeeper;
   devices: GpuDevices;
+  /** Looks at the cards; resolves at the deadline whether the driver has answered or not. */
+  look(deadlineMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -39,6 +41,12 @@ export function createGpuParts(options: GpuPartsOptions): GpuParts {
   return {
     keeper,
     devices: new GpuDevices({ cardOf: (uuid) => keeper.cardOf(uuid), devRoot, searchPath }),
+    look: async (deadlineMs) => {
+      const late = Promise.withResolvers<void>();
+      const timer = setTimeout(late.resolve, deadlineMs);
+      await Promise.race([keeper.refresh(), late.promise]);
+      clearTimeout(timer);
+    },
     close: async () => {
       keeper.close();
       await kernelLog.close();

@@ -261,3 +261,27 @@ test('an agent does not start with a file that is wrong', async () => {
   expect(code).toBe(1);
   expect(wrong.program.stderr).toContain(`${path}:2:5: services[0].image: is missing`);
 });
+
+describe('a service that wants what executions may get of a divided card', () => {
+  const card = 'GPU-53500000-0000-4000-8000-000000000000';
+  const instance = 'MIG-53500000-0000-5000-8000-000000000003';
+  const recorded = join(REPOSITORY, 'agent/src/hardware/testdata/nvidia-535-a100-mig');
+  const divided = `case "$*" in '-q -x') cat ${recorded}.xml;; -L) cat ${recorded}.list;; *) exit 2;; esac`;
+  const silent = 'echo "NVIDIA-SMI has failed"; exit 9';
+
+  test.each([
+    [card, instance, divided, `${instance} is given to executions`],
+    [instance, card, divided, `${card} is given to executions`],
+    [card, instance, silent, `${instance} may be given to executions: nvidia-smi does not say`],
+  ])('is refused at the start: executions get %s, the service has %s', async (given, wanted, driver, problem) => {
+    const path = join(directory('shared'), 'services.yaml');
+    writeFileSync(path, `services:\n${steady('model', `, gpus: [${wanted}]`)}`);
+    const bin = directory('smi');
+    writeFileSync(join(bin, 'nvidia-smi'), `#!/bin/sh\n${driver}\n`, { mode: 0o755 });
+    const env = { PATH: `${bin}:${process.env.PATH}`, HARRIER_AGENT_GPUS: given };
+    const agent = await stack.startAgent({ name: 'shared', flags: ['--services', path], env });
+    const { code } = await agent.program.exited;
+    expect(code).toBe(1);
+    expect(agent.program.stderr).toContain(problem);
+  });
+});

@@ -511,6 +511,18 @@ test('cards that the operator leaves out are told and not given', async () => {
   expect([keeper.reserve(A, ['y']), keeper.capacity]).toEqual([undefined, 1]);
 });
 
+test('whose parts instances are is known when the driver has named all of them', async () => {
+  const named = idleInstance('MIG-1', 1);
+  const driver = new StandInDriver(idleCard('x', { divided: true, instances: [{ ...named, uuid: '' }] }));
+  const { keeper } = keeperOn(driver);
+  expect(keeper.knowsInstances, 'before the first look').toBe(false);
+  await keeper.refresh();
+  expect(keeper.knowsInstances).toBe(false);
+  change(driver, 'x', { instances: [named] });
+  await keeper.refresh();
+  expect([keeper.knowsInstances, keeper.cardOf('MIG-1')?.uuid]).toEqual([true, 'x']);
+});
+
 test('a card that nobody knows cannot be cleared', async () => {
   const { keeper } = keeperOn(twoCards());
   expect(await keeper.clear('GPU-q')).toBeUndefined();

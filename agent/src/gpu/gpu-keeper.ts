@@ -64,6 +64,8 @@ export class GpuKeeper {
   readonly #cards = new Map<string, NvidiaCard>();
   /** Those that were there at the last look. */
   #listed: ReadonlySet<string> = new Set();
+  /** There was a look that told of all cards, or there is no driver. */
+  #hasLooked = false;
   /** Of these the last look did not tell which instance is which. */
   readonly #unread = new Set<string>();
   /** Quarantines that end by themselves. */
@@ -122,6 +124,11 @@ export class GpuKeeper {
     return (
       this.#cards.get(uuid) ?? [...this.#cards.values()].find((card) => card.instances.some((one) => one.uuid === uuid))
     );
+  }
+
+  /** The driver has told the instances of all cards. */
+  get knowsInstances(): boolean {
+    return this.#hasLooked && this.#unread.size === 0;
   }
 
   // For attempts.
@@ -228,6 +235,7 @@ export class GpuKeeper {
   #absorb(reading: NvidiaReading, complaint: string, before: ReadonlyMap<string, number>): void {
     const { driverVersion, cudaVersion, cards } = reading;
     if (driverVersion !== '') this.#driver = { driverVersion, cudaVersion };
+    this.#hasLooked = true;
     this.#listed = new Set(cards.map(({ uuid }) => uuid));
     this.#unread.clear();
     for (const card of cards) {
@@ -264,6 +272,7 @@ export class GpuKeeper {
         this.#options.logger.warn({ reason }, 'GPUs cannot be looked for');
       }
       this.#silence = answer.kind === 'silent' ? reason : '';
+      this.#hasLooked ||= answer.kind === 'absent';
       return;
     }
     if (this.#silence !== reason) this.#options.logger.error({ reason }, 'the GPU driver is silent: no card is given');

@@ -17,3 +17,32 @@ export function isSelected(selection: GpuSelection, uuid: string, cardUuid: stri
   if (typeof selection === 'string') return selection === 'all';
   return selection.has(uuid) || selection.has(cardUuid);
 }
+
+/** Whose parts MIG instances are. */
+export interface Parts {
+  /** The card that is one or has one as a part. */
+  cardOf(uuid: string): { uuid: string } | undefined;
+  /** The driver has told the instances of all cards: one that `cardOf` does not know is not there. */
+  readonly knowsInstances: boolean;
+}
+
+/**
+ * Whether executions can get a card or an instance, a part of it, or what it is a part of.
+ * @returns undefined when it is not known yet whose part an instance is
+ */
+export function isShared(selection: GpuSelection, uuid: string, parts: Parts): boolean | undefined {
+  if (typeof selection === 'string') return selection === 'all';
+  if (selection.has(uuid)) return true;
+  // Two cards, or two instances, have no part in common.
+  const others = [...selection].filter((other) => isCard(other) !== isCard(uuid));
+  if (others.length === 0) return false;
+  const cards = isCard(uuid) ? [uuid] : others;
+  const instances = isCard(uuid) ? others : [uuid];
+  const owners = instances.map((instance) => parts.cardOf(instance)?.uuid);
+  if (owners.some((owner) => owner !== undefined && cards.includes(owner))) return true;
+  return parts.knowsInstances || !owners.includes(undefined) ? false : undefined;
+}
+
+function isCard(uuid: string): boolean {
+  return uuid.startsWith('GPU-');
+}

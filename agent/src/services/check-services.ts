@@ -13,8 +13,8 @@ export interface CheckOptions {
   socketPaths: readonly string[];
   /** A path without symbolic links, as far as it is there. */
   realPath: (path: string) => string;
-  /** Whether executions get this GPU, or any where it is `all`. */
-  isGivenGpu: (uuid: string) => boolean;
+  /** Whether executions get this GPU, a part or the whole of it, or any where it is `all`; undefined: not known yet. */
+  isGivenGpu: (uuid: string) => boolean | undefined;
 }
 
 /** Reports what does not go together in one service, at the field that is to be changed. */
@@ -30,17 +30,26 @@ export function reportUnfit(service: ServiceDefinition, sources: Sources, option
   const targets = service.volumes.map(({ target }) => target);
   const twice = targets.find((target, index) => targets.indexOf(target) !== index);
   if (twice !== undefined) report(sources, 'volumes', `${twice} is mounted twice`);
-  const given = service.gpus.find((uuid) => options.isGivenGpu(uuid));
-  if (given !== undefined) {
-    const which = given === 'all' ? 'cards are' : `${given} is`;
-    report(sources, 'gpus', `${which} given to executions: leave out of HARRIER_AGENT_GPUS what a service has`);
-  }
+  reportGpus(service, sources, options);
   if ((override?.allowDockerSocket ?? entry.allowDockerSocket) === true) return;
   for (const { kind, source } of service.volumes) {
     if (kind !== 'bind' || !holdsSocket(options.realPath(source), options.socketPaths)) continue;
     const why = `${source} gives it the socket of the Docker engine, which is as good as root on this host`;
     report(sources, 'volumes', `${why}; if that is meant, say allow_docker_socket: true`);
   }
+}
+
+function reportGpus({ gpus }: ServiceDefinition, sources: Sources, { isGivenGpu }: CheckOptions): void {
+  const given = gpus.find((uuid) => isGivenGpu(uuid));
+  if (given !== undefined) {
+    const which = given === 'all' ? 'cards are' : `${given} is`;
+    report(sources, 'gpus', `${which} given to executions: leave out of HARRIER_AGENT_GPUS what a service has`);
+    return;
+  }
+  const unknown = gpus.find((uuid) => isGivenGpu(uuid) === undefined);
+  if (unknown === undefined) return;
+  const why = `${unknown} may be given to executions: nvidia-smi does not say whose parts the MIG instances are`;
+  report(sources, 'gpus', `${why}; name cards both here and in HARRIER_AGENT_GPUS, or instances in both`);
 }
 
 /** Reports ports that two services of one environment want. */

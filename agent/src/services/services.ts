@@ -3,6 +3,7 @@ import type { ManagedServices } from '@harrier/shared/gen/link';
 import type { DockerEngine } from '../docker/engine.ts';
 import { ImagePolicy } from '../docker/image-policy.ts';
 import { Images } from '../docker/images.ts';
+import type { ServicesFile } from './parse-services-file.ts';
 import type { EngineCall } from './service-engine.ts';
 import type { ServiceEvents } from './service-keeper.ts';
 import { ServiceManager } from './service-manager.ts';
@@ -23,8 +24,10 @@ export interface ServicesOptions {
   /** A `config.json` of Docker with `auths`; undefined: no credentials. */
   credentialsPath: string | undefined;
   dataDir: string;
-  /** Whether executions get this GPU, or any where it is `all`. */
-  isGivenGpu: (uuid: string) => boolean;
+  /** Whether executions get this GPU, a part or the whole of it, or any where it is `all`; undefined: not known yet. */
+  isGivenGpu: (uuid: string) => boolean | undefined;
+  /** Looks at the GPUs, so that more is known. Takes a limited time, and never rejects. */
+  lookAtGpus: () => Promise<void>;
   events: ServiceEvents & { onEngineCall: (call: EngineCall) => void };
   /** What is told of services may have changed. */
   onChange: () => void;
@@ -78,7 +81,19 @@ async function follow(path: string, options: ServicesOptions): Promise<FollowedS
   // Loaded only where there is such a file: the parser takes some MiB.
   const { loadServicesFile } = await import('./load-services-file.ts');
   const { formatProblem } = await import('@harrier/shared/yaml-file/problem');
-  const load = () => loadServicesFile({ path, environment, socketPath, isGivenGpu: options.isGivenGpu });
+  /** Asks the driver only where it matters: it may be slow. */
+  async function load(): Promise<ServicesFile> {
+    let isUnknown = false;
+    const isGivenGpu = (uuid: string) => {
+      const given = options.isGivenGpu(uuid);
+      isUnknown ||= given === undefined;
+      return given;
+    };
+    const file = await loadServicesFile({ path, environment, socketPath, isGivenGpu });
+    if (!isUnknown) return file;
+    await options.lookAtGpus();
+    return await loadServicesFile({ path, environment, socketPath, isGivenGpu });
+  }
   // The operator has written the images into the file: what callers may use is another matter.
   const images = new Images({ engine, policy: new ImagePolicy(['*']), credentialsPath, logger });
   const manager = new ServiceManager({ engine, images, dataDir, environment, events, onChange, logger });
