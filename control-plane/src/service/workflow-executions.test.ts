@@ -89,4 +89,12 @@ describe('one that was not', () => {
     await expect(outcome).rejects.toThrow('not wanted');
     expect(waiting).toHaveBeenCalledTimes(1);
   });
+
+  test('is not asked for when it was not wanted any more before its request was made', async () => {
+    const accept = vi.fn<Accept>(async () => ({ id: 'e', tracked: undefined }));
+    const { outcome, unwanted } = followed(accept, { there: false });
+    unwanted.abort(notWanted);
+    await expect(outcome).rejects.toThrow('not wanted');
+    expect(accept).not.toHaveBeenCalled();
+  });
 });

@@ -39,8 +39,9 @@ export function workflowExecutions(
     while (true) {
       signal.throwIfAborted();
       try {
-        unwanted.throwIfAborted();
         made ??= await request();
+        // It takes a while to make one: the run may have been stopped meanwhile, or in the very step that began the node.
+        unwanted.throwIfAborted();
         return await executions.accept(tenantId, made, '');
       } catch (error) {
         const final = finalErrorOf(error);
