@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { VERSION } from '@harrier/shared';
 import { Isolation_Level as Level } from '@harrier/shared/gen/agent';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -22,6 +23,8 @@ const SANDBOX = [
   ...['--security-opt', `seccomp=${join(REPOSITORY, 'deploy/docker/agent/seccomp.json')}`],
   ...['--security-opt', 'systempaths=unconfined'],
 ];
+/** Whatever is in it: it is handed out as it is. */
+const BUNDLE = `harrier-agent-${VERSION}-linux-x64.tar.gz`;
 const tmpfs = (path: string): string[] => ['--tmpfs', `${path}:exec,uid=10001,gid=10001,mode=0700`];
 
 const containers: string[] = [];
@@ -54,9 +57,12 @@ async function startControlPlane() {
   // Given, as to replicas that are to have the same.
   const keyFile = join(directory('keys'), 'api-key');
   writeFileSync(keyFile, `hk_${randomBytes(32).toString('base64url')}\n`, { mode: 0o444 });
+  const bundles = directory('bundles');
+  writeFileSync(join(bundles, BUNDLE), 'an agent');
   const id = run(
     ...tmpfs('/var/lib/harrier'),
     ...['--volume', `${keyFile}:/var/lib/harrier/admin.key:ro`],
+    ...['--volume', `${bundles}:/opt/harrier/bundles:ro`],
     ...['--env', `HARRIER_DATABASE_URL=${postgres.url}`, '--env', `HARRIER_LISTEN=127.0.0.1:${port}`],
     ...['--env', `HARRIER_METRICS_LISTEN=127.0.0.1:${metrics}`, images.controlPlane],
   );
@@ -76,6 +82,13 @@ async function startControlPlane() {
 test('the control plane serves, and the agent joins it and runs a call in its sandbox, both without any privilege', async () => {
   const { id, url, keyFile, clients } = await startControlPlane();
   expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  const installer = await fetch(`${url}/install.sh`);
+  const digest = createHash('sha256').update('an agent').digest('hex');
+  expect([installer.status, await installer.text()]).toEqual([
+    200,
+    expect.stringContaining(`\nBAKED_SHA256_X64='${digest}'\n`),
+  ]);
+  expect(await (await fetch(`${url}/install/${BUNDLE}`)).text()).toBe('an agent');
   const shared = directory('shared');
   chmodSync(shared, 0o777);
   const joins = [

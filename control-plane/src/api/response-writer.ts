@@ -44,10 +44,22 @@ export function breakOff(response: HttpResponse): void {
   else response.destroy();
 }
 
-/** The end of every chain of promises that serves a request: what still fails breaks the response off instead of the process. */
+/**
+ * The end of every chain of promises that serves a request: what still fails breaks the response off instead of the process. Callers
+ * who go, or wait no longer than they have said, are everyday; else somebody waits for an answer, and the fault is ours.
+ */
 export function settle(served: Promise<void>, response: HttpResponse, logger: Logger): void {
   served.catch((error: unknown) => {
-    logger.debug({ err: error }, 'response was not delivered');
+    const level = isGone(response) || isAbort(error) ? 'debug' : 'error';
+    logger[level]({ err: error }, 'response was not delivered');
     breakOff(response);
   });
+}
+
+function isGone(response: HttpResponse): boolean {
+  return 'stream' in response ? response.stream.closed || response.stream.destroyed : response.destroyed;
+}
+
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
 }

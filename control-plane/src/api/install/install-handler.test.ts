@@ -93,7 +93,7 @@ test('where there is no agent, the answer says what to do, also to a shell', asy
   const { status, body } = await get('/install.sh');
   expect(status).toBe(404);
   expect(body.toString()).toBe(
-    `#!/bin/sh\necho 'the control plane has no agent ${VERSION} in ${directory} (there: 9.9.9); build it with "npm run build:agent", or set HARRIER_AGENT_BUNDLES' >&2\nexit 1\n`,
+    `#!/bin/sh\necho 'the control plane has no agent ${VERSION} in ${directory} (there: 9.9.9); "npm run build:agent" in the sources makes one, HARRIER_AGENT_BUNDLES says where they are' >&2\nexit 1\n`,
   );
 });
 

@@ -61,7 +61,7 @@ export function createInstallHandler(options: InstallOptions): TryHandler {
       const others = (await bundles.versions()).join(', ') || 'none';
       return refuse(
         404,
-        `the control plane has no agent ${version} in ${bundles.directory} (there: ${others}); build it with "npm run build:agent", or set HARRIER_AGENT_BUNDLES`,
+        `the control plane has no agent ${version} in ${bundles.directory} (there: ${others}); "npm run build:agent" in the sources makes one, HARRIER_AGENT_BUNDLES says where they are`,
       );
     }
     const script = renderInstallScript(await readFile(TEMPLATE, 'utf8'), { version, serverUrl, sha256 });
