@@ -1,9 +1,10 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 import { kubernetesSchemas } from '../support/kubernetes-schemas.ts';
-import { environment, REPOSITORY } from '../support/workspace.ts';
+import { directory, environment, REPOSITORY } from '../support/workspace.ts';
 
 const CHART = join(REPOSITORY, 'deploy/helm/harrier');
 const OWN_SECRET = [
@@ -17,7 +18,11 @@ const ENVIRONMENTS: [string, string[]][] = [
   ['development', [...values('development'), ...OWN_SECRET]],
   [
     'everything',
-    [...values('production'), '--set', 'controlPlane.modules=modules: []', '--set', 'controlPlane.env.A=b'],
+    [
+      ...values('production'),
+      ...['--set', 'controlPlane.modules=modules: []', '--set', 'controlPlane.env.A=b'],
+      ...['--set', 'controlPlane.bundles.persistentVolumeClaim.claimName=bundles'],
+    ],
   ],
 ];
 const KINDS = [
@@ -139,4 +144,55 @@ test('images are taken by digest where one is given, else by tag, else by the ve
   expect(imageOf()).toBe('harrier/control-plane:0.1.0');
   expect(imageOf('--set', 'images.controlPlane.tag=v2')).toBe('harrier/control-plane:v2');
   expect(imageOf('--set', `images.controlPlane.digest=${digest}`)).toBe(`harrier/control-plane@${digest}`);
+});
+
+test('agents for other hosts are mounted where the image looks for them', () => {
+  const claim = { persistentVolumeClaim: { claimName: 'bundles' } };
+  const [deployment] = manifests(
+    'Deployment',
+    ...OWN_SECRET,
+    '--set-json',
+    `controlPlane.bundles=${JSON.stringify(claim)}`,
+  );
+  const pod = deployment?.spec.template.spec;
+  expect(pod?.volumes).toContainEqual({ name: 'bundles', ...claim });
+  expect(pod?.containers[0]).toMatchObject({
+    volumeMounts: expect.arrayContaining([{ name: 'bundles', mountPath: '/opt/harrier/bundles', readOnly: true }]),
+  });
+});
+
+interface Relabeling {
+  sourceLabels?: string[];
+  targetLabel: string;
+  replacement?: string;
+}
+
+/** Labels of what a PodMonitor has scraped on the node `gpu-7`, as Prometheus gives them: the operator's own come first. */
+function scraped({ metadata, spec }: Manifest): Record<string, string> {
+  const [endpoint] = (spec as unknown as { podMetricsEndpoints: { relabelings: Relabeling[] }[] }).podMetricsEndpoints;
+  const own: Relabeling = { targetLabel: 'job', replacement: `work/${metadata.name}` };
+  const job = {
+    job_name: `podMonitor/work/${metadata.name}/0`,
+    relabel_configs: [own, ...(endpoint?.relabelings ?? [])].map(({ sourceLabels, targetLabel, replacement }) => ({
+      ...(sourceLabels === undefined ? {} : { source_labels: sourceLabels }),
+      ...{ target_label: targetLabel, ...(replacement === undefined ? {} : { replacement }) },
+    })),
+    static_configs: [{ targets: ['10.0.0.7:9465'], labels: { __meta_kubernetes_pod_node_name: 'gpu-7' } }],
+  };
+  const file = join(directory('prometheus'), 'prometheus.yml');
+  writeFileSync(file, JSON.stringify({ scrape_configs: [job] }));
+  const { status, stdout, output } = run('promtool', [
+    ...['check', 'service-discovery', '--timeout=5s', file, job.job_name],
+  ]);
+  expect(status, output).toBe(0);
+  return JSON.parse(stdout)[0].labels;
+}
+
+test('what the PodMonitors have scraped has the labels that alerts and dashboards go by', () => {
+  const [controlPlane, agent] = manifests('PodMonitor', ...values('production')).map(scraped);
+  expect(controlPlane).toMatchObject({ job: 'harrier-control-plane', instance: '10.0.0.7:9465' });
+  expect(agent).toMatchObject({ job: 'harrier-agents', agent: 'gpu-7', instance: 'gpu-7' });
+  const alerts = readFileSync(join(REPOSITORY, 'deploy/prometheus/alerts.yml'), 'utf8');
+  const jobs = [...alerts.matchAll(/\bjob="([^"]+)"/g)].map(([, job]) => job);
+  expect(jobs.toSorted()).toEqual([agent?.job, controlPlane?.job]);
 });
