@@ -356,7 +356,9 @@ prune() {
   done
 }
 
+# Also of what the unit names: where there is no such group it would not start. It comes with the journal, as a rule.
 make_account() {
+  getent group systemd-journal >/dev/null || groupadd --system systemd-journal
   id -u "$ACCOUNT" >/dev/null 2>&1 && return 0
   shell=/usr/sbin/nologin
   [ -x "$shell" ] || shell=/sbin/nologin
@@ -516,6 +518,7 @@ do_upgrade() {
     return
   fi
   is_unpacked "$target" "$sum" || download "$version" "$sum" "$BAKED_SERVER_URL" "$machine"
+  make_account
   begin_upgrade "$(current)"
   change_version "$target" "$wait"
   describe

@@ -128,7 +128,7 @@ export class KernelLog {
     const said = answer.kind === 'ended' ? `ended with ${answer.code}: ${answer.errors.trim()}` : answer.kind;
     this.#options.logger.warn(
       { kernelLog: whyAsked, journal: said },
-      'errors of GPUs (Xid) are not seen, because the log of the kernel cannot be read: put the user of the agent into the group systemd-journal, or give it CAP_SYSLOG',
+      'errors of GPUs (Xid) are not seen, because the log of the kernel cannot be read: put the user of the agent into the group systemd-journal, and start the agent anew',
     );
   }
 }
