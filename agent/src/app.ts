@@ -481,7 +481,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     watchdog.close();
     heartbeat.stop();
     lease.linkDown();
-    table.close();
+    table.giveBackPreparations();
     await link.close();
     await cleanup.disposeAsync();
     ended.resolve(reason);

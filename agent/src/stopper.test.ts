@@ -5,7 +5,13 @@ import { silentLogger } from './test-support/silent-logger.ts';
 function setUp(options: { active: number; stopLauncher?: boolean }) {
   vi.useFakeTimers();
   onTestFinished(() => void vi.useRealTimers());
-  const table = { active: options.active, cancelAll: vi.fn(), setClosed: vi.fn() };
+  const done: string[] = [];
+  const table = {
+    active: options.active,
+    cancelAll: vi.fn(() => void done.push('cancel')),
+    giveBackPreparations: vi.fn(() => void done.push('give back')),
+    setClosed: vi.fn(),
+  };
   const launcher = { stop: vi.fn(() => Promise.resolve()) };
   const announce = vi.fn();
   const stopper = new Stopper({
@@ -16,7 +22,7 @@ function setUp(options: { active: number; stopLauncher?: boolean }) {
     announce,
     logger: silentLogger(),
   });
-  return { table, launcher, announce, stopper };
+  return { table, launcher, announce, stopper, done };
 }
 
 describe('an agent that is asked to stop', () => {
@@ -49,22 +55,23 @@ describe('an agent that is asked to stop', () => {
     expect(launcher.stop).not.toHaveBeenCalled();
   });
 
-  test('twice cancels what runs', async () => {
-    const { stopper, table } = setUp({ active: 1 });
+  test('twice gives back what is being prepared, and cancels what runs', async () => {
+    const { stopper, table, done } = setUp({ active: 1 });
     const stopped = stopper.stop();
     stopper.hurry();
     await vi.advanceTimersByTimeAsync(0);
     expect(table.cancelAll).toHaveBeenCalledWith(5_000);
+    expect(done).toEqual(['give back', 'cancel']);
     table.active = 0;
     stopper.notice();
     await stopped;
   });
 
   test('with its launcher cancels what takes longer than the grace, and stops the launcher', async () => {
-    const { stopper, table, launcher } = setUp({ active: 1, stopLauncher: true });
+    const { stopper, launcher, done } = setUp({ active: 1, stopLauncher: true });
     const stopped = stopper.stop();
     await vi.advanceTimersByTimeAsync(30_000);
-    expect(table.cancelAll).toHaveBeenCalledTimes(1);
+    expect(done).toEqual(['give back', 'cancel']);
     await vi.advanceTimersByTimeAsync(8_000);
     await stopped;
     expect(launcher.stop).toHaveBeenCalledTimes(1);

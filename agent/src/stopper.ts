@@ -10,7 +10,7 @@ const SETTLE_MS = 3_000;
 
 export interface StopParts {
   config: Pick<AgentConfig, 'stopGraceMs' | 'stopLauncher'>;
-  table: Pick<AttemptTable, 'active' | 'cancelAll' | 'setClosed'>;
+  table: Pick<AttemptTable, 'active' | 'cancelAll' | 'giveBackPreparations' | 'setClosed'>;
   launcher: Pick<Launcher, 'stop'>;
   /** Nothing runs and, while there is a link, every result is stored. */
   isQuiet: () => boolean;
@@ -27,7 +27,7 @@ export interface StopParts {
  *      └──not wanted──▶ stopped
  *
  * - finishing: no new work is taken, what runs may end;
- * - cancelling: what runs is stopped;
+ * - cancelling: what runs is stopped, what has not begun to run is given back;
  * - stopped: what still runs is left to the launcher for the next agent, unless the launcher is to stop too.
  */
 export type StopState = 'running' | 'finishing' | 'cancelling' | 'stopped';
@@ -61,6 +61,8 @@ export class Stopper {
     await this.#quiet(config.stopGraceMs);
     if (this.#state === 'cancelling' || (config.stopLauncher && table.active > 0)) {
       this.#setState('cancelling');
+      // While the link is there: what was told to end would have failed although nothing of it has run.
+      table.giveBackPreparations();
       logger.warn({ active: table.active }, 'cancelling what runs');
       table.cancelAll(CANCEL_GRACE_MS);
       await this.#quiet(CANCEL_GRACE_MS + SETTLE_MS);

@@ -64,12 +64,14 @@ export class ContainerRun {
    * Creates and starts the container; resolves when its program runs. Without `stdin` its standard input is empty. Output
    * is passed on as it comes: while it is not taken, the container's writes block, as those to a pipe do. When it throws,
    * the container may be there: it is to be removed.
+   * @param beforeStart called when the container is there and before the engine is asked to start it
    */
   async start(
     options: Docker.ContainerCreateOptions,
     stdin: Uint8Array | undefined,
     onOutput: OnOutput,
     signal: AbortSignal,
+    beforeStart: () => void = () => {},
   ): Promise<RunningContainer> {
     const container = await this.#create(options, signal);
     const attach = { stream: true, stdin: stdin !== undefined, stdout: true, stderr: true, hijack: true };
@@ -84,8 +86,9 @@ export class ContainerRun {
     const ended = this.#read(stream, new StreamFrames(onOutput));
     // Whoever starts a container may fail before anybody waits for its end.
     ended.catch(() => {});
-    this.#startAsked = true;
     try {
+      beforeStart();
+      this.#startAsked = true;
       await this.#whileUp(container.start(), signal);
     } catch (error) {
       stream.destroy();

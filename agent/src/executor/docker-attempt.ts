@@ -63,7 +63,7 @@ const LEASE_OVER = 'lease-over';
  *
  *   waiting ──container runs──▶ running ──ended──▶ ended
  *      ├──────────refused, cancelled──────────────▲
- *      └──the engine is lost──▶ given back
+ *      └──the engine is lost, or the agent──▶ given back
  *
  * Its files hold what a restarted agent needs to go on.
  */
@@ -75,7 +75,7 @@ export class DockerAttempt {
   readonly meter: ContainerMeter;
   /** Aborted with an Ending as reason when it is to end before its container runs. */
   readonly abort = new AbortController();
-  /** Its container runs or ran. */
+  /** Its container runs or ran; of one that a former agent has left: may have run. */
   started = false;
   /** The engine was lost when it was asked to start the container: nobody knows yet whether it did. */
   uncertain = false;
@@ -115,7 +115,7 @@ export class DockerAttempt {
     });
     this.sender = new OutputSender(this.files, hasLog ? ['stdout', 'stderr'] : ['stderr'], emit);
     if (this.files.kept(FACTS) === undefined) this.files.keep(FACTS, facts);
-    else this.started = true;
+    else this.started = this.files.kept(BEFORE) !== undefined;
   }
 
   /**
@@ -142,7 +142,10 @@ export class DockerAttempt {
     this.files.keep(ENDING, ending);
   }
 
-  /** What is in standard error by now was not written by the container, which is about to be started. */
+  /**
+   * The engine is about to be asked to start the container: what is in standard error by now was not written by it, and from now
+   * on a later agent cannot say that nothing of it has run.
+   */
   setBefore(): void {
     this.files.keep(BEFORE, this.files.length('stderr'));
   }

@@ -35,6 +35,7 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
   const policy = new ImagePolicy(['*']);
   const images = new Images({ engine, policy, credentialsPath: undefined, logger: silentLogger() });
   const held = Promise.withResolvers<string[]>();
+  const waiting = Promise.withResolvers<string[]>();
   const ends = new Map<string, PromiseWithResolvers<AttemptEnd>>();
   const ended = (id: string): PromiseWithResolvers<AttemptEnd> => {
     const found = ends.get(id) ?? Promise.withResolvers<AttemptEnd>();
@@ -45,7 +46,10 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
     onStarted: () => {},
     onOutput: () => {},
     onProgress: () => {},
-    onRecovered: (_, recovered) => held.resolve(recovered.map(({ executionId }) => executionId)),
+    onRecovered: (_, recovered) => {
+      held.resolve(recovered.map(({ executionId }) => executionId));
+      waiting.resolve(recovered.flatMap(({ executionId, waits }) => (waits ? [executionId] : [])));
+    },
     onLost: () => {},
     onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),
   };
@@ -65,7 +69,13 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
   const start = (id: string): void => {
     expect(executor.start(assignment(id), UNPREPARED, new Uint8Array(0))).toBeUndefined();
   };
-  const told = { held: held.promise, asked: asked.promise, refused, ended: (id: string) => ended(id).promise };
+  const told = {
+    held: held.promise,
+    waiting: waiting.promise,
+    asked: asked.promise,
+    refused,
+    ended: (id: string) => ended(id).promise,
+  };
   return { executor, link, end, start, ...told };
 }
 
@@ -108,6 +118,7 @@ test('what could not be given back without a link is given back over the next on
 
 /**
  * An engine that does not answer the start of a container, and tells its status when it is asked later.
+ * @param status `gone`: it has none
  * @param onLook called before that is answered
  */
 function startUnanswered(status: string, onLook: () => void = () => {}): RequestListener {
@@ -121,6 +132,7 @@ function startUnanswered(status: string, onLook: () => void = () => {}): Request
       socket.write('HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n');
     else if (url.startsWith('/images/')) json(200, { Id: 'sha256:1', RepoDigests: [], Config: {} });
     else if (url.startsWith('/containers/create')) json(201, { Id: 'c1' });
+    else if (status === 'gone') json(404, { message: 'no such container' });
     else if (url.includes('/kill')) json(409, { message: 'container c1 is not running' });
     else if (method === 'DELETE') response.writeHead(204).end();
     else if (url.includes('/json')) {
@@ -130,6 +142,14 @@ function startUnanswered(status: string, onLook: () => void = () => {}): Request
         State: { Status: status, Running: status === 'running', StartedAt: new Date().toISOString() },
       });
     }
+  };
+}
+
+/** An engine that never answers the start of a container. */
+function startAsked(): RequestListener {
+  const answer = startUnanswered('created');
+  return (request, response) => {
+    if (!request.url?.endsWith('/start')) answer(request, response);
   };
 }
 
@@ -155,6 +175,23 @@ test('a call that is cancelled while nobody knows whether its container was star
   expect(refused.size).toBe(0);
 });
 
+test('a call that waits while the agent is stopped is given back, one whose container may run is not', async () => {
+  const { executor, start, refused, asked, ended } = await hung(1);
+  start('asks');
+  start('waits');
+  await asked;
+  for (const executionId of ['asks', 'waits']) executor.cancel({ executionId, attempt: 1 }, 'shutdown', 1_000);
+  await expect.poll(() => [...refused.keys()].sort()).toEqual(['asks', 'waits']);
+  const dataDir = tempDir();
+  const other = await hung(1, dataDir, startAsked());
+  other.start('a');
+  await expect.poll(() => readdirSync(join(dataDir, 'containers', 'a.1'))).toContain('before.json');
+  other.executor.cancel({ executionId: 'a', attempt: 1 }, 'shutdown', 1_000);
+  expect(await other.ended('a')).toMatchObject({ outcome: 'cancelled' });
+  expect(other.refused.size).toBe(0);
+  expect(await Promise.race([ended('waits'), Promise.resolve('no end')])).toBe('no end');
+});
+
 test('what the disk does not take is refused, or is true as long as this agent lives', async () => {
   const dataDir = tempDir();
   const { executor, start, ended } = await hung(2, dataDir);
@@ -171,6 +208,37 @@ test('what the disk does not take is refused, or is true as long as this agent l
   expect(await ended('waits')).toMatchObject({ outcome: 'cancelled' });
 });
 
+test('calls of a former agent that waited for their image or for a place are given back, whatever the engine has', async () => {
+  const dataDir = tempDir();
+  const former = await hung(1, dataDir);
+  former.start('asks');
+  former.start('waits');
+  former.start('cancelled');
+  await former.asked;
+  former.executor.close();
+  writeFileSync(join(dataDir, 'containers', 'cancelled.1', 'ending.json'), '"cancel"');
+  const { executor, refused, ended, waiting } = await hung(1, dataDir, startUnanswered('gone'));
+  expect((await waiting).sort()).toEqual(['asks', 'waits']);
+  expect(await ended('cancelled')).toMatchObject({ outcome: 'cancelled' });
+  await expect.poll(() => [...refused.keys()].sort()).toEqual(['asks', 'waits']);
+  const message = 'the agent was restarted before it had started the container';
+  expect(refused.get('waits')).toEqual({ code: Code.SUBMIT_FAILED, message });
+  executor.forget({ executionId: 'cancelled', attempt: 1 });
+  expect(readdirSync(join(dataDir, 'containers'))).toEqual([]);
+});
+
+test('a call of a former agent whose container the engine may have started is lost when there is none any more', async () => {
+  const dataDir = tempDir();
+  const former = await hung(1, dataDir, startAsked());
+  former.start('a');
+  await expect.poll(() => readdirSync(join(dataDir, 'containers', 'a.1'))).toContain('before.json');
+  former.executor.close();
+  const { refused, ended, waiting } = await hung(1, dataDir, startUnanswered('gone'));
+  expect(await waiting).toEqual([]);
+  expect(await ended('a')).toMatchObject({ outcome: 'failed', error: { code: Code.AGENT_LOST } });
+  expect(refused.size).toBe(0);
+});
+
 test('what a former agent left and nobody can read does not keep the agent from starting, nor the rest from going on', async () => {
   const dataDir = tempDir();
   const former = await hung(1, dataDir);
@@ -180,7 +248,8 @@ test('what a former agent left and nobody can read does not keep the agent from 
   const file = (id: string, name: string) => join(dataDir, 'containers', `${id}.1`, name);
   writeFileSync(file('no-facts', 'facts.json'), '');
   writeFileSync(file('no-end', 'end.json'), '{"outcome":"succ');
-  const { held } = await hung(1, dataDir);
+  const { held, refused } = await hung(1, dataDir);
   expect(await held).toEqual(['whole']);
-  expect(readdirSync(join(dataDir, 'containers'))).toEqual(['whole.1']);
+  await expect.poll(() => [...refused.keys()]).toEqual(['whole']);
+  expect(readdirSync(join(dataDir, 'containers'))).toEqual([]);
 });

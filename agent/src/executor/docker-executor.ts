@@ -59,6 +59,8 @@ export class DockerExecutor implements Executor {
   readonly #attempts = new Map<string, DockerAttempt>();
   readonly #stops: ContainerStops;
   #closed = false;
+  /** Somebody has been told what there is, and can be told what becomes of it. */
+  #isListed = false;
 
   constructor(options: DockerExecutorOptions) {
     this.#options = options;
@@ -114,9 +116,15 @@ export class DockerExecutor implements Executor {
     return undefined;
   }
 
-  cancel(key: AttemptKey, _reason: CancelReason, graceMs: number): void {
+  cancel(key: AttemptKey, reason: CancelReason, graceMs: number): void {
     const attempt = this.#attempts.get(keyOf(key));
     if (attempt === undefined) return;
+    if (reason === 'shutdown' && attempt.ending === undefined && !attempt.started && !attempt.run.startAsked) {
+      const why = 'the agent was stopped before it had started the container';
+      this.#giveBack(attempt, { code: Code.SUBMIT_FAILED, message: why });
+      attempt.abort.abort(new Error(why));
+      return;
+    }
     this.#stops.stop(attempt, 'cancel', graceMs);
     if (attempt.refusal !== undefined) this.#finish(attempt, CANCELLED, 0);
   }
@@ -141,10 +149,12 @@ export class DockerExecutor implements Executor {
       if (this.#closed) return;
       const { events } = this.#options;
       const all = [...this.#attempts.values()];
-      const held = all.map(({ facts: { executionId, attempt, gpuUuids }, ended }) => {
-        return { executionId, attempt, finished: ended, ...(gpuUuids && { gpuUuids }) };
+      const held = all.map(({ facts: { executionId, attempt, gpuUuids }, ended, started }) => {
+        const waits = started || ended ? {} : { waits: true };
+        return { executionId, attempt, finished: ended, ...waits, ...(gpuUuids && { gpuUuids }) };
       });
       events.onRecovered(this, held);
+      this.#isListed = true;
       for (const attempt of all) {
         attempt.sender.rewind();
         attempt.sender.send();
@@ -155,7 +165,9 @@ export class DockerExecutor implements Executor {
 
   /** Another guard has taken over, which knows of none. */
   guardAll(): void {
-    for (const attempt of this.#attempts.values()) if (!attempt.ended) this.#guard(attempt);
+    for (const attempt of this.#attempts.values()) {
+      if (!attempt.ended && attempt.refusal === undefined) this.#guard(attempt);
+    }
   }
 
   #guard({ facts, run, leaseMark }: DockerAttempt): void {
@@ -179,9 +191,10 @@ export class DockerExecutor implements Executor {
       const image = prepared ?? (await images.ensure(program.image, program.pull, pulling, signal));
       const spec = specOf(this.#options.dataDir, attempt.facts, program, assignment, image);
       const sink = (stream: OutputStream, data: Buffer): void => this.#append(attempt, stream, data);
-      attempt.setBefore();
+      const beforeStart = (): void => attempt.setBefore();
       if (attempt.ending === 'lease') throw new Error(LEASE_OVER);
-      const running = await attempt.run.start(containerOptions(spec, engine.facts), program.stdin, sink, signal);
+      const options = containerOptions(spec, engine.facts);
+      const running = await attempt.run.start(options, program.stdin, sink, signal, beforeStart);
       attempt.started = true;
       attempt.followed = true;
       attempt.meter.begin();
@@ -202,6 +215,7 @@ export class DockerExecutor implements Executor {
   /** What has not run because the engine is gone may run elsewhere. */
   #notStarted(attempt: DockerAttempt, error: unknown): void {
     const outcome = neverRan(attempt, error);
+    if (attempt.refusal !== undefined) return;
     if (outcome.error?.code !== Code.SUBMIT_FAILED) this.#finish(attempt, outcome, 0);
     else if (!attempt.run.startAsked) this.#giveBack(attempt, outcome.error);
     else {
@@ -212,6 +226,13 @@ export class DockerExecutor implements Executor {
   }
 
   #giveBack(attempt: DockerAttempt, why: StartRefusal['error']): void {
+  /** Another agent may start it, unless it was told to end. */
+  #neverStarted(attempt: DockerAttempt, message: string): void {
+    const { ending } = attempt;
+    if (ending === undefined) this.#giveBack(attempt, { code: Code.SUBMIT_FAILED, message });
+    else this.#finish(attempt, ending === 'lease' ? failed(Code.AGENT_LOST, LEASE_OVER) : CANCELLED, 0);
+  }
+
     if (this.#closed || attempt.ended) return;
     attempt.refusal = why;
     attempt.followed = false;
@@ -279,9 +300,13 @@ export class DockerExecutor implements Executor {
 
   #tellEnd(attempt: DockerAttempt): void {
     const { end, sender, facts, refusal } = attempt;
-    if (!sender.drained) return;
+    if (!this.#isListed || !sender.drained) return;
     if (end !== undefined) this.#options.events.onFinished(facts, end);
-    else if (refusal !== undefined && this.#options.onRefused(facts, refusal)) this.forget(facts);
+    else if (refusal !== undefined && this.#options.onRefused(facts, refusal)) {
+      // When it was recovered, no launcher answered yet.
+      this.#options.guard.release(facts);
+      this.forget(facts);
+    }
   }
 
   // Containers that nobody follows: after a restart of the agent, and when the engine was lost.
@@ -306,6 +331,10 @@ export class DockerExecutor implements Executor {
     this.#attempts.set(keyOf(facts), attempt);
     if (attempt.ended) return;
     attempt.release = this.#options.budget.adopt();
+    if (!attempt.started) {
+      this.#neverStarted(attempt, 'the agent was restarted before it had started the container');
+      return;
+    }
     this.#guard(attempt);
     // Its container has ended with the host.
     attempt.engineLost = facts.bootId !== undefined && facts.bootId !== BOOT;
@@ -347,9 +376,7 @@ export class DockerExecutor implements Executor {
       const state = await attempt.run.state();
       if (this.#closed || attempt.ended) return;
       if (state.kind === 'created' && attempt.uncertain) {
-        const message = 'the Docker engine was lost before it had started the container';
-        if (attempt.ending === undefined) this.#giveBack(attempt, { code: Code.SUBMIT_FAILED, message });
-        else this.#finish(attempt, attempt.ending === 'lease' ? failed(Code.AGENT_LOST, LEASE_OVER) : CANCELLED, 0);
+        this.#neverStarted(attempt, 'the Docker engine was lost before it had started the container');
         return;
       }
       if (state.kind === 'missing' || state.kind === 'created') {

@@ -32,6 +32,8 @@ export interface AttemptEnd {
 /** An attempt that a keeper still has. */
 export interface HeldByExecutor extends AttemptKey {
   finished: boolean;
+  /** Nothing of it has run yet. Absent: something may have. */
+  waits?: boolean;
   /** GPUs that were reserved for it. Absent: none. */
   gpuUuids?: readonly string[];
 }

@@ -385,6 +385,18 @@ describe('an agent that starts again', () => {
   });
 });
 
+test('an attempt that its keeper still lets wait is not told as started, and can be given back', () => {
+  const { table, executor, told, takeSent, link } = setUp();
+  table.onRecovered(executor, [{ ...A, finished: false, waits: true }]);
+  link({ resume: [{ ref: A }] });
+  table.onRecovered(executor, [{ ...A, finished: false, waits: true }]);
+  expect(told()).toEqual([]);
+  expect(table.active).toBe(1);
+  expect(table.onRefused(A, { code: Code.SUBMIT_FAILED, message: 'no place' })).toBe(true);
+  expect(takeSent()).toMatchObject([{ case: 'rejected', value: { ref: A, requeue: true } }]);
+  expect([table.active, table.size]).toEqual([0, 0]);
+});
+
 describe('a launcher that was lost', () => {
   test('sends back what had not started, and fails what ran', () => {
     const { table, executor, takeSent, linkAndReplay } = setUp();

@@ -308,8 +308,8 @@ export class AttemptTable implements PreparationsEvents {
     held.keeper.cancel(held, 'shutdown', graceMs);
   }
 
-  /** Gives back what is still being prepared, because the agent goes: nothing of it has run. */
-  close(): void {
+  /** Gives back what is still being prepared, because the agent goes: nothing of it has run. Safe to call twice. */
+  giveBackPreparations(): void {
     for (const key of this.#preparations.abandon(new Error('the agent stops'))) {
       const held = this.#held.get(keyOf(key));
       if (held === undefined) continue;
@@ -408,12 +408,13 @@ export class AttemptTable implements PreparationsEvents {
     if (this.#linked) this.#replayed.add(keeper);
     const present = new Set<string>();
     const running = new Set<string>();
-    for (const { executionId, attempt, finished, gpuUuids = [] } of listed) {
+    for (const { executionId, attempt, finished, waits = false, gpuUuids = [] } of listed) {
       const key = keyOf({ executionId, attempt });
       present.add(key);
-      if (!finished) running.add(key);
+      if (!finished && !waits) running.add(key);
       if (!this.#held.has(key)) {
-        const from = { state: finished ? 'finished' : 'running', askedBefore: this.#asked } as const;
+        const state = finished ? 'finished' : waits ? 'assigned' : 'running';
+        const from = { state, askedBefore: this.#asked } as const;
         // A former agent has prepared what it runs in.
         const isJob = (keeper as Partial<Executor>).kind === 'slurm';
         const environments = isJob ? this.#options.slurmEnvironments?.() : this.#options.environments;
@@ -439,7 +440,9 @@ export class AttemptTable implements PreparationsEvents {
 
   #recover(held: HeldAttempt, running: boolean): void {
     if (running && held.state === 'assigned') held.start(this.#nowMs());
-    if (held.active && held.cancelGraceMs !== undefined) held.keeper.cancel(held, 'cancel', held.cancelGraceMs);
+    if (held.active && held.cancelGraceMs !== undefined) {
+      held.keeper.cancel(held, held.stopReason === undefined ? 'cancel' : 'shutdown', held.cancelGraceMs);
+    }
     if (!this.#forwards(held)) return;
     if (held.state === 'preparing') this.#options.send(preparingMessage(held));
     if (held.state === 'running') this.#options.send(startedMessage(held));

@@ -301,7 +301,7 @@ test('a stop of the agent is nobody’s cancellation', () => {
 
 test('an agent that goes gives back what it still prepares', async () => {
   const { table, provider, takeSent } = setUpPreparing();
-  table.close();
+  table.giveBackPreparations();
   expect(takeSent()).toMatchObject([
     { case: 'rejected', value: { ref: A, requeue: true, error: { code: Code.SUBMIT_FAILED } } },
   ]);
