@@ -18,7 +18,7 @@ const CONTROL_PLANE = {
 
 const AGENT = {
   job: ['executor', 'environment', 'gpu', 'launcher'],
-  executor: ['environment', 'docker', 'slurm', 'launcher'],
+  executor: ['environment', 'docker', 'slurm', 'launcher', 'lease'],
   environment: ['docker', 'launcher', 'tasks'],
   docker: ['tasks'],
   services: ['docker'],

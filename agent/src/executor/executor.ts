@@ -92,8 +92,12 @@ export interface ExecutorEvents {
   onProgress(key: AttemptKey, percent: number, step: string): void;
   /** Again after each `replay`, until the attempt is forgotten. */
   onFinished(key: AttemptKey, end: AttemptEnd): void;
-  /** The keeper works, and has these attempts. */
-  onRecovered(keeper: AttemptKeeper, held: readonly HeldByExecutor[]): void;
+  /**
+   * The keeper works, and has these attempts.
+   * @param isAnother what it has is not in the same hands as before: an attempt that was handed to it and is not listed may have
+   *   run. Default: such an attempt has never reached it
+   */
+  onRecovered(keeper: AttemptKeeper, held: readonly HeldByExecutor[], isAnother?: boolean): void;
   /** The keeper cannot be reached; `onRecovered` follows when it can. */
   onLost(keeper: AttemptKeeper): void;
 }

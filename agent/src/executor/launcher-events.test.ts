@@ -1,6 +1,6 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { expect, test, vi } from 'vitest';
-import type { FinishedMessage } from '../launcher/messages.ts';
+import type { FinishedMessage, WelcomeMessage } from '../launcher/messages.ts';
 import type { Executor, ExecutorEvents } from './executor.ts';
 import { launcherEvents } from './launcher-events.ts';
 
@@ -36,9 +36,27 @@ function setUp() {
     events,
     facts,
     executor,
-    translated: launcherEvents(() => executor, events as never as ExecutorEvents, facts),
+    translated: launcherEvents(
+      () => executor,
+      events as never as ExecutorEvents,
+      facts,
+      () => NOW_MS,
+    ),
   };
 }
+
+const NOW_MS = 1_000_000;
+const WELCOME: WelcomeMessage = {
+  type: 'welcome',
+  protocol: 1,
+  version: '1',
+  pid: 1,
+  isolation: 'none',
+  python: '3.11.2',
+  python_path: '/usr/bin/python3',
+  cgroup_limits: ['memory'],
+  attempts: [{ execution: 'e', attempt: 1, state: 'finished', stdout: 0, stderr: 0 }],
+};
 
 test.each([
   ['HANDLER_ERROR', Code.HANDLER_ERROR],
@@ -64,17 +82,19 @@ test.each([
 
 test('a welcome tells the isolation and what is held', () => {
   const { events, facts, executor, translated } = setUp();
-  translated.onWelcome({
-    type: 'welcome',
-    protocol: 1,
-    version: '1',
-    pid: 1,
-    isolation: 'none',
-    python: '3.11.2',
-    python_path: '/usr/bin/python3',
-    cgroup_limits: ['memory'],
-    attempts: [{ execution: 'e', attempt: 1, state: 'finished', stdout: 0, stderr: 0 }],
-  });
+  translated.onWelcome(WELCOME);
   expect(facts.onIsolation).toHaveBeenCalledWith('none', ['memory']);
-  expect(events.onRecovered).toHaveBeenCalledWith(executor, [{ executionId: 'e', attempt: 1, finished: true }]);
+  expect(events.onRecovered).toHaveBeenCalledWith(executor, [{ executionId: 'e', attempt: 1, finished: true }], true);
+});
+
+test.each([
+  ['of the same process', { pid: 1, age_ms: 5_003 }, false],
+  ['of a process with another number', { pid: 2, age_ms: 5_003 }, true],
+  ['of a process with the same number that was started later', { pid: 1, age_ms: 2_000 }, true],
+  ['of a process that does not tell its age', { pid: 1 }, true],
+])('a later welcome is known as one %s', (_, later, isAnother) => {
+  const { events, translated } = setUp();
+  translated.onWelcome({ ...WELCOME, age_ms: 5_000 });
+  translated.onWelcome({ ...WELCOME, ...later });
+  expect(events.onRecovered.mock.calls.map(([, , another]) => another)).toEqual([true, isAnother]);
 });

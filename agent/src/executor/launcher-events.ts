@@ -2,6 +2,7 @@ import type { JsonObject } from '@bufbuild/protobuf';
 import { ExecutionError_Code } from '@harrier/shared/gen/error';
 import type { LauncherEvents } from '../launcher/launcher.ts';
 import type { FinishedMessage, LoadMessage, WelcomeMessage } from '../launcher/messages.ts';
+import { bootNowMs } from '../lease/boot-clock.ts';
 import type { AttemptEnd, Executor, ExecutorEvents } from './executor.ts';
 
 /** What the launcher tells beside its attempts. */
@@ -22,8 +23,24 @@ export interface LauncherFacts {
   onDetached(tenant: string, key: string, reason: string): void;
 }
 
+/** How much later than a launcher's word for its age the word is read, at most: no launcher starts twice in so short a time. */
+const AGE_READ_MS = 100;
+
 /** Turns the launcher's messages into those of the executor that it runs attempts for. */
-export function launcherEvents(executor: () => Executor, events: ExecutorEvents, facts: LauncherFacts): LauncherEvents {
+export function launcherEvents(
+  executor: () => Executor,
+  events: ExecutorEvents,
+  facts: LauncherFacts,
+  nowMs: () => number = bootNowMs,
+): LauncherEvents {
+  let before: { pid: number; startMs: number } | undefined;
+  /** Launchers that are the first process of a container have the same number. */
+  const isAnother = ({ pid, age_ms: ageMs }: WelcomeMessage): boolean => {
+    const former = before;
+    before = ageMs === undefined ? undefined : { pid, startMs: nowMs() - ageMs };
+    if (former === undefined || before === undefined) return true;
+    return former.pid !== pid || Math.abs(former.startMs - before.startMs) > AGE_READ_MS;
+  };
   return {
     onWelcome: (welcome) => {
       facts.onLauncher(welcome.pid, welcome.age_ms);
@@ -33,7 +50,7 @@ export function launcherEvents(executor: () => Executor, events: ExecutorEvents,
         const has = gpus === undefined ? {} : { gpuUuids: gpus };
         return { executionId: execution, attempt, finished: state === 'finished', ...has };
       });
-      events.onRecovered(executor(), held);
+      events.onRecovered(executor(), held, isAnother(welcome));
     },
     onLost: () => {
       facts.onLost();

@@ -398,7 +398,31 @@ test('an attempt that its keeper still lets wait is not told as started, and can
 });
 
 describe('a launcher that was lost', () => {
-  test('sends back what had not started, and fails what ran', () => {
+  test('and in whose place another one answers: what was handed over fails, for it may have started, as what ran does', () => {
+    const { table, executor, takeSent, told, link, linkAndReplay } = setUp();
+    linkAndReplay();
+    table.assign(assignment(A));
+    table.assign(assignment(B));
+    table.onStarted(B);
+    table.logStored(create(LogStoredSchema, { ref: B, stdoutOffset: 9n }));
+    takeSent();
+    table.onLost(executor);
+    table.onRecovered(executor, [], true);
+    const error = { code: Code.AGENT_LOST };
+    expect(takeSent()).toMatchObject([
+      { case: 'result', value: { ref: A, state: State.FAILED, error, stdoutBytes: 0n } },
+      { case: 'result', value: { ref: B, state: State.FAILED, error, stdoutBytes: 9n } },
+    ]);
+    expect([table.active, table.size]).toEqual([0, 2]);
+    table.linkDown();
+    link({ resume: [{ ref: A }, { ref: B, stdoutOffset: 9n }] });
+    table.onRecovered(executor, []);
+    expect(told()).toEqual(['result a/1', 'result b/2']);
+    for (const ref of [A, B]) table.resultStored(create(AttemptRefSchema, ref));
+    expect(table.size).toBe(0);
+  });
+
+  test('and answers again: what has not come there is sent back, and what it does not run any more fails', () => {
     const { table, executor, takeSent, linkAndReplay } = setUp();
     linkAndReplay();
     table.assign(assignment(A));

@@ -404,7 +404,7 @@ export class AttemptTable implements PreparationsEvents {
     if (this.#forwards(held)) this.#options.send(resultMessage(held, end, held.prepareMs));
   }
 
-  onRecovered(keeper: AttemptKeeper, listed: readonly HeldByExecutor[]): void {
+  onRecovered(keeper: AttemptKeeper, listed: readonly HeldByExecutor[], isAnother = false): void {
     if (this.#linked) this.#replayed.add(keeper);
     const present = new Set<string>();
     const running = new Set<string>();
@@ -429,7 +429,7 @@ export class AttemptTable implements PreparationsEvents {
     for (const [key, held] of [...this.#held]) {
       if (held.keeper !== keeper) continue;
       if (present.has(key)) this.#recover(held, running.has(key));
-      else if (held.askedBefore !== this.#asked) this.#recoverLost(held);
+      else if (held.askedBefore !== this.#asked) this.#recoverLost(held, isAnother);
     }
   }
 
@@ -448,18 +448,20 @@ export class AttemptTable implements PreparationsEvents {
     if (held.state === 'running') this.#options.send(startedMessage(held));
   }
 
-  /** The executor lost the attempt with its own process: before its start it can run elsewhere, afterwards it has failed. */
-  #recoverLost(held: HeldAttempt): void {
+  /**
+   * The executor does not have the attempt: it can run elsewhere when it has never come there, and has failed when it went with
+   * the executor's process. One that had just started may have gone before that was told.
+   */
+  #recoverLost(held: HeldAttempt, mayHaveRun: boolean): void {
     if (held.state === 'dropping') {
       this.#remove(held);
-    } else if (held.state === 'assigned') {
+    } else if (held.state === 'assigned' && !mayHaveRun) {
       if (!this.#forwards(held)) return;
       this.#remove(held);
-      const message = 'the launcher was restarted before the attempt started';
-      this.#rejectHeld(held, tryElsewhere(message));
+      this.#rejectHeld(held, tryElsewhere('the assignment did not reach the launcher'));
     } else {
       const end = lostEnd(held);
-      if (held.state === 'running') this.#finish(held, end);
+      if (held.active) this.#finish(held, end);
       if (this.#forwards(held)) this.#options.send(resultMessage(held, end, held.prepareMs));
     }
   }

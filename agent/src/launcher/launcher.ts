@@ -315,6 +315,8 @@ export class Launcher {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
     for (const [message, ...body] of waiting) this.#socket?.send(message, ...body);
+    // What this answer lists are attempts of before: the next one knows those, too.
+    if (waiting.length > 0) this.#hello();
     this.#firstReady.resolve();
   }
 
