@@ -60,6 +60,7 @@ class Attempt:
         "segments",
         "started",
         "started_at",
+        "started_in",
         "state",
         "stderr",
         "stdout",
@@ -101,6 +102,7 @@ class Attempt:
         self.final: bytes | None = None
         self.final_sent = False
         self.result: bytes | tuple[object, int, int] = b""  # bytes, or (segment, position, length)
+        self.started_in: object | None = None  # the spool segment with the newest record of its start
         self.acked_in: object | None = None  # the spool segment with the newest record of what is acknowledged
         self.segments: dict[object, int] = {}  # spool segment: how many of its records are still needed
 

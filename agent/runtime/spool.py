@@ -5,6 +5,9 @@ Append-only segment files hold the records of all attempts. A record is ``u32 le
 allocated in full when they are made, so that a full disk shows there and not in the middle of a record; a segment is
 deleted when nobody needs any of its records. Nothing is synced: the spool survives the launcher, not the host.
 
+The start of an attempt, and what is acknowledged of it, are needed until it is forgotten. So that long attempts do not
+keep a segment each, those records are written anew when the spool gets full, and segments that held nothing else go.
+
 A disk that fails a write all the same (copy-on-write file systems, quotas, faults) loses nothing that was taken: those
 records stay in memory, to be read from there and written in their place when the disk takes them. Until then output is
 refused, while ends of attempts are taken as far as they fit into the segment.
@@ -28,6 +31,8 @@ ACK_OFFSETS = struct.Struct("<Q")
 _SEGMENT_BYTES = 16 << 20
 # Kept free of output, so that attempts can still be started and finished when the spool is full.
 _RESERVE_BYTES = 64 * 1024
+# Of a new segment so much is used at most, as 1 / this, for records that are written anew.
+_RENEWED_PART = 8
 # An output up to this size is copied and written with the turn's other records; a larger one is written at once.
 _BATCH_BYTES = 4096
 
@@ -80,8 +85,7 @@ class Spool:
     def append_start(self, attempt: Attempt) -> None:
         """Keeps that the attempt was started, unless that is known already. Raises SpoolFull."""
         if not attempt.in_spool:
-            limits = '{%s,"stdout":%d,"stderr":%d}' % (attempt.ids, attempt.stdout.limit, attempt.stderr.limit)
-            self._append(START, attempt, 0, 0, limits.encode(), 0)
+            attempt.started_in, _ = self._append(START, attempt, 0, 0, _start_data(attempt), 0)
             attempt.in_spool = True
 
     def append_finish(self, attempt: Attempt, header: bytes, result: bytes) -> tuple[Segment, int, int]:
@@ -117,8 +121,7 @@ class Spool:
         Without room for them a later launcher may take for lost what was acknowledged.
         """
         try:
-            data = ACK_OFFSETS.pack(attempt.stderr.acked)
-            segment, _ = self._append(ACK, attempt, 0, attempt.stdout.acked, data, 0)
+            segment, _ = self._append(ACK, attempt, 0, attempt.stdout.acked, _ack_data(attempt), 0)
         except SpoolFull:
             return
         if attempt.acked_in:
@@ -166,6 +169,9 @@ class Spool:
             return
         if self._forgotten:
             self._append_forgotten()
+        self._write()
+
+    def _write(self) -> None:
         segment = self._current
         try:
             while self._pending:
@@ -251,7 +257,7 @@ class Spool:
         if at + length + reserve + PREFIX.size > segment.capacity:
             self._roll(length)
             segment = self._current
-            at = segment.size
+            at = segment.size + self._pending_bytes
         self._pending += (_record(kind, attempt.number, stream, offset, data), data)
         self._pending_bytes += length
         attempt.segments[segment] = attempt.segments.get(segment, 0) + 1
@@ -264,8 +270,12 @@ class Spool:
     def _roll(self, length: int, forced: bool = False) -> None:
         """Starts a segment that has room for a record of that length. Raises SpoolFull."""
         self._retry()
-        capacity = self._capacity_for(length)
-        if not forced and self.total_bytes + capacity > self._limit:
+        # Half full is early enough, and costs a spool that empties itself nothing.
+        renewed, records, freed_bytes = self._renewable(self.total_bytes + self._segment_bytes - self._limit // 2)
+        renewed_bytes = sum(map(len, records))
+        capacity = self._capacity_for(length + renewed_bytes)
+        # What is freed is so only a moment after the new segment was made.
+        if not forced and self.total_bytes - freed_bytes + capacity > self._limit:
             raise SpoolFull(f"the spool holds {self.total_bytes} bytes, its limit is {self._limit}")
         number = max(self._segments, default=0) + 1
         path = os.path.join(self._directory, f"{number:010d}.seg")
@@ -283,6 +293,48 @@ class Spool:
         self.total_bytes += capacity
         if previous:
             self._delete_if_unused(previous)
+        if renewed:
+            self._renew(renewed, records)
+
+    def _renewable(self, wanted_bytes: int) -> tuple[list[Attempt], list[bytes], int]:
+        """What takes to free so many bytes, the oldest first: attempts, their records, and the bytes that are freed.
+
+        Only segments count that hold nothing but starts and acknowledgements.
+        """
+        attempts: dict[Attempt, None] = {}
+        records: list[bytes] = []
+        left, freed_bytes = self._segment_bytes // _RENEWED_PART, 0
+        for segment in self._segments.values():
+            if freed_bytes >= wanted_bytes:
+                break
+            if segment is self._current or not all(_only_begins(attempt, segment) for attempt in segment.users):
+                continue
+            more = {attempt: _begin_records(attempt) for attempt in segment.users if attempt not in attempts}
+            left -= sum(map(len, more.values()))
+            if left < 0:
+                break
+            attempts.update(dict.fromkeys(more))
+            records += more.values()
+            freed_bytes += segment.capacity
+        return list(attempts), records, freed_bytes
+
+    def _renew(self, attempts: list[Attempt], records: list[bytes]) -> None:
+        """Writes the attempts' records into the current segment, and lets go those that they had."""
+        self._pending += records
+        self._pending_bytes += sum(map(len, records))
+        self._write()
+        if self._failure:
+            return  # not on disk: the former records are still needed
+        segment = self._current
+        for attempt in attempts:
+            former = [place for place in (attempt.started_in, attempt.acked_in) if place]
+            has_ack = _has_ack(attempt)
+            attempt.segments[segment] = bool(attempt.started_in) + has_ack
+            segment.users.add(attempt)
+            attempt.started_in = segment if attempt.started_in else None
+            attempt.acked_in = segment if has_ack else None
+            for place in former:
+                self.release(attempt, place)
 
     def _delete_if_unused(self, segment: Segment) -> None:
         if segment.users or segment is self._current or segment.number not in self._segments:
@@ -291,6 +343,35 @@ class Spool:
         self.total_bytes -= segment.capacity
         os.close(segment.fd)
         os.unlink(segment.path)
+
+
+def _start_data(attempt: Attempt) -> bytes:
+    return ('{%s,"stdout":%d,"stderr":%d}' % (attempt.ids, attempt.stdout.limit, attempt.stderr.limit)).encode()
+
+
+def _ack_data(attempt: Attempt) -> bytes:
+    return ACK_OFFSETS.pack(attempt.stderr.acked)
+
+
+def _has_ack(attempt: Attempt) -> bool:
+    return bool(attempt.stdout.acked or attempt.stderr.acked)
+
+
+def _only_begins(attempt: Attempt, segment: Segment) -> bool:
+    """Whether the attempt needs nothing of the segment but its start and what is acknowledged."""
+    return attempt.segments[segment] == (attempt.started_in is segment) + (attempt.acked_in is segment)
+
+
+def _begin_records(attempt: Attempt) -> bytes:
+    """The start of the attempt, if it was written, and what is acknowledged now: output up to there may be gone."""
+    records = b""
+    if attempt.started_in:
+        data = _start_data(attempt)
+        records = _record(START, attempt.number, 0, 0, data) + data
+    if _has_ack(attempt):
+        data = _ack_data(attempt)
+        records += _record(ACK, attempt.number, 0, attempt.stdout.acked, data) + data
+    return records
 
 
 def _record(kind: int, number: int, stream: int, offset: int, data: bytes | memoryview) -> bytes:

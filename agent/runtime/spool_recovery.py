@@ -14,6 +14,9 @@ from attempt import FINISHED, RUNNING, Attempt
 # Results up to this size are kept in memory; larger ones are read again when they are sent.
 RESULT_IN_MEMORY_BYTES = 64 * 1024
 
+# Records of attempts whose start has not been read, by number: the arguments of `_apply_progress`.
+_Early = dict[int, list[tuple[spool.Segment, int, int, int, int, int, int]]]
+
 
 def recover(directory: str, log: object) -> tuple[list[spool.Segment], dict[tuple[str, int], Attempt], int]:
     """Returns the segments, the unacknowledged attempts by key, and the next attempt number.
@@ -22,6 +25,7 @@ def recover(directory: str, log: object) -> tuple[list[spool.Segment], dict[tupl
     """
     segments = []
     attempts: dict[int, Attempt] = {}
+    early: _Early = {}
     highest = 0
     for name in sorted(name for name in os.listdir(directory) if name.endswith(".seg")):
         path = os.path.join(directory, name)
@@ -30,7 +34,7 @@ def recover(directory: str, log: object) -> tuple[list[spool.Segment], dict[tupl
         segment = spool.Segment(int(name[:-4]), path, fd, 0, capacity)
         for record in _records(segment, log):
             highest = max(highest, record[1])
-            _apply(attempts, segment, *record)
+            _apply(attempts, early, segment, *record)
         segments.append(segment)
     for attempt in attempts.values():
         _settle(attempt, log)
@@ -57,6 +61,7 @@ def _records(segment: spool.Segment, log: object) -> Iterator[tuple[int, int, in
 
 def _apply(
     attempts: dict[int, Attempt],
+    early: _Early,
     segment: spool.Segment,
     kind: int,
     number: int,
@@ -67,27 +72,59 @@ def _apply(
 ) -> None:
     if kind == spool.FORGOTTEN:
         for forgotten in struct.unpack(f"<{len(data) // 8}Q", data):
+            early.pop(forgotten, None)
             _forget(attempts, forgotten)
         return
-    if kind == spool.START or (kind == spool.FINISH and number not in attempts):
+    attempt = attempts.get(number)
+    if attempt is None:
+        if kind not in (spool.START, spool.FINISH):
+            # Either its start was written anew and comes later, or its first records are gone because it was forgotten.
+            stderr = spool.ACK_OFFSETS.unpack(data)[0] if kind == spool.ACK else 0
+            early.setdefault(number, []).append((segment, kind, stream, offset, position, len(data), stderr))
+            return
         fields = json.loads(bytes(data if kind == spool.START else data[:offset]))
         attempt = Attempt(fields["execution"], fields["attempt"], number, fields["stdout"], fields["stderr"])
         attempt.state, attempt.in_spool = RUNNING, True
         attempts[number] = attempt
-    attempt = attempts.get(number)
-    if attempt is None:
-        return  # its first records are gone because it was acknowledged
+        for record in early.pop(number, ()):
+            _apply_progress(attempt, *record)
+    if kind == spool.START:
+        if attempt.started_in:
+            _release(attempt, attempt.started_in)
+        attempt.started_in = segment
+        _need(attempt, segment)
+    elif kind == spool.FINISH:
+        _apply_finish(attempt, segment, position, offset, data)
+        _need(attempt, segment)
+    else:
+        stderr = spool.ACK_OFFSETS.unpack(data)[0] if kind == spool.ACK else 0
+        _apply_progress(attempt, segment, kind, stream, offset, position, len(data), stderr)
+
+
+def _need(attempt: Attempt, segment: spool.Segment) -> None:
+    attempt.segments[segment] = attempt.segments.get(segment, 0) + 1
+    segment.users.add(attempt)
+
+
+def _apply_progress(
+    attempt: Attempt,
+    segment: spool.Segment,
+    kind: int,
+    stream: int,
+    offset: int,
+    position: int,
+    length: int,
+    stderr_acked: int,
+) -> None:
+    """A record between start and end: output, or what is acknowledged."""
     if kind == spool.ACK:
-        _apply_ack(attempt, offset, spool.ACK_OFFSETS.unpack(data)[0])
+        _apply_ack(attempt, offset, stderr_acked)
         if attempt.acked_in:
             _release(attempt, attempt.acked_in)
         attempt.acked_in = segment
     elif kind == spool.OUTPUT:
-        _apply_output(attempt, stream, offset, segment, position, len(data))
-    elif kind == spool.FINISH:
-        _apply_finish(attempt, segment, position, offset, data)
-    attempt.segments[segment] = attempt.segments.get(segment, 0) + 1
-    segment.users.add(attempt)
+        _apply_output(attempt, stream, offset, segment, position, length)
+    _need(attempt, segment)
 
 
 def _apply_output(attempt: Attempt, index: int, offset: int, segment: object, position: int, length: int) -> None:
