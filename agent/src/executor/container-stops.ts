@@ -1,5 +1,6 @@
 import { type Logger, messageOf } from '@harrier/shared';
 import { engineMessage } from '../docker/engine.ts';
+import { bootNowMs } from '../lease/boot-clock.ts';
 import type { Ending } from './container-outcome.ts';
 import type { DockerAttempt } from './docker-attempt.ts';
 import { logFacts } from './log-facts.ts';
@@ -10,9 +11,12 @@ const TIMEOUT_GRACE_MS = 2_000;
 /** Ends containers: when told to, and at their timeout. */
 export class ContainerStops {
   readonly #logger: Logger;
+  readonly #nowMs: () => number;
 
-  constructor(logger: Logger) {
+  /** @param nowMs the clock of `startTimeout`, which nobody sets */
+  constructor(logger: Logger, nowMs: () => number = bootNowMs) {
     this.#logger = logger;
+    this.#nowMs = nowMs;
   }
 
   /** Asks the container to end, and kills it after the grace; before it runs, it does not start. */
@@ -46,12 +50,22 @@ export class ContainerStops {
     }
   }
 
-  /** Its time counts from its start, also for an agent that was started again. */
-  startTimeout(attempt: DockerAttempt, startedAtMs: number): void {
+  /** Its container has been started: a later agent must know since when it runs. */
+  noteStart(attempt: DockerAttempt): void {
+    keepOrTell(attempt, this.#logger, () => attempt.noteStart(this.#nowMs()));
+  }
+
+  /**
+   * Its time counts from its start, also for an agent that was started again.
+   * @param engineStartMs what the engine says of its start, by the clock of the calendar, for one of which an agent has noted none
+   */
+  startTimeout(attempt: DockerAttempt, engineStartMs: number): void {
     const { timeoutMs } = attempt.facts;
     if (timeoutMs === 0 || attempt.ending !== undefined) return;
     clearTimeout(attempt.timer);
-    const leftMs = Math.max(0, startedAtMs + timeoutMs - Date.now());
+    const { startMs } = attempt;
+    const ranMs = startMs === undefined ? Date.now() - engineStartMs : this.#nowMs() - startMs;
+    const leftMs = Math.max(0, timeoutMs - ranMs);
     attempt.timer = setTimeout(() => this.stop(attempt, 'timeout', TIMEOUT_GRACE_MS), leftMs);
   }
 }

@@ -54,6 +54,7 @@ const END = 'end.json';
 const ENDING = 'ending.json';
 const HANDED_OVER = 'handed-over.json';
 const BEFORE = 'before.json';
+const START = 'start.json';
 const USAGE = 'usage.json';
 /** Made by the launcher. */
 const LEASE_OVER = 'lease-over';
@@ -90,6 +91,7 @@ export class DockerAttempt {
   release: () => void = () => {};
   /** The next signal to its container. */
   timer: NodeJS.Timeout | undefined;
+  #startMs: number | undefined;
   #end: KeptEnd | undefined;
   #ending: Ending | undefined;
 
@@ -108,6 +110,7 @@ export class DockerAttempt {
     this.meter = new ContainerMeter(run, keptUsage(directory), (usage) => this.#keepUsage(usage));
     this.#end = keptFacts(directory, END) as KeptEnd | undefined;
     this.#ending = keptFacts(directory, ENDING) as Ending | undefined;
+    this.#startMs = keptNote(directory, START) as number | undefined;
     const hasLog = facts.program === 'command';
     this.files = AttemptFiles.open(directory, {
       stdout: { bytes: hasLog ? facts.stdoutBytes : facts.outputBytes + ENVELOPE_BYTES, marked: hasLog },
@@ -174,6 +177,17 @@ export class DockerAttempt {
     this.files.keep(HANDED_OVER, true);
   }
 
+  /** @param nowMs by the clock that counts from the start of the host */
+  noteStart(nowMs: number): void {
+    this.#startMs = nowMs;
+    this.files.note(START, nowMs);
+  }
+
+  /** When its container was started, by that clock; undefined: no agent has noted it. */
+  get startMs(): number | undefined {
+    return this.#startMs;
+  }
+
   get ended(): boolean {
     return this.#end !== undefined;
   }
@@ -233,10 +247,15 @@ export class DockerAttempt {
 
 /** What a former agent saw its container use; nothing where it saw none, or the host has failed since. */
 function keptUsage(directory: string): ContainerUsage {
+  return (keptNote(directory, USAGE) as ContainerUsage | undefined) ?? NO_USAGE;
+}
+
+/** What is not synced may be unreadable after the host has failed. */
+function keptNote(directory: string, name: string): unknown {
   try {
-    return (keptFacts(directory, USAGE) as ContainerUsage | undefined) ?? NO_USAGE;
+    return keptFacts(directory, name);
   } catch {
-    return NO_USAGE;
+    return undefined;
   }
 }
 

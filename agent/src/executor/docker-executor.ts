@@ -200,6 +200,7 @@ export class DockerExecutor implements Executor {
       attempt.meter.begin();
       this.#options.events.onStarted(attempt.facts);
       attempt.sender.send();
+      this.#stops.noteStart(attempt);
       this.#stops.startTimeout(attempt, Date.now());
       // A cancel, or the end of the lease, that came while the container was being started.
       if (attempt.ending !== undefined) void this.#stops.kill(attempt, 'SIGKILL');
@@ -214,8 +215,8 @@ export class DockerExecutor implements Executor {
 
   /** What has not run because the engine is gone may run elsewhere. */
   #notStarted(attempt: DockerAttempt, error: unknown): void {
-    const outcome = neverRan(attempt, error);
     if (attempt.refusal !== undefined) return;
+    const outcome = neverRan(attempt, error);
     if (outcome.error?.code !== Code.SUBMIT_FAILED) this.#finish(attempt, outcome, 0);
     else if (!attempt.run.startAsked) this.#giveBack(attempt, outcome.error);
     else {
@@ -225,7 +226,6 @@ export class DockerExecutor implements Executor {
     }
   }
 
-  #giveBack(attempt: DockerAttempt, why: StartRefusal['error']): void {
   /** Another agent may start it, unless it was told to end. */
   #neverStarted(attempt: DockerAttempt, message: string): void {
     const { ending } = attempt;
@@ -233,6 +233,7 @@ export class DockerExecutor implements Executor {
     else this.#finish(attempt, ending === 'lease' ? failed(Code.AGENT_LOST, LEASE_OVER) : CANCELLED, 0);
   }
 
+  #giveBack(attempt: DockerAttempt, why: StartRefusal['error']): void {
     if (this.#closed || attempt.ended) return;
     attempt.refusal = why;
     attempt.followed = false;
@@ -330,11 +331,11 @@ export class DockerExecutor implements Executor {
     const attempt = new DockerAttempt(directory, facts, this.#run(facts), this.#emit(facts));
     this.#attempts.set(keyOf(facts), attempt);
     if (attempt.ended) return;
-    attempt.release = this.#options.budget.adopt();
     if (!attempt.started) {
       this.#neverStarted(attempt, 'the agent was restarted before it had started the container');
       return;
     }
+    attempt.release = this.#options.budget.adopt();
     this.#guard(attempt);
     // Its container has ended with the host.
     attempt.engineLost = facts.bootId !== undefined && facts.bootId !== BOOT;
