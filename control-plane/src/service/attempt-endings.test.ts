@@ -58,6 +58,7 @@ beforeEach(async () => {
     },
     holdSlot: () => undefined,
     forgetHeldSlots: () => undefined,
+    get: () => undefined,
   };
   const options = {
     ...{ sql, logger, replicaId: randomUUID() },
@@ -420,5 +421,49 @@ test.each([
   expect(followed.current).toMatchObject({ attempt: 2, agentId: next });
   expect(await sql`SELECT attempt, end_time FROM executions WHERE id = ${id}`).toEqual([
     { attempt: 2, end_time: null },
+  ]);
+});
+
+/** An agent whose lease has ended, with an attempt. */
+async function leaseless(): Promise<{ agent: string; id: string }> {
+  const agent = randomUUID();
+  await sql`INSERT INTO agents (id, tenant_id, name, public_key, version, hardware, isolation, slots, lease_end_time)
+    VALUES (${agent}, ${tenantId}, ${agent}, ${Buffer.from(agent)}, '', '', 0, 1, now())`;
+  const { id } = await running(agent);
+  return { agent, id };
+}
+
+test('an agent that is linked while its attempts are being ended keeps them, and goes on with them', async () => {
+  const { agent, id } = await leaseless();
+  const read = Promise.withResolvers<void>();
+  readable = read.promise;
+  const lost = tracker.agentLost(agent, 'it is gone');
+  await vi.waitFor(() => expect(readings).toEqual([id]));
+  await sql`UPDATE agents SET lease_end_time = NULL WHERE id = ${agent}`;
+  const hello = create(HelloSchema, { held: [{ ref: { executionId: id, attempt: 1 } }] });
+  const answer = tracker.reconcile(linked(agent), hello, true);
+  read.resolve();
+  await lost;
+  expect(await answer).toMatchObject({ resume: [{ executionId: id, attempt: 1 }], drop: [] });
+  expect(tracker.get(id)).toMatchObject({
+    ending: false,
+    current: { state: State.RUNNING, attempt: 1, agentId: agent },
+  });
+  expect(acknowledged).toEqual([]);
+  tellResult(agent, id, 1);
+  await vi.waitFor(() => expect(acknowledged).toEqual([id]));
+  const [row] = await sql`SELECT state, output_json FROM executions WHERE id = ${id}`;
+  expect(row).toEqual({ state: State.SUCCEEDED, output_json: '{"of":1}' });
+});
+
+test('nothing is looked at of an agent that has a lease, and everything is lost of one that has none', async () => {
+  const { agent, id } = await leaseless();
+  await sql`UPDATE agents SET lease_end_time = NULL WHERE id = ${agent}`;
+  await tracker.agentLost(agent, 'it is gone');
+  expect(readings).toEqual([]);
+  await sql`UPDATE agents SET lease_end_time = now() WHERE id = ${agent}`;
+  await tracker.agentLost(agent, 'it is gone');
+  expect(await sql`SELECT state, agent_id FROM executions WHERE id = ${id}`).toEqual([
+    { state: State.PENDING, agent_id: null },
   ]);
 });

@@ -9,11 +9,16 @@ import {
 } from '@harrier/shared';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
-import { ServerMessageSchema } from '@harrier/shared/gen/link';
+import { Goodbye_Code as GoodbyeCode, ServerMessageSchema } from '@harrier/shared/gen/link';
 import type { AgentRegistry } from '../agent-link/agent-registry.ts';
 import { databaseErrorCode, isDatabaseAway, isDatabaseFull } from '../db/database-away.ts';
 import type { GroupCommit } from '../db/group-commit.ts';
-import { type FinishedExecution, type FinishTimes, finishExecutions } from '../db/queries/finish-executions.ts';
+import {
+  type FinishedExecution,
+  type FinishTimes,
+  finishExecutions,
+  finishLeaseless,
+} from '../db/queries/finish-executions.ts';
 import { readCancelReason } from '../db/queries/read-executions.ts';
 import { refuseExecution } from '../db/queries/refuse-execution.ts';
 import { requeueExecution } from '../db/queries/requeue-execution.ts';
@@ -55,6 +60,8 @@ interface Ending {
   outcome: AttemptOutcome;
   /** Nothing is wrong with it, and it did not start. */
   requeue: boolean;
+  /** It is over because its agent has no lease: not if the agent has one by the time this is stored. */
+  leaseless: boolean;
   /** Why the database has refused it, in whatever form, as `causeOf` tells; undefined: it has not. */
   cause: string | undefined;
   /** The database has answered that it does not take it. */
@@ -81,20 +88,27 @@ export class AttemptEndings {
 
   /** The agent told the outcome, or refused the attempt for good. */
   async end(tracked: TrackedExecution, outcome: AttemptOutcome): Promise<void> {
-    await this.#end(tracked, outcome, false);
+    await this.#end(tracked, outcome, {});
   }
 
   /** The attempt is gone with its agent. */
   async lose(tracked: TrackedExecution, reason: string): Promise<void> {
-    const written = { stdout: tracked.log?.stdout.end ?? 0, stderr: tracked.log?.stderr.end ?? 0 };
-    await this.#end(tracked, outcomeWithoutResult(Code.AGENT_LOST, reason, written), false);
+    await this.#end(tracked, lostOutcome(tracked, reason), {});
+  }
+
+  /**
+   * The attempt is lost with the lease of its agent. If the agent has a lease by the time that this is stored nothing is ended:
+   * the execution is forgotten, and whoever has the agent's link follows it anew.
+   */
+  async loseLeaseless(tracked: TrackedExecution, reason: string): Promise<void> {
+    await this.#end(tracked, lostOutcome(tracked, reason), { leaseless: true });
   }
 
   /** Puts it back without counting a failure: nothing is wrong with it, and it did not start. */
   async requeue(tracked: TrackedExecution, code: Code, message: string): Promise<void> {
     if (tracked.ending) return;
     tracked.requeues++;
-    await this.#end(tracked, outcomeWithoutResult(code, message, NOTHING), true);
+    await this.#end(tracked, outcomeWithoutResult(code, message, NOTHING), { requeue: true });
   }
 
   /** It was cancelled while it waited. */
@@ -131,13 +145,18 @@ export class AttemptEndings {
    * Ends an attempt: the execution is over, or waits for the next one. Resolves when that is stored, or when the database has
    * answered that it does not take it: whoever has others to end does not wait for this one.
    */
-  async #end(tracked: TrackedExecution, outcome: AttemptOutcome, requeue: boolean): Promise<void> {
+  async #end(
+    tracked: TrackedExecution,
+    outcome: AttemptOutcome,
+    { requeue = false, leaseless = false }: { requeue?: boolean; leaseless?: boolean },
+  ): Promise<void> {
     if (tracked.ending) return;
     tracked.ending = true;
     const { current } = tracked;
     this.#options.release(current.agentId, tracked.id);
     const refused = Promise.withResolvers<void>();
-    const ending: Ending = { tracked, current, outcome, requeue, cause: undefined, onRefused: refused.resolve };
+    const { resolve: onRefused } = refused;
+    const ending: Ending = { tracked, current, outcome, requeue, leaseless, cause: undefined, onRefused };
     await Promise.race([this.#untilStored(ending), refused.promise]);
   }
 
@@ -171,6 +190,8 @@ export class AttemptEndings {
         } while (!this.#isWorthATry(cause));
       }
       if (ending.cause !== undefined) this.#refusedMs.delete(ending.cause);
+      // Whoever has no lease is not linked, or has an attempt that goes on.
+      if (ending.leaseless) return;
       const message = { case: 'resultStored', value: { ref: { executionId: tracked.id, attempt } } } as const;
       registry.sendLater(agentId, create(ServerMessageSchema, { message }));
     } catch (error) {
@@ -203,7 +224,7 @@ export class AttemptEndings {
 
   /** @returns whether the execution waits for another attempt now. */
   async #tryAgain(ending: Ending): Promise<boolean> {
-    const { tracked, current, outcome, requeue } = ending;
+    const { tracked, current, outcome, requeue, leaseless } = ending;
     if (outcome.state === State.SUCCEEDED || tracked.cancelReason !== undefined) return false;
     const code = outcome.error?.code ?? Code.INTERNAL;
     const backoffMs = requeue
@@ -226,6 +247,7 @@ export class AttemptEndings {
         stdoutBytes: outcome.stdoutBytes,
         stderrBytes: outcome.stderrBytes,
         ran: outcome.runMs !== undefined,
+        leaseless,
         failure: !requeue,
         backoffMs,
         pending: State.PENDING,
@@ -275,6 +297,7 @@ export class AttemptEndings {
     let times: FinishTimes | undefined;
     try {
       times = await this.#write(ending, async () => {
+        if (ending.leaseless) return await finishLeaseless(this.#options.sql, row);
         if (ending.cause === undefined) return await this.#options.finishes.add(row);
         const [accepted] = await finishExecutions(this.#options.sql, [row]);
         return accepted;
@@ -285,10 +308,13 @@ export class AttemptEndings {
     }
     failpoint('result-committed');
     if (times === undefined) {
-      // Another replica or a sweep ended it: what stands in the database is the truth.
+      // Another replica or a sweep ended it, or its agent is back: what stands in the database is the truth.
       tracked.endRefused = undefined;
       this.#options.forget(tracked);
       tracked.changed.notify();
+      // Its attempts are followed anew with its next link, which tells also what was passed over meanwhile.
+      const agent = ending.leaseless ? this.#options.registry.get(ending.current.agentId) : undefined;
+      agent?.channel.close(GoodbyeCode.SHUTDOWN, 'the attempts of this agent are to be told anew');
     } else this.#conclude(tracked, row, times);
     return undefined;
   }
@@ -335,6 +361,11 @@ export class AttemptEndings {
     this.#lastTurn = turn.catch(() => undefined);
     return turn;
   }
+}
+
+function lostOutcome({ log }: TrackedExecution, reason: string): AttemptOutcome {
+  const written = { stdout: log?.stdout.end ?? 0, stderr: log?.stderr.end ?? 0 };
+  return outcomeWithoutResult(Code.AGENT_LOST, reason, written);
 }
 
 const NOTHING = { stdout: 0, stderr: 0 };

@@ -22,6 +22,7 @@ import {
   type ActiveRow,
   isActiveAttempt,
   listActiveOfAgent,
+  listActiveOfLostAgent,
   listActiveOfReplica,
 } from '../db/queries/read-executions.ts';
 import { type Requirement, slotUse } from '../scheduler/requirement.ts';
@@ -91,6 +92,8 @@ export class ExecutionTracker {
   readonly #cancels = new Map<string, string>();
   /** Attempts of which the database is being asked whether their agents may be told that they are not theirs. */
   readonly #disowning = new Set<string>();
+  /** Agents whose attempts are being ended because they are lost; settled when that is over. */
+  readonly #losing = new Map<string, Promise<unknown>>();
   readonly #states: StateWriter;
   readonly #retries: StoreRetries;
   readonly #endings: AttemptEndings;
@@ -256,6 +259,8 @@ export class ExecutionTracker {
       if (ref === undefined) throw new LinkProtocolError('a held attempt has no name');
       return ref;
     });
+    // Since the database has the link they end nothing any more, and what they have ended is not the agent's.
+    await this.#losing.get(agent.id);
     this.#options.registry.forgetHeldSlots(agent.id);
     const active = await listActiveOfAgent(this.#options.sql, agent.id);
     const launcherAgeMs = hello.launcherAge === undefined ? undefined : millisecondsOf(hello.launcherAge);
@@ -321,7 +326,8 @@ export class ExecutionTracker {
   }
 
   /**
-   * An agent will not come back: its attempts are over, but for those that may run on without it.
+   * An agent has no lease, or was deleted: its attempts are over, but for those that may run on without it. Nothing is ended once
+   * it has a lease (again).
    * @param leftMs for how long an attempt may run on; default: for none
    * @returns how long the first of the others may run on; undefined when there are none
    */
@@ -330,10 +336,25 @@ export class ExecutionTracker {
     reason: string,
     leftMs: (attempt: ResolvedExecution) => number = () => 0,
   ): Promise<number | undefined> {
+    const ended = this.#endLost(agentId, reason, leftMs);
+    const over = Promise.allSettled([this.#losing.get(agentId), ended]);
+    this.#losing.set(agentId, over);
+    try {
+      return await ended;
+    } finally {
+      if (this.#losing.get(agentId) === over) this.#losing.delete(agentId);
+    }
+  }
+
+  async #endLost(
+    agentId: string,
+    reason: string,
+    leftMs: (attempt: ResolvedExecution) => number,
+  ): Promise<number | undefined> {
     let firstMs: number | undefined;
     const endings: Promise<void>[] = [];
     const taken: string[] = [];
-    for (const row of await listActiveOfAgent(this.#options.sql, agentId)) {
+    for (const row of await listActiveOfLostAgent(this.#options.sql, agentId)) {
       const ms = leftMs(await this.#options.resolveRow(row));
       if (ms > 0) firstMs = Math.min(ms, firstMs ?? ms);
       else {
@@ -341,7 +362,7 @@ export class ExecutionTracker {
         // By whoever was told first; the others know.
         if (tracked.ending) continue;
         taken.push(row.id);
-        endings.push(this.#endings.lose(tracked, reason));
+        endings.push(this.#endings.loseLeaseless(tracked, reason));
       }
     }
     await Promise.all(endings);

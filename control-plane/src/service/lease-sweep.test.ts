@@ -33,13 +33,14 @@ async function busyAgent(name: string, lease: number | undefined, tenant = tenan
 const replica = randomUUID();
 await sql`INSERT INTO replicas (id, name, beat_time) VALUES (${replica}, 'this', now() + interval '1 day')`;
 
-function start(brakeMs = 300_000, leftMs?: number, graceMs = 0) {
+function start(brakeMs = 300_000, leftMs?: number, graceMs = 0, onEnded?: (agentId: string) => Promise<unknown>) {
   const ended: { agentId: string; reason: string }[] = [];
   const onReplicaGone = vi.fn();
   const endAttempts = vi.fn(async (agentId: string, reason: string, left: (attempt: ResolvedExecution) => number) => {
     const adHoc = { program: { kind: 'code' } } as unknown as ResolvedExecution;
     expect(left(adHoc)).toBe(0);
     ended.push({ agentId, reason });
+    await onEnded?.(agentId);
     if (leftMs !== undefined) return leftMs;
     await sql`UPDATE executions SET end_time = now() WHERE agent_id = ${agentId}`;
     return undefined;
@@ -57,6 +58,17 @@ test('an agent whose lease has ended loses its attempts, with the reason; others
   const { ended } = start();
   await vi.waitFor(() => expect(ended).toHaveLength(1));
   expect(ended).toEqual([{ agentId: gone, reason: 'agent gone was not linked for longer than its lease of 30 s' }]);
+});
+
+test('an agent that is linked while those before it are ended keeps its attempts', async () => {
+  for (const name of ['a', 'b', 'c']) await busyAgent(name, -2);
+  const { sweep, ended } = start(1_000, undefined, 0, async (agentId) => {
+    await sql`UPDATE agents SET replica_id = ${replica}, lease_end_time = NULL WHERE id <> ${agentId}`;
+  });
+  await vi.waitFor(() => expect(ended).toHaveLength(1));
+  await sweep.stop();
+  expect(ended).toHaveLength(1);
+  expect(await sql`SELECT name FROM agents WHERE lost_time IS NOT NULL AND replica_id IS NOT NULL`).toEqual([]);
 });
 
 test('the end of a lease is not missed', async () => {

@@ -32,7 +32,7 @@ export interface LeaseSweepOptions {
    */
   graceMs: number;
   logger: Logger;
-  /** Ends those of the agent's attempts that are `over`. @returns how long the first of the others has yet; undefined: none is left */
+  /** Ends those of the agent's attempts that are `over`, if the agent has no lease. @returns how long the first of the others has yet; undefined: none is left */
   endAttempts: (
     agentId: string,
     reason: string,
@@ -179,12 +179,14 @@ export class LeaseSweep {
     this.#waiting.delete(agent.id);
     const who = agent.name === null ? 'the agent was deleted' : `agent ${agent.name} was not linked`;
     const reason = agent.name === null ? who : `${who} for longer than its lease of ${leaseMs / 1000} s`;
-    const leftOf = (attempt: ResolvedExecution) => {
-      const beyondMs = agent.name === null ? 0 : runsOnMs(attempt);
-      return isAttemptLost(-agent.ended_ms, beyondMs, 0) ? 0 : beyondMs - agent.ended_ms;
-    };
     try {
-      await recordLostAgent(sql, agent.id);
+      const endedMs = agent.name === null ? 0 : await recordLostAgent(sql, agent.id);
+      // It was linked while those before it were ended.
+      if (endedMs === undefined) return;
+      const leftOf = (attempt: ResolvedExecution) => {
+        const beyondMs = agent.name === null ? 0 : runsOnMs(attempt);
+        return isAttemptLost(-endedMs, beyondMs, 0) ? 0 : beyondMs - endedMs;
+      };
       const leftMs = await endAttempts(agent.id, reason, leftOf);
       // It may have been given more work in the meantime, by a replica that does not know yet.
       if (leftMs !== undefined) this.#waiting.set(agent.id, nowMs + Math.min(leftMs, SLOW_SWEEP_MS));

@@ -1,5 +1,6 @@
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { Sql } from '../sql.ts';
+import { fencedByLease, notFenced } from './lost-agents.ts';
 
 // The planner takes a document for 100 rows and would rather read a whole small table than look 100 keys up, and the plan
 // is kept when the table has grown. "attempt % 1 = 0" is always true, but makes it expect one row and use the key.
@@ -73,9 +74,9 @@ export async function finishExecutions(sql: Sql, rows: FinishedExecution[]): Pro
 }
 
 /** The same for a lone result: the case that a caller waits for, at half the time. */
-async function finishOne(sql: Sql, row: FinishedExecution): Promise<FinishTimes | undefined> {
+async function finishOne(sql: Sql, row: FinishedExecution, fence = notFenced(sql)): Promise<FinishTimes | undefined> {
   const [times] = await sql<FinishTimes[]>`
-    WITH finished AS (
+    WITH ${fence.held}finished AS (
     UPDATE executions SET
       state = ${row.state}, output_json = ${row.output_json}, error_code = ${row.error_code},
       error_message = ${row.error_message}, error_details = ${row.error_details}, exit_code = ${row.exit_code},
@@ -85,11 +86,16 @@ async function finishOne(sql: Sql, row: FinishedExecution): Promise<FinishTimes 
       prepare_ms = ${row.prepare_ms}, run_ms = ${row.run_ms}, end_time = now(), start_recorded = start_time IS NOT NULL,
       start_time = coalesce(now() - ${row.run_ms}::float8 * interval '1 millisecond', start_time)
     WHERE tenant_id = ${row.tenant_id} AND id = ${row.id} AND attempt = ${row.attempt}
-      AND agent_id IS NOT DISTINCT FROM ${row.agent_id}::uuid AND end_time IS NULL
+      AND agent_id IS NOT DISTINCT FROM ${row.agent_id}::uuid AND end_time IS NULL ${fence.isOver}
     RETURNING id, tenant_id, attempt, agent_id, state, error_code, start_recorded, queue_time, assign_time, start_time, end_time
     ), ${toldEnds(sql)}
     SELECT queue_time, assign_time, start_time, end_time FROM finished`;
   return times;
+}
+
+/** Accepts the end of an attempt that is lost with the lease of its agent: unless the agent has a lease. See `finishExecutions`. */
+export async function finishLeaseless(sql: Sql, row: FinishedExecution): Promise<FinishTimes | undefined> {
+  return await finishOne(sql, row, fencedByLease(sql, row.agent_id));
 }
 
 /** The events of `finished`: its end, and its start unless that was recorded before. Short runs never have it recorded. */

@@ -49,16 +49,44 @@ export async function listLeaselessAgents(sql: Sql): Promise<LeaselessAgent[]> {
     WHERE ${isLeaseless(sql)}`;
 }
 
-/** Tells that an agent is taken for lost, once for each lease that has ended. */
-export async function recordLostAgent(sql: Sql, id: string): Promise<void> {
-  await sql`
-    WITH lost AS (
-      UPDATE agents SET lost_time = now()
-      WHERE id = ${id} AND lease_end_time <= now() AND (lost_time IS NULL OR lost_time < lease_end_time)
-      RETURNING tenant_id, id, name
+/**
+ * Tells that an agent is taken for lost, once for each lease that has ended.
+ * @returns for how many milliseconds its lease has been over; undefined: it has one, or was deleted
+ */
+export async function recordLostAgent(sql: Sql, id: string): Promise<number | undefined> {
+  const [row] = await sql<{ ended_ms: number }[]>`
+    WITH leaseless AS (
+      SELECT tenant_id, id, name, lost_time, lease_end_time FROM agents
+      WHERE id = ${id} AND lease_end_time <= now() FOR UPDATE
+    ), lost AS (
+      UPDATE agents SET lost_time = now() FROM leaseless
+      WHERE agents.id = leaseless.id AND (leaseless.lost_time IS NULL OR leaseless.lost_time < leaseless.lease_end_time)
+      RETURNING leaseless.tenant_id, leaseless.id, leaseless.name
+    ), told AS (
+      INSERT INTO events (tenant_id, type, agent_id, data)
+      SELECT tenant_id, 'agent.lost', id, jsonb_build_object('name', name) FROM lost
     )
-    INSERT INTO events (tenant_id, type, agent_id, data)
-    SELECT tenant_id, 'agent.lost', id, jsonb_build_object('name', name) FROM lost`;
+    SELECT extract(epoch FROM now() - lease_end_time)::float8 * 1000 AS ended_ms FROM leaseless`;
+  return row?.ended_ms;
+}
+
+/**
+ * For statements that end an attempt because its agent has no lease: `WITH`, the condition, and whether the agent has none. A link
+ * waits until such a statement is committed, and finds what it has done; the statement finds a link that was there first.
+ */
+export function fencedByLease(sql: Sql, agentId: string | null) {
+  return {
+    held: sql`held AS MATERIALIZED (
+      SELECT coalesce(lease_end_time <= now(), false) AS is_over FROM agents WHERE id = ${agentId}::uuid FOR SHARE
+    ), `,
+    // An agent that was deleted has no row.
+    isOver: sql`AND (SELECT is_over FROM held) IS NOT FALSE`,
+  };
+}
+
+/** The same for a statement that anybody may carry out. */
+export function notFenced(sql: Sql) {
+  return { held: sql``, isOver: sql`` };
 }
 
 /**

@@ -183,12 +183,20 @@ export interface ActiveRow {
   reservation: ExecutionReservation | null;
 }
 
+const ACTIVE_COLUMNS = `id, tenant_id, state, attempt, failures, module_id, module, version, task_class, labels, priority, request,
+  input_json, json_text, create_time, queue_time, assign_time,
+  coalesce(extract(epoch FROM now() - assign_time)::float8 * 1000, 'Infinity') AS assigned_ms, cancel_reason, reservation`;
+
 export async function listActiveOfAgent(sql: Sql, agentId: string): Promise<ActiveRow[]> {
   return await sql<ActiveRow[]>`
-    SELECT id, tenant_id, state, attempt, failures, module_id, module, version, task_class, labels, priority, request,
-      input_json, json_text, create_time, queue_time, assign_time,
-      coalesce(extract(epoch FROM now() - assign_time)::float8 * 1000, 'Infinity') AS assigned_ms, cancel_reason, reservation
-    FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL`;
+    SELECT ${sql.unsafe(ACTIVE_COLUMNS)} FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL`;
+}
+
+/** The same of an agent that has no lease, or was deleted: nothing while it has one. */
+export async function listActiveOfLostAgent(sql: Sql, agentId: string): Promise<ActiveRow[]> {
+  return await sql<ActiveRow[]>`
+    SELECT ${sql.unsafe(ACTIVE_COLUMNS)} FROM executions WHERE agent_id = ${agentId} AND end_time IS NULL
+      AND NOT EXISTS (SELECT 1 FROM agents WHERE id = ${agentId} AND (lease_end_time IS NULL OR lease_end_time > now()))`;
 }
 
 /** Attempts of the agents that are linked to a replica which were assigned before `minAgeMs`. */

@@ -1,5 +1,6 @@
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import type { Sql } from '../sql.ts';
+import { fencedByLease, notFenced } from './lost-agents.ts';
 
 export interface EndedAttempt {
   id: string;
@@ -16,6 +17,8 @@ export interface EndedAttempt {
   stderrBytes: number | null;
   /** Whether its code ran. */
   ran: boolean;
+  /** Only if its agent has no lease at that time. */
+  leaseless?: boolean;
   /** Whether the retry policy counts it. */
   failure: boolean;
   /** Wait before the next attempt. */
@@ -33,14 +36,16 @@ export interface EndedAttempt {
  * @returns when the next attempt is due; undefined when the attempt was not the current one any more.
  */
 export async function requeueExecution(sql: Sql, ended: EndedAttempt): Promise<Date | undefined> {
+  const { held, isOver } = ended.leaseless ? fencedByLease(sql, ended.agentId) : notFenced(sql);
   const [row] = await sql<{ not_before: Date }[]>`
-    WITH current AS (
+    WITH ${held}current AS (
       UPDATE executions
       SET state = ${ended.pending}, agent_id = NULL, assign_time = NULL, start_time = NULL,
         failures = failures + ${ended.failure ? 1 : 0},
         queue_time = now() + ${ended.backoffMs}::float8 * interval '1 millisecond'
       WHERE tenant_id = ${ended.tenantId} AND id = ${ended.id} AND attempt = ${ended.attempt}
         AND agent_id IS NOT DISTINCT FROM ${ended.agentId}::uuid AND end_time IS NULL AND cancel_reason IS NULL
+        ${isOver}
       RETURNING id, tenant_id, attempt, task_class, priority, queue_time
     ), before AS (
       SELECT assign_time, start_time FROM executions WHERE tenant_id = ${ended.tenantId} AND id = ${ended.id}
