@@ -1,8 +1,9 @@
-import { type Logger, messageOf } from '@harrier/shared';
+import { type BackoffOptions, fullJitterMs, type Logger } from '@harrier/shared';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
+import { OutageLog } from '../db/outage-log.ts';
 import { startExecutions } from '../db/queries/start-executions.ts';
 import type { Sql } from '../db/sql.ts';
-import type { TrackedExecution } from './tracked-execution.ts';
+import type { StateChange, TrackedExecution } from './tracked-execution.ts';
 
 /**
  * Attempts that are over within this time never have their PREPARING and RUNNING written: the final state says it all.
@@ -10,49 +11,72 @@ import type { TrackedExecution } from './tracked-execution.ts';
  */
 const DELAY_MS = 100;
 
-/** Writes the states of running attempts to the database, a little later and many at a time. */
+/** After a failure. A database that is away stays so for seconds, one that is full for minutes; nobody waits for these writes. */
+const AGAIN: BackoffOptions = { initialMs: 500, maxMs: 5_000, multiplier: 2 };
+
+/**
+ * Writes the states of running attempts to the database, a little later and many at a time. What the database does not take is
+ * written again, as long as the attempt is in that state: at most as much is kept as there is that runs.
+ */
 export class StateWriter {
   readonly #sql: Sql;
-  readonly #logger: Logger;
-  readonly #waiting = new Set<TrackedExecution>();
+  readonly #outage: OutageLog;
+  /** With the time since which each is in its state. */
+  #waiting = new Map<TrackedExecution, { change: StateChange; sinceMs: number }>();
   #timer: NodeJS.Timeout | undefined;
+  #writing = false;
+  #failures = 0;
+  #stopped = false;
 
   constructor(sql: Sql, logger: Logger) {
     this.#sql = sql;
-    this.#logger = logger;
+    this.#outage = new OutageLog(logger, 'running states are stored again');
   }
 
   /** The state of the execution changed. */
   add(tracked: TrackedExecution): void {
-    this.#waiting.add(tracked);
-    this.#timer ??= setTimeout(() => void this.#flush(), DELAY_MS);
+    this.#waiting.set(tracked, { change: tracked.current, sinceMs: performance.now() });
+    if (!this.#writing) this.#arm(DELAY_MS);
   }
 
   stop(): void {
+    this.#stopped = true;
     clearTimeout(this.#timer);
+  }
+
+  #arm(ms: number): void {
+    if (!this.#stopped) this.#timer ??= setTimeout(() => void this.#flush(), ms);
   }
 
   async #flush(): Promise<void> {
     this.#timer = undefined;
-    const moved = [...this.#waiting].filter(
-      ({ current, ending }) => !ending && (current.state === State.RUNNING || current.state === State.PREPARING),
-    );
-    this.#waiting.clear();
+    const moved = [...this.#waiting].filter(([tracked, { change }]) => tracked.current === change && !tracked.ending);
+    this.#waiting = new Map();
     if (moved.length === 0) return;
-    const rows = moved.map(({ id, resolved, current }) => ({
+    this.#writing = true;
+    const nowMs = performance.now();
+    const rows = moved.map(([{ id, resolved }, { change, sinceMs }]) => ({
       id,
       tenant_id: resolved.tenantId,
-      attempt: current.attempt,
-      state: current.state,
+      attempt: change.attempt,
+      agent_id: change.agentId,
+      state: change.state,
+      age_ms: nowMs - sinceMs,
     }));
     const { promise, resolve } = Promise.withResolvers<void>();
-    for (const tracked of moved) tracked.storing = promise;
+    for (const [tracked] of moved) tracked.storing = promise;
     try {
       await startExecutions(this.#sql, rows, State.RUNNING);
+      this.#failures = 0;
+      this.#outage.over();
     } catch (error) {
-      this.#logger.warn({ reason: messageOf(error) }, 'running states could not be stored; the results will tell');
-    } finally {
-      resolve();
+      this.#outage.failed('warn', 'running states could not be stored; trying again', error);
+      // A later state of the same may wait already.
+      this.#waiting = new Map([...moved, ...this.#waiting]);
+      this.#arm(DELAY_MS + fullJitterMs(this.#failures++, AGAIN));
     }
+    this.#writing = false;
+    resolve();
+    if (this.#waiting.size > 0) this.#arm(DELAY_MS);
   }
 }

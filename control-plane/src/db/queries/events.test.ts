@@ -42,7 +42,7 @@ describe('events of executions', () => {
   test('a start that was recorded is not told again at the end, alone or among others', async () => {
     const ids = await Promise.all([0, 1].map(() => create({ agent_id: agentId, attempt: 1, state: State.ASSIGNED })));
     const [slow = '', quick = ''] = ids;
-    const moving = { id: slow, tenant_id: tenantId, attempt: 1 };
+    const moving = { id: slow, tenant_id: tenantId, attempt: 1, agent_id: agentId, age_ms: 0 };
     await startExecutions(sql, [{ ...moving, state: State.PREPARING }], State.RUNNING);
     await startExecutions(sql, [{ ...moving, state: State.RUNNING }], State.RUNNING);
     await startExecutions(sql, [{ ...moving, state: State.RUNNING }], State.RUNNING);

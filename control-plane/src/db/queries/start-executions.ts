@@ -7,8 +7,11 @@ export interface StartedExecution {
   id: string;
   tenant_id: string;
   attempt: number;
+  agent_id: string;
   /** PREPARING or RUNNING. */
   state: number;
+  /** How long it has been in that state. */
+  age_ms: number;
 }
 
 /** Records that attempts are being prepared or have started; those that are over or not current any more are left alone. */
@@ -16,18 +19,20 @@ export async function startExecutions(sql: Sql, rows: StartedExecution[], runnin
   await sql`
     WITH input AS MATERIALIZED (
       SELECT * FROM json_to_recordset(${JSON.stringify(rows)}::text::json)
-        AS input(id uuid, tenant_id uuid, attempt int, state smallint)
+        AS input(id uuid, tenant_id uuid, attempt int, agent_id uuid, state smallint, age_ms float8)
       WHERE attempt % 1 = 0
     ), moved AS (
     UPDATE executions AS e
-    SET state = input.state, start_time = CASE WHEN input.state = ${running} THEN now() END
+    SET state = input.state,
+      start_time = CASE WHEN input.state = ${running} THEN now() - input.age_ms * interval '1 millisecond' END
     FROM input
     WHERE e.tenant_id = input.tenant_id AND e.id = input.id AND e.attempt = input.attempt AND e.end_time IS NULL
-      AND e.state < input.state
-    RETURNING e.tenant_id, e.id, e.attempt, e.agent_id, e.state
+      -- One that was put back has its number until the next one begins.
+      AND e.agent_id = input.agent_id AND e.state < input.state
+    RETURNING e.tenant_id, e.id, e.attempt, e.agent_id, e.state, e.start_time
     )
-    INSERT INTO events (tenant_id, type, execution_id, attempt, agent_id, state)
-    SELECT tenant_id, CASE WHEN state = ${running} THEN 'execution.started' ELSE 'execution.preparing' END, id, attempt,
+    INSERT INTO events (tenant_id, time, type, execution_id, attempt, agent_id, state)
+    SELECT tenant_id, coalesce(start_time, now()), CASE WHEN state = ${running} THEN 'execution.started' ELSE 'execution.preparing' END, id, attempt,
       agent_id, state
     FROM moved`;
 }
