@@ -2,7 +2,13 @@ import { HarrierError, isFinal } from '@harrier/shared';
 import { type Execution, Execution_State as State, LogChunk_Stream as Stream } from '@harrier/shared/gen/execution';
 import type { WatcherBound } from '../admission/watcher-bound.ts';
 import { readLogChunks } from '../db/queries/log-chunks.ts';
-import { type ExecutionRow, readExecution, readExecutionState } from '../db/queries/read-executions.ts';
+import {
+  type ExecutionRow,
+  type LogEnd,
+  readExecution,
+  readExecutionState,
+  readLogEnd,
+} from '../db/queries/read-executions.ts';
 import type { Sql } from '../db/sql.ts';
 import type { AttemptLog, LogStreamName } from './attempt-log.ts';
 import type { BrakedAgents } from './braked-agents.ts';
@@ -77,7 +83,10 @@ export class ExecutionWatcher {
     return this.#options.bound.enter(tenantId);
   }
 
-  /** States, log bytes and progress until the result. @throws HarrierError not_found, invalid_argument */
+  /**
+   * States, log bytes and progress until the result.
+   * @throws HarrierError invalid_argument; not_found, also when bytes of the log that are wanted have been deleted
+   */
   async *watch(options: WatchOptions): AsyncGenerator<ExecutionEvent> {
     const { tenantId, id, signal } = options;
     const cursor = { ...options.from };
@@ -192,7 +201,7 @@ export class ExecutionWatcher {
     }
   }
 
-  /** Log bytes of one attempt: what there is, and with `follow` what comes until its end. */
+  /** Log bytes of one attempt: what there is, and with `follow` what comes until its end. Its errors are those of `watch`. */
   async *readLogs(options: WatchOptions & { follow: boolean }): AsyncGenerator<LogEvent> {
     let told: ToldExecution | undefined;
     const { elsewhere } = this.#options;
@@ -214,12 +223,13 @@ export class ExecutionWatcher {
     const { tenantId, id, signal } = options;
     const cursor = { ...options.from };
     const row = await this.#state(tenantId, id);
-    if (row.log_delete_time !== null) {
-      const message = `the log of ${id} was deleted at ${row.log_delete_time.toISOString()}, as old as logs are kept here`;
-      throw new HarrierError('not_found', message, { field: 'id' });
-    }
+    if (row.log_delete_time !== null) throw deleted(id, row.log_delete_time);
     if (cursor.attempt === 0) cursor.attempt = row.attempt;
     if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(id, cursor.attempt);
+    if (isOver(row, cursor.attempt)) {
+      yield* this.#rest(options, cursor, row);
+      return;
+    }
     while (true) {
       signal.throwIfAborted();
       const tracked = this.#tracker.get(id);
@@ -233,7 +243,7 @@ export class ExecutionWatcher {
         const over = tracked.finished || tracked.log !== log || tracked.current.agentId === '';
         if (!options.follow || over) {
           // What was in memory a moment ago may have left it: the database has it all.
-          if (over) yield* this.#fromDatabase(options, cursor, undefined);
+          if (over) yield* this.#rest(options, cursor);
           return;
         }
         await wake;
@@ -246,8 +256,8 @@ export class ExecutionWatcher {
       if (!options.follow) return;
       const now = await this.#state(tenantId, id);
       if (cursor.attempt === 0) cursor.attempt = now.attempt;
-      if (now.end_time !== null || now.attempt > cursor.attempt) {
-        yield* this.#fromDatabase(options, cursor, undefined);
+      if (isOver(now, cursor.attempt)) {
+        yield* this.#rest(options, cursor, now);
         return;
       }
       if (cursor.attempt === 0) cursor.attempt = now.attempt;
@@ -317,10 +327,7 @@ export class ExecutionWatcher {
           if (until !== undefined && offset >= until) return;
           if (offset > cursor[key] && running) break;
           if (offset > cursor[key]) {
-            throw new HarrierError(
-              'internal',
-              `bytes ${cursor[key]} to ${offset} of the log of ${executionId} are missing`,
-            );
+            throw missing(executionId, cursor[key], offset);
           }
           const piece = { offset: cursor[key], data: rest };
           cursor[key] += rest.length;
@@ -340,7 +347,7 @@ export class ExecutionWatcher {
   /** The rest of attempts that were followed by another one; moves the cursor to the beginning of `attempt`. */
   async *#earlierAttempts(options: WatchOptions, cursor: LogPosition, attempt: number): AsyncGenerator<LogEvent> {
     while (cursor.attempt !== 0 && cursor.attempt < attempt) {
-      yield* this.#fromDatabase(options, cursor, undefined);
+      yield* this.#rest(options, cursor);
       cursor.attempt++;
       cursor.stdout = 0;
       cursor.stderr = 0;
@@ -352,12 +359,52 @@ export class ExecutionWatcher {
     if (cursor.attempt === 0) cursor.attempt = row.attempt;
     if (cursor.attempt > Math.max(1, row.attempt)) throw noAttempt(row.id, cursor.attempt);
     yield* this.#earlierAttempts(options, cursor, row.attempt);
+    yield* this.#rest(options, cursor, row);
+  }
+
+  /**
+   * The rest of the log of the cursor's attempt, which is over: all of it, or an error. "No more rows" is not its end: it may be
+   * deleted between two reads.
+   * @param row the execution as it was read before; absent: it is read when it is needed
+   */
+  async *#rest(options: WatchOptions, cursor: LogPosition, row?: ExecutionRow): AsyncGenerator<LogEvent> {
+    const { tenantId, id, streams = STREAMS } = options;
     yield* this.#fromDatabase(options, cursor, undefined);
+    const shortOf = (end: Pick<LogEnd, 'stdout_bytes' | 'stderr_bytes'>) =>
+      streams
+        .map((stream) => ({ from: cursor[keyOf(stream)], to: end[`${keyOf(stream)}_bytes`] ?? 0 }))
+        .find(({ from, to }) => from < to);
+    // What was put back may have a longer log than the row tells.
+    if (row?.attempt === cursor.attempt && row.agent_id !== null && shortOf(row) === undefined) return;
+    const end = await readLogEnd(this.#sql, tenantId, id, cursor.attempt);
+    // It is gone with its execution, or has never begun.
+    if (end === undefined) {
+      await this.#state(tenantId, id);
+      return;
+    }
+    const short = shortOf(end);
+    if (short === undefined) return;
+    if (end.log_delete_time !== null) throw deleted(id, end.log_delete_time);
+    throw missing(id, short.from, short.to);
   }
 
   async #state(tenantId: string, id: string): Promise<ExecutionRow> {
     return (await readExecutionState(this.#sql, tenantId, id)) ?? notFound(id);
   }
+}
+
+/** Whether the attempt is over. */
+function isOver(row: ExecutionRow, attempt: number): boolean {
+  return row.end_time !== null || row.attempt > attempt;
+}
+
+function deleted(id: string, at: Date): HarrierError {
+  const message = `the log of ${id} was deleted at ${at.toISOString()}, as old as logs are kept here`;
+  return new HarrierError('not_found', message, { field: 'id' });
+}
+
+function missing(id: string, from: number, to: number): HarrierError {
+  return new HarrierError('internal', `bytes ${from} to ${to} of the log of ${id} are missing`);
 }
 
 function notFound(id: string): never {

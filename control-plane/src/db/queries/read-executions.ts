@@ -158,6 +158,29 @@ export async function listAttempts(sql: Sql, tenantId: string, id: string): Prom
     FROM attempts WHERE tenant_id = ${tenantId} AND execution_id = ${id} ORDER BY attempt`;
 }
 
+/** How long the log of an attempt that is over was when it ended, and when it was deleted; null: it is there. */
+export interface LogEnd {
+  stdout_bytes: number | null;
+  stderr_bytes: number | null;
+  log_delete_time: Date | null;
+}
+
+/** @returns undefined while the attempt is not over, and when its execution is gone */
+export async function readLogEnd(sql: Sql, tenantId: string, id: string, attempt: number): Promise<LogEnd | undefined> {
+  // One that was put back, and ended while it waited, is told of in both.
+  const [row] = await sql<LogEnd[]>`
+    SELECT max(ends.stdout_bytes) AS stdout_bytes, max(ends.stderr_bytes) AS stderr_bytes, e.log_delete_time
+    FROM executions AS e, LATERAL (
+      SELECT e.stdout_bytes, e.stderr_bytes WHERE e.attempt = ${attempt} AND e.end_time IS NOT NULL
+      UNION ALL
+      SELECT a.stdout_bytes, a.stderr_bytes FROM attempts AS a
+      WHERE a.tenant_id = e.tenant_id AND a.execution_id = e.id AND a.attempt = ${attempt}
+    ) AS ends
+    WHERE e.tenant_id = ${tenantId} AND e.id = ${id}
+    GROUP BY e.log_delete_time`;
+  return row;
+}
+
 /** What an agent should be running. */
 export interface ActiveRow {
   id: string;

@@ -1868,7 +1868,7 @@ export const ExecutionService: GenService<{
   },
   /**
    * Streams what happens to an execution until its end, resuming from the given offsets. On a finished one it answers the
-   * rest of the log and the result.
+   * rest of the log and the result, or `not_found` where bytes of that log have been deleted by then.
    *
    * @generated from rpc harrier.v1.ExecutionService.WatchExecution
    */
