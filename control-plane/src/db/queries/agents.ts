@@ -1,5 +1,6 @@
 import type { AnySql, Sql } from '../sql.ts';
 import type { ExecutionReservation } from './read-executions.ts';
+import { tellUnlinked } from './replicas.ts';
 
 /** What executions of an agent can have altogether: processors, bytes, cards, jobs of Slurm; 0: it says nothing of it. */
 export interface AgentCapacity {
@@ -144,14 +145,18 @@ export async function recordCompared(sql: Sql, id: string, session: number, inst
 /** Records the end of a link, unless a newer one was opened, and what is left of the lease. */
 export async function recordUnlink(sql: Sql, id: string, session: number, leftMs: number): Promise<void> {
   await sql`
-    WITH left_alone AS (
+    WITH before AS (
+      SELECT id, replica_id FROM agents WHERE id = ${id} AND session = ${session} FOR UPDATE
+    ), ended AS (
       UPDATE agents SET last_seen_time = now(), replica_id = NULL,
         lease_end_time = now() + ${leftMs}::float8 * interval '1 millisecond'
-      WHERE id = ${id} AND session = ${session}
-      RETURNING tenant_id, id, name
+      FROM before WHERE agents.id = before.id
+      RETURNING agents.tenant_id, agents.id, agents.name, before.replica_id
+    ), unlinked AS (
+      -- Otherwise it was told with the end of its replica.
+      SELECT * FROM ended WHERE replica_id IS NOT NULL
     )
-    INSERT INTO events (tenant_id, type, agent_id, data)
-    SELECT tenant_id, 'agent.unlinked', id, jsonb_build_object('name', name) FROM left_alone`;
+    ${tellUnlinked(sql)}`;
 }
 
 /** The agent says on a link that its process is stopping, or goes on after all. */

@@ -15,6 +15,7 @@ import type { NewExecution } from './insert-executions.ts';
 import { recordLostAgent } from './lost-agents.ts';
 import { insertModule } from './modules.ts';
 import { refuseExecution } from './refuse-execution.ts';
+import { type ReplicaBeat, removeDeadReplicas, removeReplica } from './replicas.ts';
 import { requeueExecution } from './requeue-execution.ts';
 import { startExecutions } from './start-executions.ts';
 import { deleteVersions } from './versions.ts';
@@ -158,6 +159,42 @@ describe('events of agents and modules', () => {
       'agent.deleted',
     ]);
     expect(new Set(told.map((event) => [event.agent_id, event.data?.name].join()))).toEqual(new Set([`${id},one`]));
+  });
+
+  test.each<[string, (replicaId: string) => Promise<unknown>]>([
+    ['stops', (id) => removeReplica(sql, id, 30_000)],
+    [
+      'is dead',
+      async (id) => {
+        const [replica] = await sql<
+          ReplicaBeat[]
+        >`SELECT id, name, beat_time::text AS beat FROM replicas WHERE id = ${id}`;
+        if (replica !== undefined) await removeDeadReplicas(sql, [{ ...replica, leftMs: 30_000 }], 30_000);
+      },
+    ],
+    [
+      'has no row any more',
+      async (id) => {
+        await sql`DELETE FROM replicas WHERE id = ${id}`;
+        await removeDeadReplicas(sql, [], 30_000);
+      },
+    ],
+  ])('the agents of a replica that %s are unlinked once, those of others are not', async (_what, remove) => {
+    const [ending, other] = [randomUUID(), randomUUID()];
+    await sql`INSERT INTO replicas (id, name) VALUES (${ending}, 'ending'), (${other}, 'other')`;
+    const agents = [uuidv7(), uuidv7(), uuidv7()].map((id, i) => ({ id, replica_id: i === 2 ? other : ending }));
+    for (const { id, replica_id } of agents) {
+      await sql`INSERT INTO agents (id, tenant_id, name, public_key, version, hardware, isolation, slots, session, replica_id)
+        VALUES (${id}, ${tenantId}, ${id}, ${Buffer.from(id)}, '', '', 0, 1, 1, ${replica_id})`;
+    }
+    const start = await newest();
+    await remove(ending);
+    // A replica that was only slow, and tells the end of its links then.
+    for (const { id, replica_id } of agents) if (replica_id === ending) await recordUnlink(sql, id, 1, 0);
+    const told = (await readEvents(sql, start, 100)).map(({ type, agent_id, data }) => [type, agent_id, data]);
+    const expected = agents.slice(0, 2).map(({ id }) => ['agent.unlinked', id, { name: id }]);
+    expect(told.toSorted()).toEqual(expected.toSorted());
+    await removeReplica(sql, other, 0);
   });
 
   test('a version comes once and goes once', async () => {

@@ -1,4 +1,4 @@
-import type { Sql } from '../sql.ts';
+import type { AnySql, Sql } from '../sql.ts';
 
 /**
  * Writes that a replica lives.
@@ -20,13 +20,23 @@ export async function beatReplica(
   return row;
 }
 
+/** The end of a statement that has `unlinked` agents. */
+export function tellUnlinked(sql: AnySql) {
+  return sql`INSERT INTO events (tenant_id, type, agent_id, data)
+    SELECT tenant_id, 'agent.unlinked', id, jsonb_build_object('name', name) FROM unlinked`;
+}
+
 /** The replica stops: it renews no leases any more. Those that it has renewed end within `leaseMs`. */
 export async function removeReplica(sql: Sql, id: string, leaseMs: number): Promise<void> {
   await sql.begin(async (transaction) => {
     await transaction`
-      UPDATE agents SET replica_id = NULL, last_seen_time = now(),
-        lease_end_time = now() + ${leaseMs}::float8 * interval '1 millisecond'
-      WHERE replica_id = ${id}`;
+      WITH unlinked AS (
+        UPDATE agents SET replica_id = NULL, last_seen_time = now(),
+          lease_end_time = now() + ${leaseMs}::float8 * interval '1 millisecond'
+        WHERE replica_id = ${id}
+        RETURNING tenant_id, id, name
+      )
+      ${tellUnlinked(transaction)}`;
     await transaction`DELETE FROM replicas WHERE id = ${id}`;
   });
 }
@@ -59,12 +69,15 @@ export async function removeDeadReplicas(
     ), removed AS (
       DELETE FROM replicas USING input WHERE replicas.id = input.id AND replicas.beat_time::text = input.beat
       RETURNING replicas.id, input."leftMs" AS left_ms
-    ), orphans AS (
+    ), unlinked AS (
       UPDATE agents SET replica_id = NULL,
         lease_end_time = now() + interval '1 millisecond'
           * coalesce((SELECT left_ms FROM removed WHERE removed.id = agents.replica_id), ${orphanedMs}::float8)
       WHERE replica_id IS NOT NULL
         AND (replica_id IN (SELECT id FROM removed) OR ${isReplicaGone(sql)})
+      RETURNING tenant_id, agents.id, name
+    ), told AS (
+      ${tellUnlinked(sql)}
     )
     SELECT id FROM removed`;
   return rows.map(({ id }) => id);
