@@ -47,7 +47,7 @@ def handler(input):
   await first.untilLogged('kept', '\n5\n');
   await first.close();
   const second = await SlurmAgent.start(slurm, { dataDir, shared });
-  expect(second.told.recovered[0]).toEqual([{ executionId: 'kept', attempt: 1, finished: false }]);
+  expect(second.told.recovered[0]).toMatchObject([{ executionId: 'kept', attempt: 1, finished: false }]);
   const ended = await second.end('kept');
   expect(ended).toMatchObject({ outcome: 'succeeded', result: '{"done":true}' });
   expect(ended.stdout.toString()).toBe(Array.from({ length: 60 }, (_, n) => `${n}\n`).join(''));

@@ -145,6 +145,12 @@ function keepFacts(directory: string, name: string, facts: unknown, synced: bool
   renameSync(`${path}.new`, path);
 }
 
+/** Makes the directory with facts that hold for as long as the host runs. @throws Error of the file system */
+export function noteFacts(directory: string, name: string, facts: unknown): void {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  keepFacts(directory, name, facts, false);
+}
+
 /** @throws Error when what is kept cannot be read */
 export function keptFacts(directory: string, name: string): unknown {
   const path = join(directory, name);

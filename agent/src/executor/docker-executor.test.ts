@@ -48,7 +48,7 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
     onProgress: () => {},
     onRecovered: (_, recovered) => {
       held.resolve(recovered.map(({ executionId }) => executionId));
-      waiting.resolve(recovered.flatMap(({ executionId, waits }) => (waits ? [executionId] : [])));
+      waiting.resolve(recovered.flatMap(({ executionId, started }) => (started === false ? [executionId] : [])));
     },
     onLost: () => {},
     onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),

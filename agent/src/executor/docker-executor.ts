@@ -150,8 +150,7 @@ export class DockerExecutor implements Executor {
       const { events } = this.#options;
       const all = [...this.#attempts.values()];
       const held = all.map(({ facts: { executionId, attempt, gpuUuids }, ended, started }) => {
-        const waits = started || ended ? {} : { waits: true };
-        return { executionId, attempt, finished: ended, ...waits, ...(gpuUuids && { gpuUuids }) };
+        return { executionId, attempt, finished: ended, started, ...(gpuUuids && { gpuUuids }) };
       });
       events.onRecovered(this, held);
       this.#isListed = true;

@@ -32,8 +32,8 @@ export interface AttemptEnd {
 /** An attempt that a keeper still has. */
 export interface HeldByExecutor extends AttemptKey {
   finished: boolean;
-  /** Nothing of it has run yet. Absent: something may have. */
-  waits?: boolean;
+  /** Whether its code has started, as far as the keeper knows by now; absent: it may have. */
+  started?: boolean;
   /** GPUs that were reserved for it. Absent: none. */
   gpuUuids?: readonly string[];
 }
@@ -60,6 +60,11 @@ export interface AttemptKeeper {
 export interface Executor extends AttemptKeeper {
   /** `process`: what the launcher runs; `docker`: what has a container of its own; `slurm`: what is a job of a cluster. */
   readonly kind: 'process' | 'docker' | 'slurm';
+  /**
+   * The environment of an attempt is being made, and its start follows, or `forget`. For an executor of whose attempts the control
+   * plane cannot tell after a restart of the agent that they have not started: it keeps them, and gives them back then.
+   */
+  preparing?(assignment: Assignment): void;
   /**
    * Starts an attempt; `onStarted`, `onOutput` and `onFinished` follow in this order. A second start of a known attempt
    * does nothing. Answers why it cannot be started, then no event follows.

@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { AttemptFiles, keptFacts } from '../docker/attempt-files.ts';
+import { AttemptFiles, keptFacts, noteFacts } from '../docker/attempt-files.ts';
 import type { OutputStream } from '../docker/stream-frames.ts';
 import type { FinishedMessage } from '../launcher/messages.ts';
 import type { JobDirectory } from '../slurm/job-directory.ts';
 import type { ClusterJob } from '../slurm/job-list.ts';
-import type { AttemptEnd } from './executor.ts';
+import type { AttemptEnd, StartRefusal } from './executor.ts';
 import type { LogFacts } from './log-facts.ts';
 import { OutputSender } from './output-sender.ts';
 import type { SlurmEnding } from './slurm-outcome.ts';
@@ -43,7 +43,8 @@ const NO_LIMIT = { bytes: Number.POSITIVE_INFINITY, marked: true };
  * An attempt in a job of Slurm, on this agent until it is forgotten:
  *
  *   waiting ──sbatch was asked──▶ submitting ──number is known──▶ submitted ──result, or Slurm's word──▶ ended
- *      └────────refused, cancelled──────┴──────────────────────────────────────────────────────────────▲
+ *      ├────────refused, cancelled──────┼──────────────────────────────────────────────────────────────▲
+ *      └───────its agent is gone────────┴──there is no job──▶ given back
  *
  * Its files on this host hold what a restarted agent needs to go on; those that it shares with the job are in `job`.
  */
@@ -54,6 +55,8 @@ export class SlurmAttempt {
   readonly sender: OutputSender;
   /** A job may have been submitted by a former agent. */
   readonly recovered: boolean;
+  /** Why there is no job of it; the control plane is to be told, and another agent may try. */
+  refusal: StartRefusal['error'] | undefined;
   /** Where the next record of the job begins. */
   offset = 0;
   /** Settled when what is being read just now was taken, with the reason why that is not all; undefined: it is all. */
@@ -86,6 +89,7 @@ export class SlurmAttempt {
 
   /**
    * @param directory its own on this host; what a former agent has left there is taken up
+   * @param isNoted this agent has noted it there
    * @throws Error when that cannot be read or written
    */
   constructor(
@@ -93,6 +97,7 @@ export class SlurmAttempt {
     facts: SlurmFacts,
     job: JobDirectory,
     emit: (stream: OutputStream, offset: number, data: Uint8Array) => void,
+    isNoted = false,
   ) {
     this.facts = facts;
     this.job = job;
@@ -108,8 +113,13 @@ export class SlurmAttempt {
     // The job cuts its streams off by itself.
     this.files = AttemptFiles.open(directory, { stdout: NO_LIMIT, stderr: NO_LIMIT });
     this.sender = new OutputSender(this.files, ['stdout', 'stderr'], emit);
-    this.recovered = existsSync(join(directory, FACTS));
+    this.recovered = !isNoted && existsSync(join(directory, FACTS));
     if (!this.recovered) this.files.keep(FACTS, facts);
+  }
+
+  /** Notes an attempt whose environment is being made: to a later agent it is one that was not submitted. */
+  static note(directory: string, facts: SlurmFacts): void {
+    noteFacts(directory, FACTS, facts);
   }
 
   /**

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { afterEach, expect, test, vi } from 'vitest';
 import type { ClusterJob } from '../slurm/job-list.ts';
-import { clusterJob, StandInSlurm } from '../test-support/stand-in-slurm.ts';
+import { ASSIGNMENT, clusterJob, StandInSlurm } from '../test-support/stand-in-slurm.ts';
 
 const KEY = { executionId: 'e', attempt: 1 };
 const now = performance.now.bind(performance);
@@ -62,6 +62,94 @@ test('an agent that finds the disk full when it looks for a job of a former one 
     dataDir,
     root,
   );
+  await slurm.told(() => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded' });
+});
+
+const NEVER = new Promise<never>(() => {});
+
+test('what a former agent has kept and not submitted is given back, without a question to the controller', async () => {
+  const former = await StandInSlurm.open({ turn: NEVER });
+  former.start();
+  former.executor.close();
+  const found: string[] = [];
+  const find = async (name: string) => ({ jobId: void found.push(name) });
+  const slurm = await StandInSlurm.open({ find }, former.dataDir, former.root);
+  await slurm.told(() => slurm.refusals.length > 0);
+  const message = 'the agent was started again before it had submitted the job';
+  expect(slurm.refusals).toEqual([{ code: Code.SUBMIT_FAILED, message }]);
+  expect([found, slurm.ends, existsSync(slurm.kept)]).toEqual([[], [], false]);
+});
+
+test('what a former agent may have submitted is given back when the controller has no such job, and its files go first', async () => {
+  const asked = Promise.withResolvers<void>();
+  const former = await StandInSlurm.open({
+    submit: async () => {
+      asked.resolve();
+      return await NEVER;
+    },
+  });
+  former.start();
+  await asked.promise;
+  former.executor.close();
+  let looks = 0;
+  const find = async () => {
+    looks++;
+    return { jobId: undefined };
+  };
+  const slurm = await StandInSlurm.open({ find }, former.dataDir, former.root, false);
+  await slurm.told(() => slurm.refusals.length > 0);
+  expect(looks).toBe(2);
+  // A job that comes up now finds nothing to run.
+  expect([existsSync(slurm.job), existsSync(slurm.kept)]).toEqual([false, true]);
+});
+
+/** What waits to be given back: nobody was told yet. */
+async function untold(): Promise<StandInSlurm> {
+  const former = await StandInSlurm.open({ turn: NEVER });
+  former.start();
+  former.executor.close();
+  const slurm = await StandInSlurm.open({}, former.dataDir, former.root, false);
+  await slurm.told(() => slurm.recovered.length > 0 && slurm.refusals.length > 0);
+  return slurm;
+}
+
+test('what could not be given back without a link is given back over the next one, as what has not started', async () => {
+  const slurm = await untold();
+  expect(slurm.executor.jobs).toBe(0);
+  slurm.linked = true;
+  slurm.executor.replay();
+  await slurm.told(() => !existsSync(slurm.kept));
+  expect(slurm.recovered.at(-1)).toMatchObject([{ ...KEY, finished: false, started: false }]);
+  expect(slurm.ends).toEqual([]);
+});
+
+test('what is cancelled before it could be given back is cancelled', async () => {
+  const slurm = await untold();
+  slurm.executor.cancel(KEY, 'cancel', 60_000);
+  await slurm.told(() => slurm.ends.length > 0);
+  expect(slurm.ends[0]).toMatchObject({ outcome: 'cancelled' });
+});
+
+test('what a former agent was making an environment for is given back', async () => {
+  const former = await StandInSlurm.open();
+  former.executor.preparing(ASSIGNMENT);
+  former.executor.close();
+  const slurm = await StandInSlurm.open({}, former.dataDir, former.root);
+  await slurm.told(() => slurm.refusals.length > 0);
+  expect([slurm.ends, existsSync(slurm.kept)]).toEqual([[], false]);
+});
+
+test('what was noted while its environment was made is forgotten without it, or becomes a job as any other', async () => {
+  const slurm = await StandInSlurm.open();
+  slurm.executor.preparing(ASSIGNMENT);
+  expect(existsSync(slurm.kept)).toBe(true);
+  slurm.executor.forget(KEY);
+  expect(existsSync(slurm.kept)).toBe(false);
+  slurm.executor.preparing(ASSIGNMENT);
+  slurm.start();
+  await slurm.submitted();
+  slurm.writeResult();
   await slurm.told(() => slurm.ends.length > 0);
   expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded' });
 });

@@ -15,7 +15,7 @@ import { keepFact } from './keep-fact.ts';
 import { attemptEnd } from './launcher-events.ts';
 import { logFacts } from './log-facts.ts';
 import { jobName, jobScript, sbatchArguments } from './sbatch-arguments.ts';
-import { SlurmAttempt } from './slurm-attempt.ts';
+import { SlurmAttempt, type SlurmFacts } from './slurm-attempt.ts';
 import { slurmOutcome } from './slurm-outcome.ts';
 import { SlurmStops } from './slurm-stops.ts';
 import { SlurmSubmissions } from './slurm-submissions.ts';
@@ -42,8 +42,8 @@ export interface SlurmExecutorOptions {
   /** What calls with network INDEX may reach, each `HOST:PORT`. */
   indexHosts: readonly string[];
   /**
-   * Called for an attempt that Slurm has not taken for long: another agent may. Answers whether that was told; then it is
-   * forgotten here.
+   * Called for an attempt that Slurm has not taken for long, or that a former agent has not submitted: another agent may. Answers
+   * whether that was told; then it is forgotten here. If not, it is tried again, at the next replay at the latest.
    */
   onRefused: (key: AttemptKey, error: StartRefusal['error']) => boolean;
   events: ExecutorEvents;
@@ -62,6 +62,8 @@ export class SlurmExecutor implements Executor {
   readonly #options: SlurmExecutorOptions;
   readonly #directory: string;
   readonly #attempts = new Map<string, SlurmAttempt>();
+  /** Names of attempts whose environment is being made. */
+  readonly #noted = new Set<string>();
   readonly #submissions: SlurmSubmissions;
   readonly #watch: SlurmWatch;
   readonly #stops: SlurmStops;
@@ -98,7 +100,7 @@ export class SlurmExecutor implements Executor {
   /** Jobs that have not ended. */
   get jobs(): number {
     let jobs = 0;
-    for (const { ended } of this.#attempts.values()) if (!ended) jobs++;
+    for (const { ended, refusal } of this.#attempts.values()) if (!ended && refusal === undefined) jobs++;
     return jobs;
   }
 
@@ -125,10 +127,18 @@ export class SlurmExecutor implements Executor {
     for (const attempt of this.#attempts.values()) attempt.close();
   }
 
+  preparing(assignment: Assignment): void {
+    const facts = factsOf(assignment, 0);
+    const name = jobName(facts);
+    if (this.#attempts.has(name)) return;
+    this.#noted.add(name);
+    keepFact(facts, this.#options.logger, () => SlurmAttempt.note(join(this.#directory, name), facts));
+  }
+
   start(assignment: Assignment, prepared: PreparedEnvironment, prelude: Uint8Array): StartRefusal | undefined {
     const { shared, maxJobs, indexHosts, partition, flags, gpuDevRoot } = this.#options;
-    const key = { executionId: assignment.ref?.executionId ?? '', attempt: assignment.ref?.attempt ?? 0 };
-    const name = jobName(key);
+    const facts = factsOf(assignment, prelude.length);
+    const name = jobName(facts);
     if (this.#attempts.has(name)) return undefined;
     const gone = this.#options.unavailable();
     if (gone !== undefined) return later(gone);
@@ -150,14 +160,14 @@ export class SlurmExecutor implements Executor {
       return { error: { code: Code.INPUT_INVALID, message }, requeue: false };
     }
     try {
-      const { tenant, taskClass } = assignment;
-      const facts = { ...key, tenant, taskClass, preludeBytes: prelude.length };
-      attempt = new SlurmAttempt(join(this.#directory, name), facts, shared.job(name), this.#emit(key));
+      const isNoted = this.#noted.has(name);
+      attempt = new SlurmAttempt(join(this.#directory, name), facts, shared.job(name), this.#emit(facts), isNoted);
       attempt.files.append('stderr', prelude);
     } catch (error) {
       return later(`the agent cannot keep the attempt: ${messageOf(error)}`);
     }
     attempt.sender.skip('stderr', prelude.length);
+    this.#noted.delete(name);
     this.#attempts.set(name, attempt);
     const args = sbatchArguments(assignment, { directory: attempt.job.path, partition });
     const timeMs = durationMs(assignment.slurm?.time);
@@ -170,6 +180,7 @@ export class SlurmExecutor implements Executor {
     const attempt = this.#attempts.get(jobName(key));
     if (attempt === undefined || attempt.ended) return;
     keepFact(attempt.facts, this.#options.logger, () => attempt.tellToEnd(reason, graceMs));
+    if (attempt.refusal !== undefined) this.#finish(attempt, slurmOutcome({ jobId: '', ending: attempt.ending }));
     this.#submissions.stop(attempt);
     this.#stops.stop(attempt);
   }
@@ -183,16 +194,20 @@ export class SlurmExecutor implements Executor {
   }
 
   forget(key: AttemptKey): void {
-    const attempt = this.#attempts.get(jobName(key));
+    const name = jobName(key);
+    if (this.#noted.delete(name)) rmSync(join(this.#directory, name), { recursive: true, force: true });
+    const attempt = this.#attempts.get(name);
     if (attempt === undefined) return;
-    this.#attempts.delete(jobName(key));
+    this.#attempts.delete(name);
     attempt.remove();
-    // A job that is left over finds nothing to run. What cannot be removed now is when the next agent starts.
-    attempt.job.remove().catch((error) => {
-      this.#options.logger.warn(
-        { ...logFacts(attempt.facts), directory: attempt.job.path, reason: messageOf(error) },
-        'job not removed',
-      );
+    void this.#removeJob(attempt);
+  }
+
+  /** A job that is left over finds nothing to run. What cannot be removed now is when the next agent starts. Never rejects. */
+  async #removeJob({ facts, job }: SlurmAttempt): Promise<void> {
+    await job.remove().catch((error) => {
+      const context = { ...logFacts(facts), directory: job.path, reason: messageOf(error) };
+      this.#options.logger.warn(context, 'job not removed');
     });
   }
 
@@ -200,7 +215,9 @@ export class SlurmExecutor implements Executor {
     queueMicrotask(() => {
       if (this.#closed) return;
       const all = [...this.#attempts.values()];
-      const held = all.map(({ facts: { executionId, attempt }, ended }) => ({ executionId, attempt, finished: ended }));
+      const held = all.map(({ facts: { executionId, attempt }, ended, started }) => {
+        return { executionId, attempt, finished: ended, started };
+      });
       this.#events.onRecovered(this, held);
       for (const attempt of all) {
         attempt.toldWait = '';
@@ -236,11 +253,26 @@ export class SlurmExecutor implements Executor {
     return true;
   }
 
-  /** A former agent may have submitted it. */
+  /** A former agent may have submitted it. What it has not is given back: nothing of it has run. */
   async #findOut(attempt: SlurmAttempt): Promise<void> {
+    const mayHaveJob = attempt.submitting;
     const found = await this.#submissions.find(attempt);
-    const message = 'the agent was lost before it had submitted the job';
-    this.#submitted(attempt, found ? undefined : { code: Code.AGENT_LOST, message });
+    if (this.#closed || attempt.ended) return;
+    const message = 'the agent was started again before it had submitted the job';
+    const refusal = { code: Code.SUBMIT_FAILED, message };
+    if (found || attempt.ending !== undefined) {
+      this.#submitted(attempt, found ? undefined : refusal);
+      return;
+    }
+    // Should the controller have a job of it all the same, that finds nothing to run.
+    if (mayHaveJob) await this.#removeJob(attempt);
+    if (this.#closed || attempt.ended) return;
+    if (attempt.ending !== undefined) {
+      this.#submitted(attempt, refusal);
+      return;
+    }
+    attempt.refusal = refusal;
+    this.#tellEnd(attempt);
   }
 
   /** Waits for a step of an attempt: what goes wrong with one must not end the agent, which has others. */
@@ -346,8 +378,10 @@ export class SlurmExecutor implements Executor {
   }
 
   #tellEnd(attempt: SlurmAttempt): void {
-    const { end, sender, facts } = attempt;
-    if (end !== undefined && sender.drained) this.#events.onFinished(facts, end);
+    const { end, sender, facts, refusal } = attempt;
+    if (!sender.drained) return;
+    if (end !== undefined) this.#events.onFinished(facts, end);
+    else if (refusal !== undefined && this.#options.onRefused(facts, refusal)) this.forget(facts);
   }
 
   #tellWait(attempt: SlurmAttempt, reason: string): void {
@@ -397,6 +431,10 @@ export class SlurmExecutor implements Executor {
   #emit({ executionId, attempt }: AttemptKey): (stream: 'stdout' | 'stderr', offset: number, data: Uint8Array) => void {
     return (stream, offset, data) => this.#events.onOutput({ executionId, attempt }, stream, offset, data);
   }
+}
+
+function factsOf({ ref, tenant, taskClass }: Assignment, preludeBytes: number): SlurmFacts {
+  return { executionId: ref?.executionId ?? '', attempt: ref?.attempt ?? 0, tenant, taskClass, preludeBytes };
 }
 
 function failure(code: Code, message: string) {

@@ -7,16 +7,24 @@ import type { Submission } from '../slurm/slurm-cluster.ts';
 import { silentLogger } from '../test-support/silent-logger.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
 import { SlurmAttempt } from './slurm-attempt.ts';
-import { SlurmSubmissions } from './slurm-submissions.ts';
+import { SlurmSubmissions, type SlurmSubmissionsOptions } from './slurm-submissions.ts';
 
 const PAUSES = { retry: { initialMs: 1, maxMs: 1, multiplier: 1 }, settleMs: 1, laterMs: 60_000 };
 
-/** A cluster that answers as it is told: to each submission, and to each question for a name. */
-function submissions(answers: Submission[], found: ({ jobId: string | undefined } | undefined)[] = [], more = {}) {
+/** A cluster that answers as it is told: to each submission when it has its turn, and to each question for a name. */
+function submissions(
+  answers: Submission[],
+  found: ({ jobId: string | undefined } | undefined)[] = [],
+  more: Partial<SlurmSubmissionsOptions> = {},
+  turn?: Promise<void>,
+) {
   const asked: string[] = [];
   const waits: string[] = [];
   const cluster = {
-    submit: async (): Promise<Submission> => {
+    submit: async (_: unknown, __: unknown, hindrance: () => string | undefined): Promise<Submission> => {
+      await turn;
+      const message = hindrance();
+      if (message !== undefined) return { failure: 'later', message };
       asked.push('submit');
       return answers.shift() ?? { failure: 'refused', message: 'asked too often' };
     },
@@ -101,6 +109,25 @@ test('a later agent knows whether there may be a job', async () => {
   expect(await all.find(again)).toBe(true);
   expect(attempt(directory).jobId).toBe('8');
 });
+
+test.each([
+  ['its agent stops', (all: SlurmSubmissions) => all.close(), Code.AGENT_LOST],
+  ['it is cancelled', (_: SlurmSubmissions, one: SlurmAttempt) => one.tellToEnd('cancel', 0), Code.CANCELLED],
+])(
+  'what waits for its turn is not submitted when %s, and no later agent takes it for submitted',
+  async (_, end, code) => {
+    const directory = tempDir();
+    const turn = Promise.withResolvers<void>();
+    const { all, asked } = submissions([{ jobId: '7' }], [], {}, turn.promise);
+    const one = attempt(directory);
+    const submitted = all.submit(one, []);
+    end(all, one);
+    turn.resolve();
+    expect(await submitted).toMatchObject({ code });
+    expect(asked).toEqual([]);
+    expect(attempt(directory).submitting).toBe(false);
+  },
+);
 
 test('what was not even asked for needs no question', async () => {
   const { all, asked } = submissions([]);

@@ -71,6 +71,8 @@ export class SlurmSubmissions {
         return 'submitted';
       }
       const { failure, message } = submission;
+      // There is no job, and there is to be none.
+      if (failure === 'later' && this.#isOver(attempt)) continue;
       logger.warn(
         { ...logFacts(attempt.facts), job: jobName(attempt.facts), failure, reason: message },
         'job not submitted',
@@ -123,14 +125,17 @@ export class SlurmSubmissions {
     return false;
   }
 
-  /** Not without a note: a later agent would take it for not submitted. */
+  /** Not without a note: a later agent would take it for not submitted. And not before its turn: that agent would have to ask. */
   async #submitOnce(attempt: SlurmAttempt, args: readonly string[]): Promise<Submission> {
-    try {
-      attempt.setSubmitting(true);
-    } catch (error) {
-      return { failure: 'later', message: `the agent cannot note that it is submitted: ${messageOf(error)}` };
-    }
-    return await this.#options.cluster.submit(args, this.#options.script);
+    return await this.#options.cluster.submit(args, this.#options.script, () => {
+      if (this.#isOver(attempt)) return 'it is to end, or the agent stops';
+      try {
+        attempt.setSubmitting(true);
+        return undefined;
+      } catch (error) {
+        return `the agent cannot note that it is submitted: ${messageOf(error)}`;
+      }
+    });
   }
 
   /** Where the disk does not take the number, a later agent finds the job by its name. */

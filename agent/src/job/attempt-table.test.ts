@@ -387,9 +387,9 @@ describe('an agent that starts again', () => {
 
 test('an attempt that its keeper still lets wait is not told as started, and can be given back', () => {
   const { table, executor, told, takeSent, link } = setUp();
-  table.onRecovered(executor, [{ ...A, finished: false, waits: true }]);
+  table.onRecovered(executor, [{ ...A, finished: false, started: false }]);
   link({ resume: [{ ref: A }] });
-  table.onRecovered(executor, [{ ...A, finished: false, waits: true }]);
+  table.onRecovered(executor, [{ ...A, finished: false, started: false }]);
   expect(told()).toEqual([]);
   expect(table.active).toBe(1);
   expect(table.onRefused(A, { code: Code.SUBMIT_FAILED, message: 'no place' })).toBe(true);
@@ -463,6 +463,34 @@ describe('a launcher that was lost', () => {
     table.onLost(executor);
     table.onRecovered(executor, [{ ...A, finished: false }]);
     expect(executor.cancel).toHaveBeenCalledTimes(2);
+  });
+});
+
+describe('an attempt of a former agent that has not started', () => {
+  function setUpFound() {
+    const parts = setUp();
+    const found = { ...A, finished: false, started: false };
+    parts.table.onRecovered(parts.executor, [found]);
+    expect(parts.table.held()).toEqual([{ ref: A, finished: false }]);
+    parts.link({ resume: [{ ref: A, stderrOffset: 5n }] });
+    parts.table.onRecovered(parts.executor, [found]);
+    expect(parts.told(), 'its start is not told').toEqual([]);
+    return parts;
+  }
+
+  test('is given back when there is nothing of it', () => {
+    const { table, told } = setUpFound();
+    expect(table.onRefused(A, { code: Code.SUBMIT_FAILED, message: 'not submitted' })).toBe(true);
+    expect(told()).toEqual(['rejected a/1']);
+    expect(table.size).toBe(0);
+  });
+
+  test('goes on when it starts, with its log where the former agent has left it', () => {
+    const { table, told } = setUpFound();
+    table.onStarted(A);
+    table.onOutput(A, 'stderr', 5, Buffer.from('more'));
+    table.onFinished(A, { ...succeeded(), stderrBytes: 9 });
+    expect(told()).toEqual(['started a/1', 'log a/1', 'result a/1']);
   });
 });
 

@@ -242,6 +242,7 @@ export class AttemptTable implements PreparationsEvents {
     held.trace?.prepare();
     this.#add(held);
     if (this.#forwards(held)) this.#options.send(preparingMessage(held));
+    this.#executors.get(executorKind(assignment))?.preparing?.(assignment);
     this.#preparations.start(ref, assignment, provider, request);
   }
 
@@ -352,6 +353,7 @@ export class AttemptTable implements PreparationsEvents {
     prepared.release();
     if (!started.requeue) return started.error;
     held.trace?.end('rejected', started.error.message);
+    this.#forgetPreparing(held);
     this.#remove(held);
     this.#reject(assignment, started);
     return undefined;
@@ -362,6 +364,7 @@ export class AttemptTable implements PreparationsEvents {
     const held = this.#held.get(keyOf(key));
     if (held === undefined || !this.#forwards(held)) return false;
     held.trace?.end('rejected', error.message);
+    this.#forgetPreparing(held);
     this.#remove(held);
     this.#rejectHeld(held, { error, requeue: true });
     return true;
@@ -408,13 +411,14 @@ export class AttemptTable implements PreparationsEvents {
     if (this.#linked) this.#replayed.add(keeper);
     const present = new Set<string>();
     const running = new Set<string>();
-    for (const { executionId, attempt, finished, waits = false, gpuUuids = [] } of listed) {
+    for (const { executionId, attempt, finished, started = true, gpuUuids = [] } of listed) {
       const key = keyOf({ executionId, attempt });
       present.add(key);
-      if (!finished && !waits) running.add(key);
+      const isRunning = !finished && started;
+      if (isRunning) running.add(key);
       if (!this.#held.has(key)) {
-        const state = finished ? 'finished' : waits ? 'assigned' : 'running';
-        const from = { state, askedBefore: this.#asked } as const;
+        const state = finished ? 'finished' : isRunning ? 'running' : 'assigned';
+        const from = { state, isFound: true, askedBefore: this.#asked } as const;
         // A former agent has prepared what it runs in.
         const isJob = (keeper as Partial<Executor>).kind === 'slurm';
         const environments = isJob ? this.#options.slurmEnvironments?.() : this.#options.environments;
@@ -524,7 +528,13 @@ export class AttemptTable implements PreparationsEvents {
 
   #forget(held: HeldAttempt): void {
     held.keeper.forget(held);
+    this.#forgetPreparing(held);
     this.#remove(held);
+  }
+
+  /** The executor of an attempt may have kept that its environment was being made; see `Executor.preparing`. */
+  #forgetPreparing(held: HeldAttempt): void {
+    if (held.isJob && held.keeper === this.#preparations) this.#executors.get('slurm')?.forget(held);
   }
 
   #remove(held: HeldAttempt): void {

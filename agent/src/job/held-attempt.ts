@@ -36,6 +36,8 @@ export interface HeldFrom {
   maxDisconnectMs?: number;
   /** It is a job of Slurm, and runs elsewhere. */
   isJob?: boolean;
+  /** It was found at the start of the agent. */
+  isFound?: boolean;
   prepared?: PreparedEnvironment;
   trace?: AttemptTrace | undefined;
   traceParent?: string;
@@ -104,7 +106,8 @@ export class HeldAttempt implements AttemptKey {
     this.isJob = from.isJob ?? false;
     this.askedBefore = from.askedBefore;
     this.#state = from.state;
-    const reached = from.state === 'preparing' || from.state === 'assigned' ? 0 : Number.POSITIVE_INFINITY;
+    const isNew = from.isFound !== true && (from.state === 'preparing' || from.state === 'assigned');
+    const reached = isNew ? 0 : Number.POSITIVE_INFINITY;
     this.#reached = { stdout: reached, stderr: reached };
   }
 

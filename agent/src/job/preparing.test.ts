@@ -4,6 +4,7 @@ import { Execution_State as State, LogChunk_Stream as Stream } from '@harrier/sh
 import {
   type AgentMessage,
   AssignmentSchema,
+  AttemptRefSchema,
   CancelAttemptSchema,
   LockDecidedSchema,
   LogStoredSchema,
@@ -21,9 +22,10 @@ import { AttemptTable } from './attempt-table.ts';
 const A: AttemptKey = { executionId: 'a', attempt: 1 };
 const MIB = 1024 * 1024;
 
-function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
+function setUp(options: { slots?: number; refuse?: StartRefusal; kind?: 'process' | 'slurm' } = {}) {
   const executor = {
-    kind: 'process' as const,
+    kind: options.kind ?? ('process' as const),
+    preparing: vi.fn<NonNullable<Executor['preparing']>>(),
     start: vi.fn<Executor['start']>(() => options.refuse),
     cancel: vi.fn<Executor['cancel']>(),
     acknowledgeOutput: vi.fn<Executor['acknowledgeOutput']>(),
@@ -38,6 +40,7 @@ function setUp(options: { slots?: number; refuse?: StartRefusal } = {}) {
   let nowMs = 0;
   const table = new AttemptTable({
     environments,
+    slurmEnvironments: () => environments,
     slots: options.slots ?? 2,
     caps: { cpu: 4, memoryBytes: 1, tmpBytes: 1, network: 'none' },
     gpus: NO_GPUS,
@@ -88,9 +91,10 @@ function logOf({ stream, offset, data }: { stream: Stream; offset: bigint; data:
   return `${offset} ${data.length > 40 ? data.length : Buffer.from(data).toString()}`;
 }
 
-function assignment(ref: AttemptKey) {
+function assignment(ref: AttemptKey, isJob = false) {
   return create(AssignmentSchema, {
     ref,
+    ...(isJob && { slurm: {} }),
     tenant: 'acme',
     taskClass: 'cpu_short',
     program: { case: 'python', value: { source: '', handler: 'handler', preload: ['six'] } },
@@ -424,5 +428,52 @@ describe('an environment that there is no room for', () => {
     table.linkUp(create(WelcomeSchema, {}));
     expect(takeSent()).toEqual([]);
     expect(table.size).toBe(0);
+  });
+});
+
+describe('the executor of jobs', () => {
+  /** An agent that prepares the environment of a job. */
+  function setUpJob(options: Parameters<typeof setUp>[0] = {}) {
+    const parts = setUp({ ...options, kind: 'slurm' });
+    parts.table.assign(assignment(A, true));
+    expect(parts.executor.preparing.mock.calls).toMatchObject([[{ ref: A }]]);
+    return parts;
+  }
+
+  test('knows of what is being prepared, until it is handed over', async () => {
+    const { executor, provider } = setUpJob();
+    provider.last.done.resolve();
+    await vi.waitFor(() => expect(executor.start).toHaveBeenCalled());
+    expect(executor.forget).not.toHaveBeenCalled();
+  });
+
+  test('forgets what goes to another agent', async () => {
+    const { executor, provider, takeSent } = setUpJob();
+    provider.last.done.reject(new EnvironmentError(Code.ENVIRONMENT_FAILED, 'no room', { elsewhere: true }));
+    await vi.waitFor(() => expect(executor.forget).toHaveBeenCalledWith(expect.objectContaining(A)));
+    expect(takeSent().map((message) => message.case)).toContain('rejected');
+  });
+
+  test('forgets what it does not take itself', async () => {
+    const refuse = { error: { code: Code.SUBMIT_FAILED, message: 'away' }, requeue: true };
+    const { executor, provider } = setUpJob({ refuse });
+    provider.last.done.resolve();
+    await vi.waitFor(() => expect(executor.forget).toHaveBeenCalledWith(expect.objectContaining(A)));
+  });
+
+  test('forgets what has failed when that is stored, not before', async () => {
+    const { table, executor, provider, told } = setUpJob();
+    provider.last.done.reject(new Error('broken'));
+    await vi.waitFor(() => expect(told()).toContain('result'));
+    expect(executor.forget).not.toHaveBeenCalled();
+    table.resultStored(create(AttemptRefSchema, A));
+    expect(executor.forget).toHaveBeenCalledWith(expect.objectContaining(A));
+  });
+
+  test('keeps what is given back because the agent goes: nobody knows whether that arrives', () => {
+    const { table, executor, told } = setUpJob();
+    table.close();
+    expect(told()).toContain('rejected');
+    expect(executor.forget).not.toHaveBeenCalled();
   });
 });

@@ -104,9 +104,13 @@ export class SlurmCluster {
     return this.#next;
   }
 
-  /** @param args options of `sbatch` */
-  async submit(args: readonly string[], script: string): Promise<Submission> {
-    const answer = await this.#inTurn(() => this.#options.run('sbatch', args, script));
+  /**
+   * @param args options of `sbatch`
+   * @param hindrance asked when its turn has come, right before: why it is not to be submitted after all
+   */
+  async submit(args: readonly string[], script: string, hindrance: () => string | undefined): Promise<Submission> {
+    const answer = await this.#inTurn(async () => hindrance() ?? (await this.#options.run('sbatch', args, script)));
+    if (typeof answer === 'string') return { failure: 'later', message: answer };
     if (answer.kind !== 'done') {
       const failure = failureKind(answer);
       if (failure === 'away') this.#setReason(answer.message);

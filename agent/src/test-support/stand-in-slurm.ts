@@ -4,16 +4,28 @@ import { crc32 } from 'node:zlib';
 import { create } from '@bufbuild/protobuf';
 import { type Assignment, AssignmentSchema } from '@harrier/shared/gen/link';
 import { onTestFinished } from 'vitest';
-import type { AttemptEnd, ExecutorEvents } from '../executor/executor.ts';
+import type { AttemptEnd, ExecutorEvents, HeldByExecutor, StartRefusal } from '../executor/executor.ts';
 import { SlurmExecutor, type SlurmExecutorOptions } from '../executor/slurm-executor.ts';
 import { encodeHeader } from '../launcher/frame-codec.ts';
 import type { ClusterJob } from '../slurm/job-list.ts';
 import { SharedDirectory } from '../slurm/shared-directory.ts';
-import type { Look } from '../slurm/slurm-cluster.ts';
+import type { Look, Submission } from '../slurm/slurm-cluster.ts';
 import { silentLogger } from './silent-logger.ts';
 import { tempDir } from './temp-dir.ts';
 
-type Cluster = SlurmExecutorOptions['cluster'];
+type Cluster = Omit<SlurmExecutorOptions['cluster'], 'submit'> & {
+  /** When a submission has its turn; absent: at once. */
+  turn: Promise<void>;
+  submit: (args: readonly string[], script: string) => Promise<Submission>;
+};
+
+/** What it runs. */
+export const ASSIGNMENT: Assignment = create(AssignmentSchema, {
+  ref: { executionId: 'e', attempt: 1 },
+  tenant: 'acme',
+  taskClass: 'gpu_slurm',
+  program: { case: 'python', value: { source: 'handler = dict' } },
+});
 
 /** An executor on a cluster that answers as the test says, and what it has told. Its one job is that of attempt 1 of `e`. */
 export class StandInSlurm {
@@ -27,35 +39,56 @@ export class StandInSlurm {
   readonly job: string;
   readonly steps: string[] = [];
   readonly ends: AttemptEnd[] = [];
+  /** What was given back, or was tried to. */
+  readonly refusals: StartRefusal['error'][] = [];
+  readonly recovered: (readonly HeldByExecutor[])[] = [];
+  /** Whether the control plane can be told that an attempt is given back. */
+  linked: boolean;
   started = false;
   readonly #onLook: ((look: Look) => void)[] = [];
   #changed = Promise.withResolvers<void>();
 
-  private constructor(cluster: Partial<Cluster>, dataDir: string, root: string) {
+  private constructor(cluster: Partial<Cluster>, dataDir: string, root: string, linked: boolean) {
+    this.linked = linked;
     this.dataDir = dataDir;
     this.root = root;
     this.shared = new SharedDirectory(root, dataDir);
     this.kept = join(dataDir, 'slurm', 'attempts', 'e.1');
     this.job = this.shared.job('e.1').path;
+    const { turn, submit = async () => ({ jobId: '7' }), ...rest } = cluster;
     this.executor = new SlurmExecutor({
       cluster: {
-        submit: async () => ({ jobId: '7' }),
+        submit: async (args, script, hindrance) => {
+          await turn;
+          const message = hindrance();
+          return message === undefined ? await submit(args, script) : { failure: 'later', message };
+        },
         find: async () => ({ jobId: undefined }),
         accounts: async () => new Map(),
         end: async () => undefined,
         onLook: (listener) => void this.#onLook.push(listener),
         hurry: () => {},
-        ...cluster,
+        ...rest,
       },
       ...{ shared: this.shared, dataDir, partition: '', python: 'python3', flags: [], maxJobs: 5, indexHosts: [] },
       ...{ gpuDevRoot: '/dev' },
-      ...{ unavailable: () => undefined, onRefused: () => false, events: this.#events(), logger: silentLogger() },
+      onRefused: (_, error) => {
+        this.refusals.push(error);
+        this.#tell();
+        return this.linked;
+      },
+      ...{ unavailable: () => undefined, events: this.#events(), logger: silentLogger() },
     });
   }
 
   /** Opens it; it is closed after the test. */
-  static async open(cluster: Partial<Cluster> = {}, dataDir = tempDir(), root = tempDir()): Promise<StandInSlurm> {
-    const slurm = new StandInSlurm(cluster, dataDir, root);
+  static async open(
+    cluster: Partial<Cluster> = {},
+    dataDir = tempDir(),
+    root = tempDir(),
+    linked = true,
+  ): Promise<StandInSlurm> {
+    const slurm = new StandInSlurm(cluster, dataDir, root, linked);
     await slurm.shared.open(false);
     slurm.executor.open();
     onTestFinished(() => slurm.executor.close());
@@ -63,9 +96,7 @@ export class StandInSlurm {
   }
 
   start(): void {
-    const program = { case: 'python', value: { source: 'handler = dict' } } as const;
-    const assignment: Assignment = create(AssignmentSchema, { ref: { executionId: 'e', attempt: 1 }, program });
-    const refusal = this.executor.start(assignment, { start: undefined, release: () => {} }, new Uint8Array(0));
+    const refusal = this.executor.start(ASSIGNMENT, { start: undefined, release: () => {} }, new Uint8Array(0));
     if (refusal !== undefined) throw new Error(refusal.error.message);
   }
 
@@ -133,7 +164,10 @@ export class StandInSlurm {
         this.started = true;
         this.#tell();
       },
-      onRecovered: () => {},
+      onRecovered: (_, held) => {
+        this.recovered.push(held);
+        this.#tell();
+      },
       onLost: () => {},
       onOutput: (_, stream, offset, data) => {
         this.executor.acknowledgeOutput(
