@@ -37,6 +37,7 @@ class Attempt:
     """One attempt. ``final`` is the header of its `finished` frame, ``result`` that frame's body or where it lies."""
 
     __slots__ = (
+        "about",
         "acked_in",
         "attempt",
         "cancel_reason",
@@ -83,6 +84,7 @@ class Attempt:
         self.state = PENDING
         self.tenant = ""
         self.gpus: list[str] = []  # what the agent has reserved for it
+        self.about: dict = {}  # what the agent wants to be told again
         self.network = False  # it runs in a network namespace of its own
         self.pool = None  # what gives it its worker
         self.reuse_key: str | None = None
@@ -114,6 +116,10 @@ class Attempt:
         """Bytes sent and not acknowledged, both streams together, but for those that the agent had before."""
         out, err = self.stdout, self.stderr
         return out.sent - out.acked + err.sent - max(err.acked, err.known)
+
+    def told_again(self) -> dict | None:
+        """Its line in the body of `welcome`; None for one of a former launcher, whose spool does not have it."""
+        return {"tenant": self.tenant, **self.about} if self.tenant else None
 
     def summary(self) -> dict:
         """Its line in `welcome`."""

@@ -58,8 +58,9 @@ def check(header: dict, body_bytes: int) -> None:
     gpus = header.get("gpus", [])
     if not isinstance(gpus, list) or len(gpus) > _MAX_GPUS or not all(isinstance(uuid, str) for uuid in gpus):
         raise ValueError(f"start: gpus must be a list of at most {_MAX_GPUS} texts")
-    if not isinstance(header.get("context", {}), dict):
-        raise ValueError("start: context must be an object")
+    for name in ("context", "about"):
+        if not isinstance(header.get(name, {}), dict):
+            raise ValueError(f"start: {name} must be an object")
 
 
 def _check_asked(header: dict) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 
 import boot_timer
 import environment
+import fast_json
 import final_record
 import frames
 import outcome as outcomes
@@ -126,10 +127,13 @@ class Supervisor:
         if header.get("protocol") != PROTOCOL:
             raise ValueError(f"hello: protocol must be {PROTOCOL}")
         attempts = [attempt.summary() for attempt in self._attempts.values()]
+        told_again = fast_json.encode([attempt.told_again() for attempt in self._attempts.values()])
         self._link.greeted = True
         age_ms = (boot_timer.now() - self._started_at) * 1000
         changing = {"cgroup_limits": self._cgroups.holding, "age_ms": age_ms, "attempts": attempts}
-        self._send({"type": "welcome", "protocol": PROTOCOL, **self._about, **changing})
+        welcome = {"type": "welcome", "protocol": PROTOCOL, **self._about, **changing}
+        # In the body: of all attempts that an agent can hold, a header has no room for it.
+        self._link.send(frames.encode(welcome, told_again.encode("utf-8", "replace")))
         self._attachments.tell_all()
         self._load_report.begin()
         for attempt in list(self._attempts.values()):
@@ -151,6 +155,7 @@ class Supervisor:
             wanted = environment.parse(header.get("environment"))
             attempt.max_disconnect_ms = max_disconnect_of(header)
             attempt.gpus = header.get("gpus", [])
+            attempt.tenant, attempt.about = header["tenant"], header.get("about", {})
         except ValueError as error:
             code = error.code if isinstance(error, start_request.Refused) else "INTERNAL"
             self._finish(attempt, outcomes.failed(code, f"The launcher does not take it: {error}"))
@@ -183,7 +188,6 @@ class Supervisor:
         header = attempt.header
         if attempt.max_disconnect_ms is not None:
             self._leases.hold(attempt, attempt.max_disconnect_ms, partial(self._on_lease_over, attempt))
-        attempt.tenant = header["tenant"]
         attempt.network = header.get("network") is not None and self._about["isolation"] == "sandbox"
         if header["kind"] == "python" and header.get("reuse_key") is not None:
             # A kept worker has a network namespace of its own, or has none.

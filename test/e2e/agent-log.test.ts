@@ -1,7 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { expect, test } from 'vitest';
-import { create, execute } from '../support/executions.ts';
+import { create, execute, finished, untilPrinted } from '../support/executions.ts';
+import { http } from '../support/http.ts';
 import { code } from '../support/requests.ts';
 import { startStack } from '../support/stack.ts';
 import { until } from '../support/wait.ts';
@@ -73,6 +75,30 @@ test('each line about an attempt says which, whose and of what class, on standar
   expect(logged(), 'standard output has the same').toEqual(inFile());
   expect(agent?.program.stderr, 'and standard error nothing').toBe('');
   expect(agent?.program.output).not.toContain(SECRET);
+});
+
+test('what goes on while the agent is started again is still told as whose and of what class, and counted so', async () => {
+  const source = 'import time\ndef handler(input):\n    print("on", flush=True)\n    time.sleep(3600)\n';
+  const classes = ['cpu_long', 'cpu_short'];
+  const ids = await Promise.all(classes.map((taskClass) => create(stack.executions, { ...code(source), taskClass })));
+  for (const id of ids) await untilPrinted(stack.executions, id, 'on');
+  await agent?.stop('SIGKILL');
+  agent?.startAgain();
+  for (const id of ids) await stack.executions.cancelExecution({ id });
+  for (const id of ids)
+    expect(await finished(stack.executions, id)).toMatchObject({ state: State.CANCELLED, attempt: 1 });
+  const logged = () => agent?.program.logs ?? [];
+  const ends = () => logged().filter(({ msg }) => msg === 'attempt ended');
+  await until('both ends to be logged', () => ends().length === 2, { seen: logged });
+  const tenant = expect.stringMatching(/^[0-9a-f-]{36}$/);
+  for (const [index, taskClass] of classes.entries()) {
+    const lines = about(logged(), ids[index] ?? '');
+    expect(lines).toEqual(lines.map(() => expect.objectContaining({ tenant, taskClass })));
+  }
+  const { text } = await http(`${await agent?.metricsUrl()}/metrics`);
+  const counted = text.split('\n').filter((line) => line.startsWith('harrier_agent_executions_total{'));
+  const labels = (taskClass: string) => `task_class="${taskClass}",environment="inline",outcome="cancelled"`;
+  expect(counted.sort()).toEqual(classes.map((name) => `harrier_agent_executions_total{${labels(name)}} 1`));
 });
 
 test('a full file is followed by a new one, and the oldest goes', async () => {

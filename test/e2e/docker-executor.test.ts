@@ -282,7 +282,7 @@ print(json.dumps({"ok": True, "output": {"n": n}}))`;
 
     const second = await DockerAgent.start({ dataDir });
     second.executor.acknowledgeOutput({ executionId: 'e1', attempt: 1 }, 0, stored);
-    expect(await second.record.until(() => second.record.recovered[0])).toEqual([
+    expect(await second.record.until(() => second.record.recovered[0])).toMatchObject([
       { executionId: 'e1', attempt: 1, finished: false },
       { executionId: 'e2', attempt: 1, finished: true },
     ]);

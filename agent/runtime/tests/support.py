@@ -72,9 +72,10 @@ class Agent:
         self._seen: dict[tuple[str, int], Ended] = {}
         self.auto_ack = True
         self.welcome: dict = {}
+        self.welcome_body = b""
         if hello:
             self.send({"type": "hello", "protocol": 1})
-            self.welcome = self.receive()[0]
+            self.welcome, self.welcome_body = self.receive()
 
     def close(self) -> None:
         self.socket.close()

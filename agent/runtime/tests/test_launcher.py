@@ -213,6 +213,21 @@ class Connections(support.RuntimeTest):
         # The acknowledgement was on its way when the connection closed: the next hello finds nothing left.
         self.assertEqual(self.launcher.connect().welcome["attempts"], [])
 
+    def test_a_restarted_agent_is_told_again_what_its_attempts_are(self) -> None:
+        about = {"task_class": "cpu_long", "environment": "inline", "trace_parent": "00-1-2-01"}
+        with support.Launcher() as launcher:
+            agent = launcher.connect()
+            told, plain = agent.start(WAITS, about=about), agent.start(WAITS)
+            for execution in (told, plain):
+                agent.wait_for(execution, "started")
+            again = launcher.connect()
+            names = [attempt["execution"] for attempt in again.welcome["attempts"]]
+            known = dict(zip(names, json.loads(again.welcome_body)))
+            self.assertEqual(known, {told: {"tenant": "acme", **about}, plain: {"tenant": "acme"}})
+
+    def test_what_it_is_to_tell_again_is_an_object(self) -> None:
+        self.assertEqual(self.agent.run("", about="cpu_long").code, "INTERNAL")
+
     def test_what_is_not_acknowledged_comes_again(self) -> None:
         self.agent.auto_ack = False
         execution = self.agent.start("def handler(input):\n    print('x' * 100)\n    return {'ok': 1}")
@@ -446,6 +461,8 @@ class Spool(unittest.TestCase):
             self.kill_and_restart(launcher)
             agent = launcher.connect()
             states = {a["execution"]: (a["state"], a["stdout"]) for a in agent.welcome["attempts"]}
+            # What a former launcher was to tell again is not in the spool.
+            self.assertEqual(json.loads(agent.welcome_body), [None] * len(states))
             # What was acknowledged may be offered again (the crash came first), never be lost.
             self.assertLessEqual({printed, running}, set(states))
             self.assertEqual(states[printed], ("finished", 300000))

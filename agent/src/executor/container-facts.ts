@@ -6,6 +6,7 @@ import { BOOT } from '../environment/manifest.ts';
 import type { ProgramInContainer } from './container-program.ts';
 import type { AttemptFacts } from './docker-attempt.ts';
 import type { AttemptKey } from './executor.ts';
+import { aboutOf } from './log-facts.ts';
 import { durationMs, maxDisconnectMs } from './start-message.ts';
 
 /** Processes and threads of a container whose assignment does not say. */
@@ -27,8 +28,7 @@ export function factsOf(
   const outputBytes = Number(limits?.outputBytes ?? 0);
   return {
     ...key,
-    tenant: assignment.tenant,
-    taskClass: assignment.taskClass,
+    ...aboutOf(assignment),
     bootId: BOOT,
     program: kind,
     file: entrypoint?.[0] ?? '',

@@ -12,7 +12,7 @@ import { silentLogger } from '../test-support/silent-logger.ts';
 import { standInEngine } from '../test-support/stand-in-engine.ts';
 import { tempDir } from '../test-support/temp-dir.ts';
 import { DockerExecutor, type DockerExecutorOptions } from './docker-executor.ts';
-import type { AttemptEnd, ExecutorEvents, StartRefusal } from './executor.ts';
+import type { AttemptEnd, ExecutorEvents, HeldByExecutor, StartRefusal } from './executor.ts';
 
 const UNPREPARED = { start: undefined, release: () => {} };
 
@@ -20,6 +20,8 @@ function assignment(executionId: string): Assignment {
   return create(AssignmentSchema, {
     ref: { executionId, attempt: 1 },
     tenant: 'acme',
+    taskClass: 'cpu_long',
+    traceParent: '00-1-2-01',
     program: { case: 'image', value: { image: 'tool:1' } },
     limits: { memoryBytes: 1n, stdoutBytes: 1n, stderrBytes: 1n, outputBytes: 1n },
   });
@@ -34,7 +36,7 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
   });
   const policy = new ImagePolicy(['*']);
   const images = new Images({ engine, policy, credentialsPath: undefined, logger: silentLogger() });
-  const held = Promise.withResolvers<string[]>();
+  const held = Promise.withResolvers<readonly HeldByExecutor[]>();
   const waiting = Promise.withResolvers<string[]>();
   const ends = new Map<string, PromiseWithResolvers<AttemptEnd>>();
   const ended = (id: string): PromiseWithResolvers<AttemptEnd> => {
@@ -47,8 +49,9 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
     onOutput: () => {},
     onProgress: () => {},
     onRecovered: (_, recovered) => {
-      held.resolve(recovered.map(({ executionId }) => executionId));
-      waiting.resolve(recovered.flatMap(({ executionId, started }) => (started === false ? [executionId] : [])));
+      held.resolve(recovered);
+      const isWaiting = ({ finished, started }: HeldByExecutor) => !finished && started === false;
+      waiting.resolve(recovered.filter(isWaiting).map(({ executionId }) => executionId));
     },
     onLost: () => {},
     onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),
@@ -249,7 +252,8 @@ test('what a former agent left and nobody can read does not keep the agent from 
   writeFileSync(file('no-facts', 'facts.json'), '');
   writeFileSync(file('no-end', 'end.json'), '{"outcome":"succ');
   const { held, refused } = await hung(1, dataDir);
-  expect(await held).toEqual(['whole']);
+  const about = { tenant: 'acme', taskClass: 'cpu_long', environment: 'inline', traceParent: '00-1-2-01' };
+  expect(await held).toEqual([{ executionId: 'whole', attempt: 1, ...about, finished: false, started: false }]);
   await expect.poll(() => [...refused.keys()]).toEqual(['whole']);
   expect(readdirSync(join(dataDir, 'containers'))).toEqual([]);
 });

@@ -25,7 +25,7 @@ import { CANCELLED, denied, failed, neverRan } from './container-refusal.ts';
 import { ContainerStops, keepOrTell } from './container-stops.ts';
 import { DockerAttempt } from './docker-attempt.ts';
 import type { AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
-import { logFacts } from './log-facts.ts';
+import { aboutAttempt, logFacts } from './log-facts.ts';
 
 export interface DockerExecutorOptions {
   engine: DockerEngine;
@@ -149,8 +149,10 @@ export class DockerExecutor implements Executor {
       if (this.#closed) return;
       const { events } = this.#options;
       const all = [...this.#attempts.values()];
-      const held = all.map(({ facts: { executionId, attempt, gpuUuids }, ended, started }) => {
-        return { executionId, attempt, finished: ended, started, ...(gpuUuids && { gpuUuids }) };
+      const held = all.map(({ facts, ended, started }) => {
+        const { executionId, attempt, gpuUuids } = facts;
+        const about = { executionId, attempt, ...aboutAttempt(facts) };
+        return { ...about, finished: ended, started, ...(gpuUuids && { gpuUuids }) };
       });
       events.onRecovered(this, held);
       this.#isListed = true;

@@ -29,8 +29,18 @@ export interface AttemptEnd {
   stderrTruncated: boolean;
 }
 
+/** What the log, the metrics and traces say of an attempt. Absent: not known, as where an older agent has kept it. */
+export interface AboutAttempt {
+  tenant?: string;
+  taskClass?: string;
+  /** Kind of its environment. */
+  environment?: string;
+  /** Place in a trace, as it was assigned; empty: it is not traced. */
+  traceParent?: string;
+}
+
 /** An attempt that a keeper still has. */
-export interface HeldByExecutor extends AttemptKey {
+export interface HeldByExecutor extends AttemptKey, AboutAttempt {
   finished: boolean;
   /** Whether its code has started, as far as the keeper knows by now; absent: it may have. */
   started?: boolean;

@@ -82,9 +82,23 @@ test.each([
 
 test('a welcome tells the isolation and what is held', () => {
   const { events, facts, executor, translated } = setUp();
-  translated.onWelcome(WELCOME);
+  translated.onWelcome({
+    ...WELCOME,
+    attempts: [
+      ...WELCOME.attempts,
+      {
+        ...{ execution: 'f', attempt: 2, state: 'running', stdout: 0, stderr: 0 },
+        about: { tenant: 'acme', task_class: 'cpu_long', environment: 'venv', trace_parent: '00-1-2-01' },
+      },
+    ],
+  });
   expect(facts.onIsolation).toHaveBeenCalledWith('none', ['memory']);
-  expect(events.onRecovered).toHaveBeenCalledWith(executor, [{ executionId: 'e', attempt: 1, finished: true }], true);
+  const about = { tenant: 'acme', taskClass: 'cpu_long', environment: 'venv', traceParent: '00-1-2-01' };
+  const held = [
+    { executionId: 'e', attempt: 1, finished: true },
+    { executionId: 'f', attempt: 2, finished: false, ...about },
+  ];
+  expect(events.onRecovered).toHaveBeenCalledWith(executor, held, true);
 });
 
 test.each([

@@ -3,7 +3,7 @@ import { ExecutionError_Code } from '@harrier/shared/gen/error';
 import type { LauncherEvents } from '../launcher/launcher.ts';
 import type { FinishedMessage, LoadMessage, WelcomeMessage } from '../launcher/messages.ts';
 import { bootNowMs } from '../lease/boot-clock.ts';
-import type { AttemptEnd, Executor, ExecutorEvents } from './executor.ts';
+import type { AboutAttempt, AttemptEnd, Executor, ExecutorEvents } from './executor.ts';
 
 /** What the launcher tells beside its attempts. */
 export interface LauncherFacts {
@@ -46,9 +46,9 @@ export function launcherEvents(
       facts.onLauncher(welcome.pid, welcome.age_ms);
       facts.onIsolation(welcome.isolation, welcome.cgroup_limits ?? []);
       facts.onPython(welcome.python_path);
-      const held = welcome.attempts.map(({ execution, attempt, state, gpus }) => {
+      const held = welcome.attempts.map(({ execution, attempt, state, gpus, about }) => {
         const has = gpus === undefined ? {} : { gpuUuids: gpus };
-        return { executionId: execution, attempt, finished: state === 'finished', ...has };
+        return { executionId: execution, attempt, ...aboutOf(about), finished: state === 'finished', ...has };
       });
       events.onRecovered(executor(), held, isAnother(welcome));
     },
@@ -67,6 +67,17 @@ export function launcherEvents(
     onLoad: (load) => facts.onLoad(load),
     onAttached: (tenant, key) => facts.onAttached(tenant, key),
     onDetached: (tenant, key, reason) => facts.onDetached(tenant, key, reason),
+  };
+}
+
+function aboutOf(about: WelcomeMessage['attempts'][number]['about']): AboutAttempt {
+  if (about === undefined) return {};
+  const { tenant, task_class: taskClass, environment, trace_parent: traceParent } = about;
+  return {
+    tenant,
+    ...(taskClass === undefined ? {} : { taskClass }),
+    ...(environment === undefined ? {} : { environment }),
+    ...(traceParent === undefined ? {} : { traceParent }),
   };
 }
 

@@ -1,10 +1,9 @@
-import type { AttemptKey } from './executor.ts';
+import type { Assignment } from '@harrier/shared/gen/link';
+import { environmentKind } from '../environment/environment-request.ts';
+import type { AboutAttempt, AttemptKey } from './executor.ts';
 
-/** What is kept of an attempt for the log; absent where an agent kept it that did not log it. */
-export interface LogFacts extends AttemptKey {
-  tenant?: string;
-  taskClass?: string;
-}
+/** What is kept of an attempt for the log, the metrics and traces. */
+export interface LogFacts extends AttemptKey, AboutAttempt {}
 
 /** What every line of the log says that is about an attempt. */
 export function logFacts({ executionId, attempt, tenant, taskClass }: LogFacts): LogFacts {
@@ -13,5 +12,21 @@ export function logFacts({ executionId, attempt, tenant, taskClass }: LogFacts):
     attempt,
     ...(tenant === undefined ? {} : { tenant }),
     ...(taskClass === undefined ? {} : { taskClass }),
+  };
+}
+
+/** What is to be kept of an assignment. */
+export function aboutOf(assignment: Assignment): Required<AboutAttempt> {
+  const { tenant, taskClass, traceParent } = assignment;
+  return { tenant, taskClass, environment: environmentKind(assignment), traceParent };
+}
+
+/** Of what is kept, that. */
+export function aboutAttempt({ tenant, taskClass, environment, traceParent }: AboutAttempt): AboutAttempt {
+  return {
+    ...(tenant === undefined ? {} : { tenant }),
+    ...(taskClass === undefined ? {} : { taskClass }),
+    ...(environment === undefined ? {} : { environment }),
+    ...(traceParent === undefined ? {} : { traceParent }),
   };
 }

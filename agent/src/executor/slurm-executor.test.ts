@@ -154,6 +154,17 @@ test('what was noted while its environment was made is forgotten without it, or 
   expect(slurm.ends[0]).toMatchObject({ outcome: 'succeeded' });
 });
 
+test('what a former agent knew of a job for the log and the metrics, the next one knows', async () => {
+  const former = await StandInSlurm.open();
+  former.start();
+  await former.submitted();
+  former.executor.close();
+  const slurm = await StandInSlurm.open({}, former.dataDir, former.root);
+  await slurm.told(() => slurm.recovered.length > 0);
+  const about = { tenant: 'acme', taskClass: 'gpu_slurm', environment: 'inline', traceParent: '00-1-2-01' };
+  expect(slurm.recovered).toEqual([[{ ...KEY, ...about, finished: false, started: false }]]);
+});
+
 test('a step that fails ends its attempt, and not the agent', async () => {
   const ended: string[] = [];
   const slurm = await StandInSlurm.open({

@@ -13,7 +13,7 @@ import type { Look, SlurmCluster } from '../slurm/slurm-cluster.ts';
 import type { AttemptEnd, AttemptKey, CancelReason, Executor, ExecutorEvents, StartRefusal } from './executor.ts';
 import { keepFact } from './keep-fact.ts';
 import { attemptEnd } from './launcher-events.ts';
-import { logFacts } from './log-facts.ts';
+import { aboutAttempt, aboutOf, logFacts } from './log-facts.ts';
 import { jobName, jobScript, sbatchArguments } from './sbatch-arguments.ts';
 import { SlurmAttempt, type SlurmFacts } from './slurm-attempt.ts';
 import { slurmOutcome } from './slurm-outcome.ts';
@@ -215,8 +215,9 @@ export class SlurmExecutor implements Executor {
     queueMicrotask(() => {
       if (this.#closed) return;
       const all = [...this.#attempts.values()];
-      const held = all.map(({ facts: { executionId, attempt }, ended, started }) => {
-        return { executionId, attempt, finished: ended, started };
+      const held = all.map(({ facts, ended, started }) => {
+        const { executionId, attempt } = facts;
+        return { executionId, attempt, ...aboutAttempt(facts), finished: ended, started };
       });
       this.#events.onRecovered(this, held);
       for (const attempt of all) {
@@ -433,8 +434,10 @@ export class SlurmExecutor implements Executor {
   }
 }
 
-function factsOf({ ref, tenant, taskClass }: Assignment, preludeBytes: number): SlurmFacts {
-  return { executionId: ref?.executionId ?? '', attempt: ref?.attempt ?? 0, tenant, taskClass, preludeBytes };
+function factsOf(assignment: Assignment, preludeBytes: number): SlurmFacts {
+  const { ref } = assignment;
+  const key = { executionId: ref?.executionId ?? '', attempt: ref?.attempt ?? 0 };
+  return { ...key, ...aboutOf(assignment), preludeBytes };
 }
 
 function failure(code: Code, message: string) {

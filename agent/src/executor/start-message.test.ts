@@ -7,6 +7,8 @@ import { durationMs, type StartOptions, startMessage } from './start-message.ts'
 const COMMON = {
   ref: { executionId: 'e1', attempt: 2 },
   tenant: 'acme',
+  taskClass: 'cpu_long',
+  traceParent: '00-1-2-01',
   inputJson: Buffer.from('{"a":1}'),
   timeout: { seconds: 1n, nanos: 500_000 },
   limits: { memoryBytes: 1n, stdoutBytes: 2n, stderrBytes: 3n, outputBytes: 4n, tmpBytes: 5n },
@@ -34,6 +36,7 @@ test('Python becomes code and input, with limits and context', () => {
     execution: 'e1',
     attempt: 2,
     tenant: 'acme',
+    about: { task_class: 'cpu_long', environment: 'inline', trace_parent: '00-1-2-01' },
     kind: 'python',
     handler: 'handler',
     filename: 'm.py',

@@ -2,6 +2,7 @@ import type { Duration } from '@bufbuild/protobuf/wkt';
 import type { Assignment } from '@harrier/shared/gen/link';
 import type { Limits } from '@harrier/shared/gen/module';
 import type { PreparedEnvironment } from '../environment/environment.ts';
+import { environmentKind } from '../environment/environment-request.ts';
 import type { StartEnvironment, StartLimits, StartMessage } from '../launcher/messages.ts';
 import { type GpuAccess, gpuVariables } from './gpu-access.ts';
 import { startNetwork } from './start-network.ts';
@@ -30,7 +31,7 @@ export function startMessage(
   { environment: prepared, scriptCommand, gpus, prelude, indexHosts }: StartOptions,
   nowMs: number = Date.now(),
 ): { message: StartMessage; body: Uint8Array[] } | undefined {
-  const { ref, tenant, program, inputJson } = assignment;
+  const { ref, tenant, taskClass, traceParent, program, inputJson } = assignment;
   const execution = ref?.executionId ?? '';
   const attempt = ref?.attempt ?? 0;
   const network = startNetwork(assignment.limits, indexHosts);
@@ -54,6 +55,7 @@ export function startMessage(
       deadline: timeoutMs === 0 ? null : (nowMs + timeoutMs) / 1000,
     },
     max_disconnect_ms: maxDisconnectMs(assignment),
+    about: { task_class: taskClass, environment: environmentKind(assignment), trace_parent: traceParent },
     ...(environment === undefined ? {} : { environment }),
     ...(network === undefined ? {} : { network }),
     ...(prelude.length === 0 ? {} : { prelude_bytes: prelude.length }),

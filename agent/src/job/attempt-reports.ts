@@ -7,7 +7,7 @@ import type { HeldAttempt } from './held-attempt.ts';
 export interface FinishedAttempt {
   taskClass: string;
   environment: string;
-  /** Empty when the attempt was found at the start of the agent. */
+  /** Empty when the attempt was found at the start of the agent by a keeper that does not know it. */
   tenant: string;
   outcome: AttemptEnd['outcome'];
   runMs: number;

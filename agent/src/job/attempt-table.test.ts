@@ -466,6 +466,20 @@ describe('a launcher that was lost', () => {
   });
 });
 
+test('an attempt of a former agent counts as what its keeper knows of it', () => {
+  const { table, executor, onFinished, linkAndReplay } = setUp();
+  const about = { tenant: 'acme', taskClass: 'cpu_long', environment: 'venv', traceParent: '00-1-2-01' };
+  linkAndReplay();
+  table.onRecovered(executor, [
+    { ...A, ...about, finished: false },
+    { ...B, finished: false },
+  ]);
+  table.onFinished(A, succeeded());
+  table.onFinished(B, succeeded());
+  const unknown = { tenant: '', taskClass: 'unknown', environment: 'unknown', traceParent: '' };
+  expect(onFinished.mock.calls).toMatchObject([[about], [unknown]]);
+});
+
 describe('an attempt of a former agent that has not started', () => {
   function setUpFound() {
     const parts = setUp();

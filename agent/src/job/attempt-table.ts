@@ -9,7 +9,8 @@ import type {
   Welcome,
 } from '@harrier/shared/gen/link';
 import type { EnvironmentProvider, EnvironmentRequest, PreparedEnvironment } from '../environment/environment.ts';
-import { type EnvironmentRegistry, providerKind } from '../environment/environment-registry.ts';
+import type { EnvironmentRegistry } from '../environment/environment-registry.ts';
+import { environmentKind, requestOfAssignment } from '../environment/environment-request.ts';
 import {
   type AttemptEnd,
   type AttemptKeeper,
@@ -24,7 +25,6 @@ import type { GpuKeeper } from '../gpu/gpu-keeper.ts';
 import { knownEnd, lostEnd, OUTPUT_LOST, outputLostEnd, tryElsewhere } from './attempt-ends.ts';
 import { AttemptReports, type AttemptReportsOptions, type Rejected } from './attempt-reports.ts';
 import { AttemptTrace } from './attempt-trace.ts';
-import { requestOfAssignment } from './environment-request.ts';
 import { HeldAttempt } from './held-attempt.ts';
 import { deniedForJob, deniedHere, type LimitCaps } from './limit-caps.ts';
 import {
@@ -411,7 +411,7 @@ export class AttemptTable implements PreparationsEvents {
     if (this.#linked) this.#replayed.add(keeper);
     const present = new Set<string>();
     const running = new Set<string>();
-    for (const { executionId, attempt, finished, started = true, gpuUuids = [] } of listed) {
+    for (const { executionId, attempt, finished, started = true, gpuUuids = [], ...about } of listed) {
       const key = keyOf({ executionId, attempt });
       present.add(key);
       const isRunning = !finished && started;
@@ -423,7 +423,7 @@ export class AttemptTable implements PreparationsEvents {
         const isJob = (keeper as Partial<Executor>).kind === 'slurm';
         const environments = isJob ? this.#options.slurmEnvironments?.() : this.#options.environments;
         const prepared = finished ? undefined : environments?.holdAll();
-        const held = { ...from, isJob, gpuUuids, ...(prepared && { prepared }) };
+        const held = { ...about, ...from, isJob, gpuUuids, ...(prepared && { prepared }) };
         this.#add(new HeldAttempt({ executionId, attempt }, keeper, held));
         if (gpuUuids.length > 0) this.#options.gpus.adopt({ executionId, attempt }, gpuUuids);
         // It has ended while nobody looked at what it has left on its cards.
@@ -584,10 +584,6 @@ export class AttemptTable implements PreparationsEvents {
 }
 
 const NO_PRELUDE = new Uint8Array(0);
-
-function environmentKind(assignment: Assignment): string {
-  return providerKind(requestOfAssignment(assignment));
-}
 
 function keyOf({ executionId, attempt }: AttemptKey): string {
   return `${executionId}/${attempt}`;

@@ -49,10 +49,11 @@ export interface HeldFrom {
 export class HeldAttempt implements AttemptKey {
   readonly executionId: string;
   readonly attempt: number;
-  /** Empty when the attempt was found at the start of the agent. */
+  /** Empty when the attempt was found at the start of the agent by a keeper that does not know it. */
   readonly tenant: string;
+  /** `unknown` then. */
   readonly taskClass: string;
-  /** Kind of its environment; `unknown` when the attempt was found at the start of the agent. */
+  /** Kind of its environment; `unknown` then. */
   readonly environment: string;
   /** Undefined when the attempt was found at the start of the agent. */
   readonly arrivedAtMs: number | undefined;

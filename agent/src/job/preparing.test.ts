@@ -472,7 +472,7 @@ describe('the executor of jobs', () => {
 
   test('keeps what is given back because the agent goes: nobody knows whether that arrives', () => {
     const { table, executor, told } = setUpJob();
-    table.close();
+    table.giveBackPreparations();
     expect(told()).toContain('rejected');
     expect(executor.forget).not.toHaveBeenCalled();
   });

@@ -4,7 +4,7 @@ import { ExecutionError_Code as Code, ExecutionErrorSchema } from '@harrier/shar
 import { type AgentMessage, AgentMessageSchema, type Resolve, type ResolvedSchema } from '@harrier/shared/gen/link';
 import { EnvironmentError } from '../environment/environment.ts';
 import type { EnvironmentRegistry } from '../environment/environment-registry.ts';
-import { requestOfResolve } from './environment-request.ts';
+import { requestOfResolve } from '../environment/environment-request.ts';
 
 /** Longer than a resolver takes on a slow index; nobody waits for an answer that comes later. */
 const TIMEOUT_MS = 5 * 60_000;

@@ -67,7 +67,9 @@ describe('the launcher', () => {
     const directory = tempDir();
     const before = connectLauncher(directory);
     await before.launcher.open();
-    before.launcher.startAttempt(...call('e1', { code: FOREVER }));
+    const about = { task_class: 'cpu_long', environment: 'inline', trace_parent: '' };
+    const [message, ...body] = call('e1', { code: FOREVER });
+    before.launcher.startAttempt({ ...message, about }, ...body);
     await before.record.until('stdout');
     before.launcher.close();
     const after = connectLauncher(directory);
@@ -75,6 +77,7 @@ describe('the launcher', () => {
     stopAfterTest(after.launcher);
     expect(await after.record.until('welcome')).toBe('welcome e1/1 running');
     expect(after.record.welcomes[0]?.pid).toBe(before.record.welcomes[0]?.pid);
+    expect(after.record.welcomes[0]?.attempts).toMatchObject([{ about: { tenant: expect.any(String), ...about } }]);
     expect(await after.record.until('stdout')).toBe('stdout e1/1 0 up\n');
   });
 

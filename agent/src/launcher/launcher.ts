@@ -14,6 +14,7 @@ import {
   type StartMessage,
   type ToLauncher,
   type WelcomeMessage,
+  withAbout,
 } from './messages.ts';
 
 /**
@@ -276,7 +277,7 @@ export class Launcher {
       case 'welcome':
         if (this.#state === 'greeting') this.#becomeReady(message);
         // Until the last hello is answered, what comes was sent before it, and comes again.
-        if (--this.#unanswered === 0) events.onWelcome(message);
+        if (--this.#unanswered === 0) events.onWelcome(withAbout(message, body));
         this.#replaced.resolve();
         return;
       case 'started':

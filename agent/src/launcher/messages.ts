@@ -56,6 +56,15 @@ export interface ExpectedWorker {
 /** What a call may reach. `hosts`: names or addresses, `*.` at the start for all names below, `:PORT` at the end. */
 export type StartNetwork = { mode: 'hosts'; hosts: readonly string[] } | { mode: 'full' };
 
+/** What the launcher itself has no use for. */
+export interface StartAbout {
+  task_class: string;
+  /** Kind of the environment. */
+  environment: string;
+  /** W3C trace context; empty: it is not traced. */
+  trace_parent: string;
+}
+
 interface StartCommon extends AttemptFields {
   type: 'start';
   tenant: string;
@@ -76,6 +85,8 @@ interface StartCommon extends AttemptFields {
   max_disconnect_ms?: number;
   /** UUIDs of the GPUs that the agent has reserved for it; `welcome` tells them again. Absent: none. */
   gpus?: readonly string[];
+  /** What `welcome` tells again, for the log and the metrics of a later agent. */
+  about?: StartAbout;
   /** That many first bytes of the body are the first of the attempt's stderr, and are known to the agent already. */
   prelude_bytes?: number;
 }
@@ -160,6 +171,8 @@ export interface WelcomeMessage {
     stdout: number;
     stderr: number;
     gpus?: readonly string[];
+    /** From the body of `welcome`; absent in old launchers, and where the launcher was started again since. */
+    about?: { tenant: string } & Partial<StartAbout>;
   })[];
 }
 
@@ -218,4 +231,20 @@ export function asFromLauncher(header: unknown): FromLauncher {
     throw new LauncherProtocolError(`the launcher speaks protocol ${String(protocol)}, not ${PROTOCOL}`);
   }
   throw new LauncherProtocolError(`"${String(type)}" is no message of the launcher`);
+}
+
+/** @param body JSON: what is known about each of the attempts, in their order, or null; empty: an old launcher tells nothing */
+export function withAbout(welcome: WelcomeMessage, body: Uint8Array): WelcomeMessage {
+  if (body.length === 0) return welcome;
+  let told: unknown;
+  try {
+    told = JSON.parse(Buffer.from(body).toString('utf8'));
+  } catch (cause) {
+    throw new LauncherProtocolError('the body of "welcome" is not JSON', { cause });
+  }
+  if (!Array.isArray(told)) throw new LauncherProtocolError('the body of "welcome" is not a list');
+  const attempts = welcome.attempts.map((attempt, index) =>
+    told[index] ? { ...attempt, about: told[index] } : attempt,
+  );
+  return { ...welcome, attempts };
 }

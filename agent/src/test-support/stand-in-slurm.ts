@@ -24,6 +24,7 @@ export const ASSIGNMENT: Assignment = create(AssignmentSchema, {
   ref: { executionId: 'e', attempt: 1 },
   tenant: 'acme',
   taskClass: 'gpu_slurm',
+  traceParent: '00-1-2-01',
   program: { case: 'python', value: { source: 'handler = dict' } },
 });
 

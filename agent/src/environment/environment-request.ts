@@ -1,7 +1,8 @@
 import { create } from '@bufbuild/protobuf';
 import type { Assignment, Resolve } from '@harrier/shared/gen/link';
 import { type Environment, EnvironmentSchema } from '@harrier/shared/gen/module';
-import type { EnvironmentRequest } from '../environment/environment.ts';
+import type { EnvironmentRequest } from './environment.ts';
+import { providerKind } from './environment-registry.ts';
 
 /** What an assignment asks of a provider. */
 export function requestOfAssignment(assignment: Assignment): EnvironmentRequest {
@@ -9,6 +10,11 @@ export function requestOfAssignment(assignment: Assignment): EnvironmentRequest 
   const preload = program.case === 'python' ? program.value.preload : [];
   const asked = { tenant, environment: orInline(environment), language: languageOf(program), preload };
   return { ...asked, decidedLocks, cpu: limits?.cpu ?? 0, gpuUuids };
+}
+
+/** The kind of environment that an assignment runs in. */
+export function environmentKind(assignment: Assignment): string {
+  return providerKind(requestOfAssignment(assignment));
 }
 
 /** What is to be resolved. */
