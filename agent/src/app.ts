@@ -283,6 +283,9 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     table.addExecutor(slurm.executor);
     cleanup.defer(() => slurm.close());
   }
+  /** What the launcher keeps, and what those keep whose attempts are not the launcher's. */
+  const spoolBytes = () =>
+    told.launcherLoad.spoolBytes + docker.executor.unacknowledgedBytes + (slurm?.executor.unacknowledgedBytes ?? 0);
   const elsewhere = () => table.sizeOf(docker.executor) + (slurm === undefined ? 0 : table.sizeOf(slurm.executor));
 
   const probes = {
@@ -322,7 +325,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     {
       number: () => lease.beat(),
       load: () => {
-        told.load = readLoad(told.launcherLoad.spoolBytes);
+        told.load = readLoad(spoolBytes());
         return told.load;
       },
       activeExecutions: () => table.active + table.activeJobs,
@@ -385,6 +388,7 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
         losses: () => told.launcherLosses,
         load: () => told.launcherLoad,
       },
+      spoolBytes,
       link: { linked: () => link.linked, counts: () => link.counts, leaseLeftMs: () => lease.leftMs },
       environments: packages,
     },

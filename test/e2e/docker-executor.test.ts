@@ -25,11 +25,16 @@ function containers(agent: DockerAgent): string[] {
 describe('a container that follows the protocol', () => {
   test('reads the document with input and schemas, and answers its output byte for byte', async () => {
     const agent = await DockerAgent.start();
-    const end = await agent.run('e1', {
+    agent.start('e1', {
       ...pythonProgram(`${ANSWER}{"got": document}}))`),
       inputJson: Buffer.from('{"big": 12345678901234567890, "one": 1.0, "text": "ä\\u0000"}'),
       inputSchemaJson: '{"type":"object"}',
     });
+    const end = await agent.end('e1');
+    // Until it is stored.
+    expect(agent.executor.unacknowledgedBytes).toBeGreaterThanOrEqual(end.result.length);
+    agent.executor.forget({ executionId: 'e1', attempt: 1 });
+    expect(agent.executor.unacknowledgedBytes).toBe(0);
     expect(end.code).toBe('');
     expect(end.result).toBe(
       '{"got": {"schema_in": {"type": "object"}, "schema_out": {}, ' +

@@ -1,6 +1,7 @@
 import { WaitingConstraint_Kind as Kind, Execution_State as State } from '@harrier/shared/gen/execution';
 import { afterAll, expect, test } from 'vitest';
 import { create, execute, finished, get, storedLog, untilPrinted, untilState } from '../support/executions.ts';
+import { http } from '../support/http.ts';
 import { code } from '../support/requests.ts';
 import { TestSlurm } from '../support/slurm.ts';
 import { startStack } from '../support/stack.ts';
@@ -20,6 +21,12 @@ def handler(input):
     return {"counted": input["to"]}
 `;
 const counted = (to: number) => Array.from({ length: to }, (_, n) => `${n}\n`).join('');
+
+/** What the agent says to have that is not stored. */
+async function spoolBytes(): Promise<number> {
+  const { text } = await http(`${await stack.agents[0]?.metricsUrl()}/metrics`);
+  return Number(/^harrier_agent_spool_bytes (\d+)$/m.exec(text)?.[1]);
+}
 
 test('the task class gpu_slurm, and the word slurm, make jobs of executions', async () => {
   for (const asked of [{ taskClass: 'gpu_slurm' }, { slurm: { partition: 'high' } as never }]) {
@@ -48,11 +55,13 @@ test('a job goes on when its agent is killed, and when the control plane is', as
   agent?.startAgain();
   await untilPrinted(executions, id, '60\n');
   await stack.controlPlane.kill();
+  await until('output that nobody stores to be counted', async () => (await spoolBytes()) > 0);
   stack.controlPlane = await stack.controlPlane.restarted();
   const execution = await finished(stack.executions, id);
   expect(execution).toMatchObject({ state: State.SUCCEEDED, attempt: 1 });
   expect((await storedLog(stack.executions, id)).stdout.toString()).toBe(counted(150));
   expect(slurm.jobs().filter(({ name }) => name === `${id}.1`)).toHaveLength(1);
+  await until('nothing to be left', async () => (await spoolBytes()) === 0);
 });
 
 test('while the controller is away, executions wait with that reason, and others do not', async () => {

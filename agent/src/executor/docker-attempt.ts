@@ -222,6 +222,13 @@ export class DockerAttempt {
     };
   }
 
+  /** Bytes of output and result that the control plane has not acknowledged. */
+  get unacknowledgedBytes(): number {
+    // Where standard output is no log, it is the document with the result.
+    const document = this.facts.program === 'command' ? 0 : this.files.length('stdout');
+    return this.sender.unacknowledgedBytes + Math.max(document, Buffer.byteLength(this.#end?.output ?? ''));
+  }
+
   /** Leaves it to a later agent. */
   close(): void {
     clearTimeout(this.timer);

@@ -90,6 +90,17 @@ test('a call is cancelled while the engine hangs', async () => {
   expect(await ended('a')).toMatchObject({ outcome: 'cancelled' });
 });
 
+test('output counts until it is acknowledged', async () => {
+  const { executor, asked } = await hung(1);
+  expect(executor.start(assignment('a'), UNPREPARED, Buffer.from('pulled'))).toBeUndefined();
+  await asked;
+  expect(executor.unacknowledgedBytes).toBe(6);
+  executor.acknowledgeOutput({ executionId: 'a', attempt: 1 }, 0, 4);
+  expect(executor.unacknowledgedBytes).toBe(2);
+  executor.acknowledgeOutput({ executionId: 'a', attempt: 1 }, 0, 6);
+  expect(executor.unacknowledgedBytes).toBe(0);
+});
+
 test('calls that have not started are given back with the engine: those that wait for it, and those that wait for a place', async () => {
   const dataDir = tempDir();
   const { asked, end, start, refused } = await hung(1, dataDir);

@@ -68,6 +68,11 @@ export class DockerExecutor implements Executor {
     this.#stops = new ContainerStops(options.logger);
   }
 
+  /** Bytes of output and results here that the control plane has not acknowledged. */
+  get unacknowledgedBytes(): number {
+    return [...this.#attempts.values()].reduce((sum, attempt) => sum + attempt.unacknowledgedBytes, 0);
+  }
+
   /** Takes up what a former agent has left: to be called once, before anything is started. */
   open(): void {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });

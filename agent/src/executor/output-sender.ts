@@ -30,6 +30,14 @@ export class OutputSender {
     return this.#streams.every((stream) => this.#sent[stream] >= this.#files.length(stream));
   }
 
+  /** Bytes of the logs that are here and not acknowledged. */
+  get unacknowledgedBytes(): number {
+    return this.#streams.reduce(
+      (sum, stream) => sum + Math.max(0, this.#files.length(stream) - this.#stored[stream]),
+      0,
+    );
+  }
+
   /** Length of a stream as a log. */
   length(stream: Stream): number {
     return this.#streams.includes(stream) ? this.#files.length(stream) : 0;

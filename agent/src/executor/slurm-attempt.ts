@@ -222,6 +222,11 @@ export class SlurmAttempt {
     };
   }
 
+  /** Bytes of output and result that the control plane has not acknowledged. */
+  get unacknowledgedBytes(): number {
+    return this.sender.unacknowledgedBytes + Buffer.byteLength(this.#end?.output ?? '', 'base64');
+  }
+
   /** Leaves it to a later agent. */
   close(): void {
     clearTimeout(this.timer);

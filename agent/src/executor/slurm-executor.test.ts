@@ -165,6 +165,24 @@ test('what a former agent knew of a job for the log and the metrics, the next on
   expect(slurm.recovered).toEqual([[{ ...KEY, ...about, finished: false, started: false }]]);
 });
 
+test('output counts until it is acknowledged, and a result until it is stored', async () => {
+  const slurm = await StandInSlurm.open();
+  slurm.stores = false;
+  slurm.start();
+  await slurm.submitted();
+  expect(slurm.executor.unacknowledgedBytes).toBe(0);
+  slurm.writeResult();
+  await slurm.told(() => slurm.ends.length > 0);
+  const result = Buffer.byteLength('{"ok":1}');
+  expect(slurm.executor.unacknowledgedBytes).toBe('hi\n'.length + result);
+  slurm.executor.acknowledgeOutput(KEY, 2, 0);
+  expect(slurm.executor.unacknowledgedBytes).toBe(1 + result);
+  slurm.executor.acknowledgeOutput(KEY, Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  expect(slurm.executor.unacknowledgedBytes).toBe(result);
+  slurm.executor.forget(KEY);
+  expect(slurm.executor.unacknowledgedBytes).toBe(0);
+});
+
 test('a step that fails ends its attempt, and not the agent', async () => {
   const ended: string[] = [];
   const slurm = await StandInSlurm.open({

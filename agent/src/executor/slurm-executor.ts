@@ -104,6 +104,11 @@ export class SlurmExecutor implements Executor {
     return jobs;
   }
 
+  /** Bytes of output and results here that the control plane has not acknowledged. */
+  get unacknowledgedBytes(): number {
+    return [...this.#attempts.values()].reduce((sum, attempt) => sum + attempt.unacknowledgedBytes, 0);
+  }
+
   /** Takes up what a former agent has left: to be called once, before anything is started. */
   open(): void {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 });

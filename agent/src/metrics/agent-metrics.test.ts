@@ -41,8 +41,9 @@ function createMetrics(
       outdated: () => true,
       pid: () => process.pid,
       losses: () => 1,
-      load: () => ({ active: 1, zygotes: 2, workers: 5, spoolBytes: 99 }),
+      load: () => ({ active: 1, zygotes: 2, workers: 5 }),
     },
+    spoolBytes: () => 99,
     link: {
       linked: () => true,
       counts: () => ({ dials: 4, opened: 3, framesReceived: 7, framesSent: 8, bytesReceived: 70, bytesSent: 80 }),
@@ -124,19 +125,21 @@ test('the metrics of the contract are served', async () => {
 });
 
 test('what cannot be read is left out, and keeps nothing else from being read', async () => {
+  const notNow = () => {
+    throw new Error('not now');
+  };
   const launcher = {
     up: () => true,
     outdated: () => false,
     // A process that has ended.
     pid: () => 2 ** 22 + 1,
     losses: () => 0,
-    load: () => {
-      throw new Error('not now');
-    },
+    load: notNow,
   };
   const link = { linked: () => false, leaseLeftMs: () => undefined, counts: () => createCounts() };
-  const lines = await linesOf(createMetrics({ launcher, link, load: () => undefined }));
-  const names = ['spool_bytes', 'launcher_resident_memory_bytes', 'lease_remaining_seconds', 'host_cpu_ratio'];
+  const lines = await linesOf(createMetrics({ launcher, spoolBytes: notNow, link, load: () => undefined }));
+  const unread = ['spool_bytes', 'launcher_active', 'launcher_resident_memory_bytes'];
+  const names = [...unread, 'lease_remaining_seconds', 'host_cpu_ratio'];
   expect(lines.filter((line) => names.some((name) => line.startsWith(`harrier_agent_${name}`)))).toEqual([]);
   expect(lines).toContain('harrier_agent_link_connected 0');
 });

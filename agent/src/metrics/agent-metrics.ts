@@ -19,6 +19,8 @@ export interface MetricSources {
   hardware: () => Hardware;
   load: HostSources['load'];
   launcher: LauncherSources;
+  /** Output and results that no control plane has acknowledged. */
+  spoolBytes: () => number;
   link: LinkSources;
   environments: EnvironmentSources;
 }
@@ -42,6 +44,11 @@ export class AgentMetrics {
       'harrier_agent_active_containers',
       'Docker containers that run calls or are kept warm for them now.',
       sources.activeContainers,
+    );
+    gauge(
+      'harrier_agent_spool_bytes',
+      'Bytes of output and results that the control plane has not acknowledged; 0 when all is stored.',
+      sources.spoolBytes,
     );
     addLinkMetrics(registry, sources.link);
     addLauncherMetrics(registry, sources.launcher);

@@ -13,21 +13,16 @@ export interface LauncherSources {
   pid: () => number | undefined;
   /** Launchers that were lost since the agent's start. */
   losses: () => number;
-  load: () => { active: number; zygotes: number; workers: number; spoolBytes: number };
+  load: () => { active: number; zygotes: number; workers: number };
 }
 
-/** The launcher, which runs what is not in a container of its own, and its spool. */
+/** The launcher, which runs what is not in a container of its own. */
 export function addLauncherMetrics(
   register: MetricsRegistry,
   { up, outdated, pid, losses, load }: LauncherSources,
 ): void {
   const gauge = (name: string, help: string, read: () => number | undefined | Promise<number | undefined>) =>
     collectedGauge(register, { name, help, read });
-  gauge(
-    'harrier_agent_spool_bytes',
-    'Bytes of output and results that the control plane has not acknowledged; 0 when all is stored.',
-    () => load().spoolBytes,
-  );
   gauge('harrier_agent_launcher_up', 'Whether the launcher answers.', () => Number(up()));
   gauge(
     'harrier_agent_launcher_outdated',
