@@ -18,6 +18,8 @@ import { jobsOf } from './workflow-plan.ts';
 
 export interface Verdict {
   fault: string;
+  /** Whether the fault had something to hit. */
+  hasStruck: boolean;
   findings: Finding[];
   /** Those that were asked for, and those that nodes of workflows needed. */
   executions: number;
@@ -61,6 +63,7 @@ export function audit(round: RoundEvidence): Verdict {
   const sum = (count: (run: CodeRun) => number) => codeRuns.reduce((total, run) => total + count(run), 0);
   return {
     fault: round.fault,
+    hasStruck: round.hasStruck,
     findings,
     executions: round.executions.length + round.runs.flatMap(({ plan }) => jobsOf(plan)).length,
     runs: round.runs.length,

@@ -201,6 +201,8 @@ export interface Allowance {
 export interface RoundEvidence {
   fault: string;
   allowance: Allowance;
+  /** Whether there was something to hit. */
+  hasStruck: boolean;
   /** On the clock of the marks. */
   injectedAtMs: number;
   /** When all executions were final and what ran had had its time to go. */

@@ -112,7 +112,12 @@ export async function gatherRound(
   const strike = () => {
     injectedAtMs = Witness.nowMs();
   };
-  const hit = await fault.run({ world, random: new Random(round.seed), say, begin: arrivals.resolve, strike });
+  let hasStruck = true;
+  const miss = () => {
+    hasStruck = false;
+    say('nothing to hit');
+  };
+  const hit = await fault.run({ world, random: new Random(round.seed), say, begin: arrivals.resolve, strike, miss });
   arrivals.resolve();
   const deadlineMs = performance.now() + SETTLE_MS;
   const timer = setTimeout(() => givenUp.abort(new Error('the round is over')), SETTLE_MS);
@@ -172,6 +177,7 @@ export async function gatherRound(
   return {
     fault: round.fault,
     allowance: fault,
+    hasStruck,
     injectedAtMs,
     quietAtMs,
     executions,

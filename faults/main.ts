@@ -6,7 +6,7 @@ import { FAULTS } from './faults/table.ts';
 import { runMachine } from './machine.ts';
 import { missingOf } from './needs.ts';
 import { makePlan } from './plan.ts';
-import { isClean, renderTable, summarize } from './report.ts';
+import { isClean, neverStruck, renderTable, summarize } from './report.ts';
 
 // npm run faults -- --seed N --executions N [--fault NAME]…: docs/faults.md
 
@@ -36,7 +36,9 @@ async function main(): Promise<number> {
   for (const text of left) say(`stayed when all was stopped: ${text}`);
   const summaries = summarize(verdicts);
   say(`\n${renderTable(summaries)}`);
-  return isClean(summaries) && left.length === 0 ? 0 : 1;
+  const missed = neverStruck(summaries);
+  for (const fault of missed) say(`${fault} had nothing to hit in any of its rounds: nothing is known of it`);
+  return isClean(summaries) && missed.length === 0 && left.length === 0 ? 0 : 1;
 }
 
 /** @returns what is wrong, as a text */

@@ -4,6 +4,7 @@ import { OFFENCES, type Offence } from './offences.ts';
 /** All rounds of one fault together. */
 export interface FaultSummary {
   fault: string;
+  /** Of its rounds those in which there was something to hit. */
   injections: number;
   executions: number;
   runs: number;
@@ -36,7 +37,7 @@ function summary(fault: string, rounds: readonly Verdict[]): FaultSummary {
   const recoveries = rounds.flatMap(({ recoveryMs }) => recoveryMs ?? []).sort((a, b) => a - b);
   return {
     fault,
-    injections: rounds.length,
+    injections: rounds.filter(({ hasStruck }) => hasStruck).length,
     executions: sum(({ executions }) => executions),
     runs: sum(({ runs }) => runs),
     firings: sum(({ firings }) => firings),
@@ -48,6 +49,11 @@ function summary(fault: string, rounds: readonly Verdict[]): FaultSummary {
     recoveryP50Ms: percentile(recoveries, 0.5),
     recoveryP99Ms: percentile(recoveries, 0.99),
   };
+}
+
+/** Faults that never had anything to hit: of them the table tells nothing, however clean it is. */
+export function neverStruck(summaries: readonly FaultSummary[]): string[] {
+  return summaries.filter(({ injections }) => injections === 0).map(({ fault }) => fault);
 }
 
 /** Whether all that must be zero is. */

@@ -12,12 +12,16 @@ export const acknowledgementLost: Fault = {
   ...HARMLESS,
   async run(context) {
     const host = anAgent(context);
+    let lost = 0;
     host.treatFrames('to agent', () => (frame, forward, passage) => {
-      if (acknowledgesResult(frame) && context.random.chance(LOST_RATIO)) passage.reset();
-      else forward(frame);
+      if (acknowledgesResult(frame) && context.random.chance(LOST_RATIO)) {
+        passage.reset();
+        lost++;
+      } else forward(frame);
     });
     await lasting(LASTING_MS);
     host.treatFrames('to agent', undefined);
+    if (lost === 0) context.miss();
     return [host.selector];
   },
 };

@@ -12,6 +12,7 @@ export const childKill: Fault = {
     const parents = new Set(processes.map(({ parent }) => parent));
     const leaves = processes.filter(({ pid }) => !parents.has(pid) && context.world.witness.isOwn(pid));
     for (const { pid } of context.random.shuffled(leaves).slice(0, KILLED)) killProcess(pid);
+    if (leaves.length === 0) context.miss();
     return [host.selector];
   },
 };

@@ -3,7 +3,8 @@ import { anAgent, aReplica, type Fault, type FaultContext, HARMLESS } from './fa
 
 /** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
 const REACHED_MS = 15_000;
-const MOST_PASSES = 4;
+/** Few: each round is to come to its failpoint. */
+const MOST_PASSES = 2;
 
 /** A replica ends on one side or the other of a commit. All agents are linked to it, and the work of the round comes then. */
 export const failpointOfReplica: Fault = {
@@ -27,15 +28,17 @@ export const failpointOfReplica: Fault = {
   },
 };
 
-/** An agent ends just before it sends a result, or when it is told that one is stored. */
+/** An agent ends just before it sends a result, or when it is told that one is stored. The work of the round comes then. */
 export const failpointOfAgent: Fault = {
   ...HARMLESS,
+  isFirst: true,
   async run(context) {
     const host = anAgent(context);
     const failpoint = `${context.random.pick(AGENT_FAILPOINTS)}:${context.random.integer(1, MOST_PASSES)}`;
     const { env = {} } = host.agent.options;
     await host.kill();
     host.agent.startAgain({ env: { ...env, HARRIER_FAILPOINTS: failpoint } });
+    context.begin();
     await endOf(host.agent.program.exited, failpoint, context);
     if (host.agent.program.running) await host.kill();
     host.agent.startAgain({ env });
@@ -43,11 +46,12 @@ export const failpointOfAgent: Fault = {
   },
 };
 
-async function endOf(exited: Promise<unknown>, failpoint: string, { say, strike }: FaultContext): Promise<void> {
+async function endOf(exited: Promise<unknown>, failpoint: string, { say, strike, miss }: FaultContext): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<false>();
   const timer = setTimeout(() => resolve(false), REACHED_MS);
   const isReached = await Promise.race([exited.then(() => true), promise]);
   clearTimeout(timer);
   if (isReached) strike();
+  else miss();
   say(`${failpoint} ${isReached ? 'reached' : 'not reached'}`);
 }

@@ -14,6 +14,8 @@ export interface FaultContext {
   begin: () => void;
   /** It happens now, and not when the fault began. */
   strike: () => void;
+  /** There was nothing to hit: the round tells nothing of the fault. */
+  miss: () => void;
 }
 
 /** Something that happens to a world in operation. */

@@ -6,12 +6,14 @@ const LASTING_MS = 4_000;
 /** A frame that nothing follows comes in its place after all. */
 const WITHHELD_MS = 200;
 
-/** Treats the frames of one agent's link for a while. @param treat makes a treatment for each direction */
-async function treat(context: FaultContext, make: () => FrameFault): Promise<string[]> {
+/** Treats the frames of one agent's link for a while. @param make a treatment for each direction, which says when it has treated one */
+async function treat(context: FaultContext, make: (onTreated: () => void) => FrameFault): Promise<string[]> {
   const host = anAgent(context);
-  for (const direction of BOTH) host.treatFrames(direction, make);
+  let treated = 0;
+  for (const direction of BOTH) host.treatFrames(direction, () => make(() => treated++));
   await lasting(LASTING_MS);
   for (const direction of BOTH) host.treatFrames(direction, undefined);
+  if (treated === 0) context.miss();
   return [host.selector];
 }
 
@@ -19,9 +21,11 @@ async function treat(context: FaultContext, make: () => FrameFault): Promise<str
 export const framesDuplicated: Fault = {
   ...HARMLESS,
   run: (context) =>
-    treat(context, () => (frame, forward) => {
+    treat(context, (onTreated) => (frame, forward) => {
       forward(frame);
-      if (context.random.chance(0.5)) forward(frame);
+      if (!context.random.chance(0.5)) return;
+      forward(frame);
+      onTreated();
     }),
 };
 
@@ -29,9 +33,10 @@ export const framesDuplicated: Fault = {
 export const framesDelayed: Fault = {
   ...HARMLESS,
   run: (context) =>
-    treat(context, () => {
+    treat(context, (onTreated) => {
       let before = Promise.resolve();
       return (frame, forward) => {
+        onTreated();
         before = before.then(() => lasting(context.random.integer(0, 200))).then(() => forward(frame));
       };
     }),
@@ -41,7 +46,7 @@ export const framesDelayed: Fault = {
 export const framesReordered: Fault = {
   ...HARMLESS,
   run: (context) =>
-    treat(context, () => {
+    treat(context, (onTreated) => {
       let release: (() => void) | undefined;
       return (frame, forward) => {
         if (release === undefined && context.random.chance(0.2)) {
@@ -54,6 +59,7 @@ export const framesReordered: Fault = {
           return;
         }
         forward(frame);
+        if (release !== undefined) onTreated();
         release?.();
       };
     }),
@@ -63,11 +69,12 @@ export const framesReordered: Fault = {
 export const connectionReset: Fault = {
   ...HARMLESS,
   run: (context) =>
-    treat(context, () => (frame, forward, passage) => {
+    treat(context, (onTreated) => (frame, forward, passage) => {
       if (!context.random.chance(0.2)) {
         forward(frame);
         return;
       }
+      onTreated();
       forward(frame.subarray(0, context.random.integer(0, frame.length - 1)));
       passage.reset();
     }),

@@ -7,6 +7,7 @@ export const launcherKill: Fault = {
   async run(context) {
     const host = anAgent(context);
     if (host.agent.launcherPid !== undefined) killProcess(host.agent.launcherPid);
+    else context.miss();
     return [host.selector];
   },
 };

@@ -10,6 +10,7 @@ export const zygoteKill: Fault = {
     const sandboxes = processes.filter(({ command }) => /^\S*bwrap /.test(command)).map(({ pid }) => pid);
     const zygotes = processes.filter(({ parent }) => sandboxes.includes(parent));
     if (zygotes.length > 0) killProcess(context.random.pick(zygotes).pid);
+    else context.miss();
     return [host.selector];
   },
 };

@@ -7,7 +7,7 @@ import type { ExecutionPlan } from '../../faults/execution-plan.ts';
 import { expectedOutput, expectedResult } from '../../faults/expected.ts';
 import { HARMLESS, TAKES_ATTEMPTS } from '../../faults/faults/fault.ts';
 import { OFFENCES } from '../../faults/offences.ts';
-import { isClean, renderTable, summarize } from '../../faults/report.ts';
+import { isClean, neverStruck, renderTable, summarize } from '../../faults/report.ts';
 
 const PLAN: ExecutionPlan = {
   ...{ key: '7-1-1', kind: 'inline', way: 'follow', arrivalMs: 0, runMs: 100, lines: 3, lineBytes: 20 },
@@ -45,7 +45,7 @@ function sound(): ExecutionEvidence & { records: [ExecutionEvidence['records'][0
 
 function round(execution: ExecutionEvidence, fields: Partial<RoundEvidence> = {}): RoundEvidence {
   return {
-    ...{ fault: 'agent-kill', allowance: HARMLESS, injectedAtMs: 50 },
+    ...{ fault: 'agent-kill', allowance: HARMLESS, hasStruck: true, injectedAtMs: 50 },
     ...{ quietAtMs: 1000, executions: [execution], runs: [], schedules: [], orphanProcesses: [], orphanContainers: [] },
     ...{ recoveryMs: 300, endedByThemselves: [] },
     ...fields,
@@ -217,4 +217,12 @@ test('the report adds the rounds of a fault up, and is clean only without a sing
   expect(isClean(spoiltSummary)).toBe(false);
   expect(renderTable(spoiltSummary)).toMatch(/^\| agent-kill \|.* 2 \|/m);
   for (const offence of OFFENCES) expect(renderTable(summaries)).toContain(offence);
+});
+
+test('a round in which there was nothing to hit is no injection, and a fault that never hit anything is named', () => {
+  const struck = audit(round(sound()));
+  const missed = audit(round(sound(), { hasStruck: false }));
+  const summaries = summarize([struck, missed, { ...missed, fault: 'zygote-kill' }]);
+  expect(summaries).toMatchObject([{ injections: 1 }, { injections: 0 }]);
+  expect(neverStruck(summaries)).toEqual(['zygote-kill']);
 });

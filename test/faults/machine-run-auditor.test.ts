@@ -87,6 +87,7 @@ function round(run: RunEvidence, allowance = HARMLESS): RoundEvidence {
   return {
     ...{ fault: 'replica-kill', allowance, injectedAtMs: 310, quietAtMs: 1000, executions: [], runs: [run] },
     ...{ schedules: [], orphanProcesses: [], orphanContainers: [], recoveryMs: 300, endedByThemselves: [] },
+    hasStruck: true,
   };
 }
 

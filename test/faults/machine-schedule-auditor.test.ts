@@ -83,6 +83,7 @@ function round(schedule: ScheduleEvidence): RoundEvidence {
   return {
     ...{ fault: 'replica-kill', allowance: HARMLESS, injectedAtMs: 5_000, quietAtMs: 60_000, executions: [], runs: [] },
     ...{ schedules: [schedule], orphanProcesses: [], orphanContainers: [], recoveryMs: 300, endedByThemselves: [] },
+    hasStruck: true,
   };
 }
 
