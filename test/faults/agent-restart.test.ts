@@ -107,3 +107,22 @@ test('an execution that must not be tried again ends as lost with its agent', as
     error: { code: Code.AGENT_LOST },
   });
 });
+
+test('an execution that was handed to a launcher which is then killed ends as lost, since it may have started', async () => {
+  await execute(executions, quick);
+  const launcher = agent.launcherPid ?? 0;
+  // It takes the start, and neither runs it nor says so.
+  process.kill(launcher, 'SIGSTOP');
+  const id = await create(executions, { ...quick, retryPolicy: { maxAttempts: 1 } });
+  const metrics = `${await agent.metricsUrl()}/metrics`;
+  await until('the agent to have it', async () =>
+    /^harrier_agent_active_executions 1$/m.test(await (await fetch(metrics)).text()),
+  );
+  expect((await get(executions, id)).state).toBe(State.ASSIGNED);
+  process.kill(launcher, 'SIGKILL');
+  expect(await finished(executions, id)).toMatchObject({
+    state: State.FAILED,
+    attempt: 1,
+    error: { code: Code.AGENT_LOST, message: expect.stringContaining('may have started') },
+  });
+});

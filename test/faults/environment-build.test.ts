@@ -1,8 +1,9 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { expect, test } from 'vitest';
-import { create, execute, finished, untilState } from '../support/executions.ts';
+import { create, execute, finished, get, untilState } from '../support/executions.ts';
 import { startStack } from '../support/stack.ts';
 import { until } from '../support/wait.ts';
 
@@ -25,6 +26,7 @@ const inVenv = (requirement: string, source: string) => ({
 const SCIPY = 'scipy==1.15.3';
 const SYMPY = 'sympy==1.13.3';
 const NETWORKX = 'networkx[default]==3.4.2';
+const PANDAS = 'pandas==2.2.3';
 const versionOf = (name: string) =>
   `import ${name}\ndef handler(input):\n    return {"version": ${name}.__version__}\n`;
 
@@ -89,4 +91,17 @@ test('kill -9 of the launcher in the middle of a build: the next build succeeds'
     outputJson: '{"version":"3.4.2"}',
   });
   await until('the store to hold three environments', () => holdsNothingBut(3), { seen: stored });
+});
+
+test('a second SIGTERM in the middle of a build: what may not be tried again goes back, and the next agent prepares it', async () => {
+  const id = await create(executions, { ...inVenv(PANDAS, versionOf('pandas')), retryPolicy: { maxAttempts: 1 } });
+  await untilState(executions, id, State.PREPARING);
+  await until('a build to begin', () => stored().some((name) => name.startsWith('.build-')));
+  agent.program.signal('SIGTERM');
+  await until('the agent to stop', () => agent.program.logs.some(({ msg }) => msg === 'stopping'));
+  expect((await get(executions, id)).state).toBe(State.PREPARING);
+  await agent.stop('SIGTERM');
+  expect((await get(executions, id)).attempts).toMatchObject([{ number: 1, error: { code: Code.SUBMIT_FAILED } }]);
+  agent.startAgain();
+  expect(await finished(executions, id)).toMatchObject({ state: State.SUCCEEDED, outputJson: '{"version":"2.2.3"}' });
 });
