@@ -3,6 +3,7 @@ import { type ConnectionTarget, connect } from './connection.ts';
 import { startEmbeddedPostgres } from './embedded-postgres.ts';
 import { migrateDatabase } from './migrate.ts';
 import { observedSql, StatementObserver } from './observed-sql.ts';
+import { rebaseEvents } from './queries/rebase-events.ts';
 import type { Sql } from './sql.ts';
 
 /** Connections of the hot path: more would only take turns on the same disk. */
@@ -63,6 +64,9 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   try {
     await checkServer(cold);
     await migrateDatabase(target);
+    if (await rebaseEvents(cold)) {
+      options.logger.warn('the database was restored from another cluster; its events were given places in this one');
+    }
   } catch (error) {
     await close();
     throw error;

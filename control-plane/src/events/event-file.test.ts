@@ -44,6 +44,26 @@ describe('the file of events', () => {
     await file.stop();
   });
 
+  test('goes on where the database says when its last line is of another cluster', async () => {
+    const path = join(folder, 'restored.jsonl');
+    await tell(1);
+    let file = await openFile(path);
+    await vi.waitFor(() => expect(numbers(path).at(-1)).toBe(count));
+    await file.stop();
+    const foreign = `{"position":"9000000000-1"}\n`;
+    const before = readFileSync(path, 'utf8') + foreign;
+    writeFileSync(path, before);
+    await tell(2);
+    file = await openFile(path);
+    await vi.waitFor(() =>
+      expect(lines(path).slice(-2)).toMatchObject([{ data: { number: count - 1 } }, { data: { number: count } }]),
+    );
+    await file.stop();
+    const text = readFileSync(path, 'utf8');
+    expect(text.startsWith(before)).toBe(true);
+    expect(text.slice(before.length).trim().split('\n')).toHaveLength(2);
+  });
+
   test('does not write into a file of something else', async () => {
     const path = join(folder, 'other.txt');
     writeFileSync(path, 'a letter\n');

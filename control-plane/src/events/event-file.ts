@@ -3,6 +3,8 @@ import { HarrierError, type Logger, messageOf } from '@harrier/shared';
 import {
   BEFORE_ALL_EVENTS,
   type EventPosition,
+  isOfThisCluster,
+  isRebased,
   readEvents,
   readerPosition,
   saveReaderPosition,
@@ -133,7 +135,9 @@ export class EventFile {
     const file = await open(path, 'a+', 0o600);
     try {
       const written = await lastPosition(file);
-      if (written !== undefined && isBefore(this.#position, written)) this.#position = written;
+      // After a restore into another cluster only the database knows how far the file is.
+      const isAhead = written !== undefined && !isRebased(known) && isBefore(this.#position, written);
+      if (isAhead && (await isOfThisCluster(sql, written))) this.#position = written;
     } catch (error) {
       await file.close();
       throw error;

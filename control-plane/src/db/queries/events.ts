@@ -39,7 +39,7 @@ export type EventType =
 
 /** Behind which event a reader goes on. */
 export interface EventPosition {
-  /** Transaction id, as decimal text: it has 64 bits. */
+  /** Transaction id, as decimal text: it has 64 bits. Of what was restored from another cluster: see rebase-events.ts. */
   xid: string;
   id: number;
 }
@@ -70,6 +70,18 @@ export async function readEvents(sql: Sql, after: EventPosition, limit: number):
 export async function readerPosition(sql: Sql, name: string): Promise<EventPosition | undefined> {
   const [row] = await sql<EventPosition[]>`SELECT xid::text, id FROM event_readers WHERE name = ${name}`;
   return row;
+}
+
+/** Whether a reader has read nothing since its events were restored from another cluster: no event has this position. */
+export function isRebased({ xid, id }: EventPosition): boolean {
+  return xid !== BEFORE_ALL_EVENTS.xid && id === 0;
+}
+
+/** Whether this cluster can have given a place to an event; no other one's says anything here. */
+export async function isOfThisCluster(sql: Sql, { xid }: EventPosition): Promise<boolean> {
+  const [row] = await sql<{ is_known: boolean }[]>`
+    SELECT ${xid}::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) AS is_known`;
+  return row?.is_known === true;
 }
 
 /** Records how far a reader has come: retention may delete what stands before. */
