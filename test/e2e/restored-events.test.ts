@@ -26,7 +26,9 @@ async function run(program: string, ...options: string[]): Promise<void> {
 
 /** Of which executions the file tells that they were created, in order. */
 function told(): string[] {
-  const lines = readFileSync(path, 'utf8').trim().split('\n');
+  const lines = readFileSync(path, 'utf8')
+    .split('\n')
+    .filter((line) => line !== '');
   const events = lines.map((line) => JSON.parse(line) as { type: string; execution: string });
   return events.filter(({ type }) => type === 'execution.created').map(({ execution }) => execution);
 }
