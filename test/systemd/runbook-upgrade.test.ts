@@ -8,6 +8,8 @@ import { until } from '../support/wait.ts';
 // Pages of docs/operations: their commands are run as they stand there, on a host whose control plane was installed from its sources,
 // as the page about installing says.
 const STEP_MS = 600_000;
+/** The agent asks the journal once a minute. */
+const JOURNAL_MS = 240_000;
 const CTL = '/opt/harrier/bin/harrier-agent-ctl';
 
 const releases = new Releases();
@@ -74,14 +76,32 @@ describe('upgrade.md', () => {
 
 describe('sick-gpu.md', () => {
   const page = new Runbook('sick-gpu');
-  const [left = '', lost = ''] = cards.uuids;
+  const [left = '', lost = '', sick = ''] = cards.uuids;
   const of = (uuid: string, script: string): string => script.replaceAll('GPU-…', uuid);
   const [look] = page.blocks('1. See why', 2);
 
-  async function untilCard(uuid: string, state: string): Promise<void> {
-    await until(`card ${uuid} to be ${state}`, async () =>
-      (await operator.try(look)).stdout.split('\n').some((line) => line.includes(uuid) && line.includes(state)),
+  async function untilCard(uuid: string, state: string, deadlineMs?: number): Promise<void> {
+    await until(
+      `card ${uuid} to be ${state}`,
+      async () =>
+        (await operator.try(look)).stdout.split('\n').some((line) => line.includes(uuid) && line.includes(state)),
+      deadlineMs === undefined ? {} : { deadlineMs },
     );
+  }
+
+  /** Has the journal take a record as the kernel's. What is open for it must not be there when the host shuts down, which would write to it. */
+  async function logAsKernel(text: string): Promise<void> {
+    await operator.host.shell(`
+      set -e
+      mkfifo --mode=0600 /dev/kmsg
+      exec 8<>/dev/kmsg
+      systemctl restart systemd-journald
+      at=$(cut -d ' ' -f 1 /proc/uptime | tr -d .)0000
+      until journalctl -k -q -g 'NVRM: Xid' >/dev/null; do
+        printf '3,1,%s,-;%s\n' "$at" '${text}' >&8
+        sleep 1
+      done
+      rm /dev/kmsg`);
   }
 
   test('has these steps', () => {
@@ -109,6 +129,17 @@ describe('sick-gpu.md', () => {
     expect(await operator.run(of(left, reset))).toContain(`${left} was successfully reset`);
     expect(await operator.host.property('nvidia-persistenced', 'ActiveState')).toBe('active');
     expect(await operator.run(of(left, clear))).toBe(`${left} FREE\n`);
+  });
+
+  test('hears of an error of the driver by the journal', { timeout: STEP_MS }, async () => {
+    const [, onHost] = page.blocks('1. See why', 2);
+    const [clear] = page.blocks('5. Take the card back', 1);
+    await untilCard(sick, 'FREE');
+    await logAsKernel(`NVRM: Xid (PCI:0000:0${cards.uuids.indexOf(sick)}:00): 79, GPU has fallen off the bus.`);
+    expect(await operator.run(of(sick, onHost))).toContain('kernel: NVRM: Xid');
+    await untilCard(sick, 'QUARANTINED', JOURNAL_MS);
+    expect(await operator.run(look)).toMatch(new RegExp(`${sick}.*Xid 79: the GPU has fallen off the bus`));
+    expect(await operator.run(of(sick, clear))).toBe(`${sick} FREE\n`);
   });
 
   test('drains a host, boots it, and has its cards again', { timeout: STEP_MS }, async () => {
