@@ -37,7 +37,8 @@ def handler(input):
 /** Has something run on the agent of the host, and not on the other one. */
 async function runOnHost(fields: object = {}): Promise<string> {
   await operator.run('harrier agents drain gpu-8');
-  const id = await operator.start(ENDLESS, fields);
+  // The steps of a page may take longer than the minute of the default class.
+  const id = await operator.start(ENDLESS, { taskClass: 'cpu_long', ...fields });
   await operator.untilExecution(id, 'RUNNING');
   await operator.run('harrier agents resume gpu-8');
   expect((await operator.execution(id)).agentId).toBe(await idOf('gpu-7'));

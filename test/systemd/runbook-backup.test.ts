@@ -25,12 +25,14 @@ test('the page has these steps', () => {
 
 /** Of every kind of execution one, before the backup. */
 async function work() {
+  // A backup may take longer than the minute of the default class.
+  const taskClass = 'cpu_long';
   const [ended, waiting, quiet, printing, last] = [
     await operator.start(SOON),
     await operator.start(SOON, { agentSelector: 'no=where' }),
-    await operator.start(QUIET),
-    await operator.start(PRINTING, { retryPolicy: { maxAttempts: 2 } }),
-    await operator.start(PRINTING, { retryPolicy: { maxAttempts: 1 } }),
+    await operator.start(QUIET, { taskClass }),
+    await operator.start(PRINTING, { taskClass, retryPolicy: { maxAttempts: 2 } }),
+    await operator.start(PRINTING, { taskClass, retryPolicy: { maxAttempts: 1 } }),
   ];
   await operator.untilExecution(ended, 'SUCCEEDED');
   for (const id of [quiet, printing, last]) await operator.untilExecution(id, 'RUNNING');
