@@ -2,7 +2,7 @@ import { AGENT_FAILPOINTS, CONTROL_PLANE_FAILPOINTS } from '@harrier/shared';
 import { anAgent, aReplica, type Fault, type FaultContext, HARMLESS } from './fault.ts';
 
 /** How long a process may take to come to its failpoint; then it is one that this load does not reach. */
-const REACHED_MS = 15_000;
+const REACHED_MS = 20_000;
 /** Few: each round is to come to its failpoint. */
 const MOST_PASSES = 2;
 

@@ -1,8 +1,10 @@
 import type { Direction, FrameFault } from '../world/link-proxy.ts';
+import { LEASE_MS } from '../world/world.ts';
 import { anAgent, type Fault, type FaultContext, HARMLESS, lasting } from './fault.ts';
 
 const BOTH: readonly Direction[] = ['to agent', 'to replica'];
-const LASTING_MS = 4_000;
+/** Longer than from one heartbeat to the next: also an agent that has little to do has frames to treat. */
+const LASTING_MS = LEASE_MS / 3 + 2_000;
 /** A frame that nothing follows comes in its place after all. */
 const WITHHELD_MS = 200;
 
@@ -49,7 +51,7 @@ export const framesReordered: Fault = {
     treat(context, (onTreated) => {
       let release: (() => void) | undefined;
       return (frame, forward) => {
-        if (release === undefined && context.random.chance(0.2)) {
+        if (release === undefined && context.random.chance(0.4)) {
           const timer = setTimeout(() => release?.(), WITHHELD_MS);
           release = () => {
             clearTimeout(timer);

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { connect } from '../db/connection.ts';
 import { startAddress } from '../test-support/database-address.ts';
@@ -85,8 +86,11 @@ test('however often a connection could not be opened, its gap is told once or tw
   expect(b.onGap).not.toHaveBeenCalled();
   state.refuses = false;
   await untilHeard(a, b);
+  await vi.waitFor(() => expect(b.onGap).toHaveBeenCalled());
+  // Had each of the refused connections asked for it, it would be told again and again.
+  await setTimeout(500);
   // Once for each channel at most.
-  expect([1, 2]).toContain(b.onGap.mock.calls.length);
+  expect(b.onGap.mock.calls.length).toBeLessThanOrEqual(2);
 });
 
 test('what was sent before the stop is still told', async () => {
