@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import outcome as outcomes
-from attempt import FINISHED, Attempt
+from attempt import FINISHED, PENDING, Attempt
 from outcome import Outcome
 from spool import Spool, SpoolFull
 from spool_recovery import RESULT_IN_MEMORY_BYTES
@@ -47,7 +47,7 @@ def _header(attempt: Attempt, outcome: Outcome, run_ms: float) -> bytes:
     return (
         '{"type":"finished",%s,"outcome":"%s","error":%s,"exit_code":%s,"signal":%s,"run_ms":%.3f,'
         '"stdout":%d,"stderr":%d,"stdout_truncated":%s,"stderr_truncated":%s,'
-        '"usage":{"cpu_ms":%s,"max_rss_bytes":%d}}'
+        '"usage":{"cpu_ms":%s,"max_rss_bytes":%d}%s}'
         % (
             attempt.ids,
             outcome.kind,
@@ -61,5 +61,6 @@ def _header(attempt: Attempt, outcome: Outcome, run_ms: float) -> bytes:
             "true" if attempt.stderr.truncated else "false",
             usage["cpu_ms"],
             usage["max_rss_bytes"],
+            ',"never_started":true' if attempt.state == PENDING else "",
         )
     ).encode()

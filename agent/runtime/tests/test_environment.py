@@ -287,9 +287,25 @@ class Environments(VenvTest):
             self.assertIn(message, log)
         self.assertNotIn("s3cret", log)
 
-    def test_packages_that_hang_take_no_longer_than_the_call_may(self) -> None:
+    def test_what_is_stopped_while_packages_are_imported_is_told_never_to_have_started(self) -> None:
+        self.write_hangs()
+        environment = self.venv_environment("stopped", preload=["hangs"])
+        execution = self.agent.start("def handler(input):\n    return {}", environment=environment)
+        header = {"type": "cancel", "execution": execution, "attempt": 1, "reason": "shutdown", "grace_ms": 60_000}
+        self.agent.send(header)
+        ended = self.agent.wait_for(execution)
+        self.assertEqual((ended.outcome, ended.code), ("failed", "AGENT_LOST"))
+        self.assertIs(ended.header["never_started"], True)
+        self.assertNotIn("started", ended.types)
+        self.agent.send({"type": "retire", "tenant": "acme", "key": "stopped"})
+        self.assertNotIn("never_started", self.agent.run("def handler(input):\n    return {}").header)
+
+    def write_hangs(self) -> None:
         with open(os.path.join(self.site, "hangs.py"), "w") as file:
             file.write("import signal\nsignal.pause()\n")
+
+    def test_packages_that_hang_take_no_longer_than_the_call_may(self) -> None:
+        self.write_hangs()
         code = "def handler(input):\n    return {}"
         environment = self.venv_environment("hangs", preload=["hangs"])
         ended = self.agent.run(code, environment=environment, timeout_ms=100)

@@ -27,6 +27,8 @@ export interface AttemptEnd {
   stderrBytes: number;
   stdoutTruncated: boolean;
   stderrTruncated: boolean;
+  /** Its code has certainly not begun. Absent: it may have. */
+  neverStarted?: true;
 }
 
 /** What the log, the metrics and traces say of an attempt. Absent: not known, as where an older agent has kept it. */

@@ -80,6 +80,15 @@ test.each([
   );
 });
 
+test('an end before the start is told as one', () => {
+  const { events, translated } = setUp();
+  const key = { executionId: 'e', attempt: 1 };
+  translated.onFinished({ ...FINISHED, never_started: true }, Buffer.from(''));
+  expect(events.onFinished).toHaveBeenLastCalledWith(key, expect.objectContaining({ neverStarted: true }));
+  translated.onFinished(FINISHED, Buffer.from(''));
+  expect(events.onFinished.mock.lastCall?.[1]).not.toHaveProperty('neverStarted');
+});
+
 test('a welcome tells the isolation and what is held', () => {
   const { events, facts, executor, translated } = setUp();
   translated.onWelcome({

@@ -95,6 +95,7 @@ export function attemptEnd(message: FinishedMessage, output: Uint8Array): Attemp
     stderrBytes: message.stderr,
     stdoutTruncated: message.stdout_truncated,
     stderrTruncated: message.stderr_truncated,
+    ...(message.never_started && { neverStarted: message.never_started }),
   };
 }
 

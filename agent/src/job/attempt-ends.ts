@@ -25,8 +25,7 @@ export const OUTPUT_LOST = 'the control plane does not have output any more that
 /** What is told of an attempt whose result nobody has. */
 export function lostEnd(held: HeldAttempt): AttemptEnd {
   const written = { stdout: held.storedStdoutBytes, stderr: held.storedStderrBytes };
-  const isSure = held.state !== 'assigned';
-  const message = isSure
+  const message = held.hasBegun
     ? 'the attempt was lost with the launcher that ran it'
     : 'the attempt was lost with its launcher, and may have started';
   return endWithoutResult(message, written);

@@ -399,7 +399,7 @@ test('an attempt that its keeper still lets wait is not told as started, and can
 
 describe('a launcher that was lost', () => {
   test('and in whose place another one answers: what was handed over fails, for it may have started, as what ran does', () => {
-    const { table, executor, takeSent, told, link, linkAndReplay } = setUp();
+    const { table, executor, takeSent, link, linkAndReplay } = setUp();
     linkAndReplay();
     table.assign(assignment(A));
     table.assign(assignment(B));
@@ -417,7 +417,11 @@ describe('a launcher that was lost', () => {
     table.linkDown();
     link({ resume: [{ ref: A }, { ref: B, stdoutOffset: 9n }] });
     table.onRecovered(executor, []);
-    expect(told()).toEqual(['result a/1', 'result b/2']);
+    // In the same words as before, also where those were not heard.
+    expect(takeSent()).toMatchObject([
+      { case: 'result', value: { ref: A, error: { message: expect.stringContaining('may have started') } } },
+      { case: 'result', value: { ref: B, error: { message: expect.stringContaining('that ran it') } } },
+    ]);
     for (const ref of [A, B]) table.resultStored(create(AttemptRefSchema, ref));
     expect(table.size).toBe(0);
   });
@@ -532,6 +536,46 @@ test('what is stopped with the agent was not cancelled by anybody, what a caller
     { value: { ref: A, state: State.FAILED, error: { code: Code.AGENT_LOST, message: 'the agent was stopped' } } },
     { value: { ref: B, state: State.CANCELLED, error: { code: Code.CANCELLED } } },
   ]);
+});
+
+test('what is stopped with the agent before it has begun is given back, unless a caller cancelled it', () => {
+  const { table, executor, takeSent, linkAndReplay, onFinished } = setUp({ slots: 3 });
+  const C = { executionId: 'c', attempt: 1 };
+  linkAndReplay();
+  for (const ref of [A, B, C]) table.assign(assignment(ref));
+  table.onStarted(C);
+  takeSent();
+  table.cancel(create(CancelAttemptSchema, { ref: B, grace: { seconds: 60n } }));
+  table.cancelAll(100);
+  const stopped = { code: Code.AGENT_LOST, message: 'The agent stopped it' };
+  table.onFinished(A, { ...succeeded(), outcome: 'failed', error: stopped, neverStarted: true });
+  const error = { code: Code.CANCELLED, message: '' };
+  table.onFinished(B, { ...succeeded(), outcome: 'cancelled', error, neverStarted: true });
+  table.onFinished(C, { ...succeeded(), outcome: 'failed', error: stopped });
+  expect(takeSent()).toMatchObject([
+    { case: 'rejected', value: { ref: A, requeue: true, error: { message: 'the agent was stopped' } } },
+    { case: 'result', value: { ref: B, state: State.CANCELLED } },
+    { case: 'result', value: { ref: C, error: { code: Code.AGENT_LOST } } },
+  ]);
+  expect(executor.forget.mock.calls).toEqual([[expect.objectContaining(A)]]);
+  expect(onFinished).toHaveBeenCalledTimes(2);
+  expect([table.active, table.size]).toEqual([0, 2]);
+});
+
+test('what has not begun and cannot be given back without a link has failed', () => {
+  const { table, executor, takeSent, link, linkAndReplay } = setUp();
+  linkAndReplay();
+  table.assign(assignment(A));
+  table.linkDown();
+  table.cancelAll(100);
+  const error = { code: Code.AGENT_LOST, message: 'The agent stopped it' };
+  const end = { ...succeeded(), outcome: 'failed', error, neverStarted: true } as const;
+  table.onFinished(A, end);
+  takeSent();
+  link({ resume: [{ ref: A }] });
+  table.onRecovered(executor, [{ ...A, finished: true }]);
+  table.onFinished(A, end);
+  expect(takeSent()).toMatchObject([{ case: 'result', value: { ref: A, error: { code: Code.AGENT_LOST } } }]);
 });
 
 test('the end of the lease stops what may not go on for so long, once, and as nobody cancelled it', () => {

@@ -359,7 +359,7 @@ export class AttemptTable implements PreparationsEvents {
     return undefined;
   }
 
-  /** Of a preparation, or of a job that Slurm does not take: another agent may. @returns whether that was told */
+  /** Of what has not begun to run, and is not to begin here: another agent may. @returns whether that was told */
   onRefused(key: AttemptKey, error: StartRefusal['error']): boolean {
     const held = this.#held.get(keyOf(key));
     if (held === undefined || !this.#forwards(held)) return false;
@@ -402,9 +402,21 @@ export class AttemptTable implements PreparationsEvents {
       this.#forget(held);
       return;
     }
+    if (this.#isGivenBack(held, told)) {
+      held.keeper.forget(held);
+      return;
+    }
     if (held.state !== 'finished') this.#finish(held, end);
     failpoint('result-before-send');
     if (this.#forwards(held)) this.#options.send(resultMessage(held, end, held.prepareMs));
+  }
+
+  /** Whether it was stopped, though no caller asked for that, before its code had begun, and the control plane was told so: another agent may start it. */
+  #isGivenBack(held: HeldAttempt, { neverStarted, error }: AttemptEnd): boolean {
+    const { state, stopReason } = held;
+    if (neverStarted !== true || error?.code !== Code.AGENT_LOST || state !== 'assigned' || stopReason === undefined)
+      return false;
+    return this.onRefused(held, tryElsewhere(stopReason).error);
   }
 
   onRecovered(keeper: AttemptKeeper, listed: readonly HeldByExecutor[], isAnother = false): void {

@@ -90,6 +90,7 @@ export class HeldAttempt implements AttemptKey {
   /** The keeper was asked for what it has before this attempt was handed to it, and need not list it in its answer. */
   askedBefore: number;
   #state: HeldState;
+  #hasBegun: boolean;
 
   constructor(key: AttemptKey, keeper: AttemptKeeper, from: HeldFrom) {
     this.executionId = key.executionId;
@@ -107,6 +108,7 @@ export class HeldAttempt implements AttemptKey {
     this.isJob = from.isJob ?? false;
     this.askedBefore = from.askedBefore;
     this.#state = from.state;
+    this.#hasBegun = from.state === 'running' || from.state === 'finished';
     const isNew = from.isFound !== true && (from.state === 'preparing' || from.state === 'assigned');
     const reached = isNew ? 0 : Number.POSITIVE_INFINITY;
     this.#reached = { stdout: reached, stderr: reached };
@@ -119,6 +121,11 @@ export class HeldAttempt implements AttemptKey {
   /** Who has the attempt now: its preparation, then its executor. */
   get keeper(): AttemptKeeper {
     return this.#keeper;
+  }
+
+  /** Whether its code is known to have begun; one that was found with its end is taken for one that did. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   /** Whether it has not ended; on this host, it occupies a slot. */
@@ -154,6 +161,7 @@ export class HeldAttempt implements AttemptKey {
 
   start(nowMs: number): void {
     this.#setState('running');
+    this.#hasBegun = true;
     this.#setPrepareMs(nowMs);
   }
 

@@ -188,6 +188,8 @@ export interface FinishedMessage extends AttemptFields {
   stdout_truncated: boolean;
   stderr_truncated: boolean;
   usage: { cpu_ms: number; max_rss_bytes: number } | null;
+  /** It ended while it waited for a process. Absent: its code may have run, or the launcher is an old one. */
+  never_started?: true;
 }
 
 export interface LoadMessage {
