@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { type Assignment, AssignmentSchema } from '@harrier/shared/gen/link';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 import { ContainerBudget } from '../docker/container-budget.ts';
 import { ImagePolicy } from '../docker/image-policy.ts';
 import { Images } from '../docker/images.ts';
@@ -52,6 +52,7 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
       held.resolve(recovered);
       const isWaiting = ({ finished, started }: HeldByExecutor) => !finished && started === false;
       waiting.resolve(recovered.filter(isWaiting).map(({ executionId }) => executionId));
+      link.onListed();
     },
     onLost: () => {},
     onFinished: ({ executionId }, attemptEnd) => ended(executionId).resolve(attemptEnd),
@@ -60,7 +61,7 @@ async function hung(places: number, dataDir = tempDir(), answer: RequestListener
   const guard = { guard: () => {}, release: () => {} };
   const parts = { engine, images, budget, dataDir, guard };
   const refused = new Map<string, StartRefusal['error']>();
-  const link = { isUp: true, asked: 0 };
+  const link = { isUp: true, asked: 0, onListed: () => {} };
   const onRefused: DockerExecutorOptions['onRefused'] = ({ executionId }, error) => {
     link.asked++;
     if (link.isUp) refused.set(executionId, error);
@@ -128,6 +129,22 @@ test('what could not be given back without a link is given back over the next on
   link.isUp = true;
   executor.replay();
   await expect.poll(() => [...refused.keys()]).toEqual(['again']);
+});
+
+test('what a new link has told to stop again is given back, and nothing more is sent of it', async () => {
+  const { executor, link, asked, refused } = await hung(1);
+  link.isUp = false;
+  expect(executor.start(assignment('a'), UNPREPARED, Buffer.from('pulled'))).toBeUndefined();
+  await asked;
+  const stop = () => executor.cancel({ executionId: 'a', attempt: 1 }, 'shutdown', 1_000);
+  stop();
+  Object.assign(link, { isUp: true, onListed: stop });
+  const thrown = vi.fn();
+  process.on('uncaughtExceptionMonitor', thrown);
+  onTestFinished(() => void process.off('uncaughtExceptionMonitor', thrown));
+  executor.replay();
+  await expect.poll(() => [...refused.keys()]).toEqual(['a']);
+  expect(thrown).not.toHaveBeenCalled();
 });
 
 /**

@@ -162,6 +162,8 @@ export class DockerExecutor implements Executor {
       events.onRecovered(this, held);
       this.#isListed = true;
       for (const attempt of all) {
+        // What was listed may have been told to stop, and was given back.
+        if (this.#attempts.get(keyOf(attempt.facts)) !== attempt) continue;
         attempt.sender.rewind();
         attempt.sender.send();
         this.#tellEnd(attempt);
