@@ -14,7 +14,7 @@ export interface FaultSummary {
   readopted: number;
   rerun: number;
   overlapBytes: number;
-  /** Nearest-rank percentiles over the injections; undefined: it never recovered. */
+  /** Nearest-rank percentiles over the injections; undefined: there was none, or it never recovered. */
   recoveryP50Ms: number | undefined;
   recoveryP99Ms: number | undefined;
 }
@@ -34,10 +34,11 @@ function summary(fault: string, rounds: readonly Verdict[]): FaultSummary {
       ),
     ]),
   ) as Record<Offence, number>;
-  const recoveries = rounds.flatMap(({ recoveryMs }) => recoveryMs ?? []).sort((a, b) => a - b);
+  const struck = rounds.filter(({ hasStruck }) => hasStruck);
+  const recoveries = struck.flatMap(({ recoveryMs }) => recoveryMs ?? []).sort((a, b) => a - b);
   return {
     fault,
-    injections: rounds.filter(({ hasStruck }) => hasStruck).length,
+    injections: struck.length,
     executions: sum(({ executions }) => executions),
     runs: sum(({ runs }) => runs),
     firings: sum(({ firings }) => firings),

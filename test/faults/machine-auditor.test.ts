@@ -221,8 +221,11 @@ test('the report adds the rounds of a fault up, and is clean only without a sing
 
 test('a round in which there was nothing to hit is no injection, and a fault that never hit anything is named', () => {
   const struck = audit(round(sound()));
-  const missed = audit(round(sound(), { hasStruck: false }));
+  const missed = audit(round(sound(), { hasStruck: false, recoveryMs: 1 }));
   const summaries = summarize([struck, missed, { ...missed, fault: 'zygote-kill' }]);
-  expect(summaries).toMatchObject([{ injections: 1 }, { injections: 0 }]);
+  expect(summaries).toMatchObject([
+    { injections: 1, recoveryP50Ms: 300 },
+    { injections: 0, recoveryP50Ms: undefined },
+  ]);
   expect(neverStruck(summaries)).toEqual(['zygote-kill']);
 });
