@@ -40,6 +40,14 @@ let endings: AttemptEndings;
 let readable: Promise<void>;
 let readings: string[];
 let tracker: ExecutionTracker;
+/** What happens before it is read whether a caller wants an execution to stop. */
+let onCancelRead: () => Promise<unknown>;
+const watchedSql = new Proxy(sql, {
+  apply: (_target, _this, query: Parameters<typeof sql>) => {
+    if (!String(query[0]).includes('SELECT cancel_reason')) return sql(...query);
+    return onCancelRead().then(() => sql(...query));
+  },
+});
 
 beforeEach(async () => {
   // All connections are opened by the time of the day: the driver waits for them with timers.
@@ -48,6 +56,7 @@ beforeEach(async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   readable = Promise.resolve();
   readings = [];
+  onCancelRead = () => Promise.resolve();
   lines = [];
   grouped = [];
   acknowledged = [];
@@ -61,7 +70,7 @@ beforeEach(async () => {
     get: () => undefined,
   };
   const options = {
-    ...{ sql, logger, replicaId: randomUUID() },
+    ...{ sql: watchedSql, logger, replicaId: randomUUID() },
     registry: registry as unknown as AgentRegistry,
     finishes: new GroupCommit<FinishedExecution, FinishTimes | undefined>({
       write: async (rows) => {
@@ -465,5 +474,21 @@ test('nothing is looked at of an agent that has a lease, and everything is lost 
   await tracker.agentLost(agent, 'it is gone');
   expect(await sql`SELECT state, agent_id FROM executions WHERE id = ${id}`).toEqual([
     { state: State.PENDING, agent_id: null },
+  ]);
+});
+
+test('an agent that comes and goes while its attempts are being ended loses none of them for good that may be tried again', async () => {
+  const { agent, id } = await leaseless();
+  const read = Promise.withResolvers<void>();
+  readable = read.promise;
+  const lost = tracker.agentLost(agent, 'it is gone');
+  await vi.waitFor(() => expect(readings).toEqual([id]));
+  await sql`UPDATE agents SET lease_end_time = NULL WHERE id = ${agent}`;
+  onCancelRead = () => sql`UPDATE agents SET lease_end_time = now() WHERE id = ${agent}`;
+  read.resolve();
+  await lost;
+  expect(tracker.get(id)).toBeUndefined();
+  expect(await sql`SELECT state, end_time FROM executions WHERE id = ${id}`).toEqual([
+    { state: State.RUNNING, end_time: null },
   ]);
 });

@@ -22,7 +22,7 @@ import {
 import { readCancelReason } from '../db/queries/read-executions.ts';
 import { refuseExecution } from '../db/queries/refuse-execution.ts';
 import { requeueExecution } from '../db/queries/requeue-execution.ts';
-import { refusedForGood } from '../db/refused-for-good.ts';
+import { isRefused } from '../db/refused-for-good.ts';
 import type { Sql } from '../db/sql.ts';
 import { laneShape } from '../scheduler/requirement.ts';
 import { type AttemptOutcome, outcomeWithoutResult } from './attempt-outcome.ts';
@@ -222,7 +222,7 @@ export class AttemptEndings {
     return await this.#finish(ending, outcome);
   }
 
-  /** @returns whether the execution waits for another attempt now. */
+  /** @returns whether the execution waits for another attempt now, or is not this replica's to end. */
   async #tryAgain(ending: Ending): Promise<boolean> {
     const { tracked, current, outcome, requeue, leaseless } = ending;
     if (outcome.state === State.SUCCEEDED || tracked.cancelReason !== undefined) return false;
@@ -262,7 +262,10 @@ export class AttemptEndings {
       tracked.cancelReason ??= await this.#write(ending, () =>
         readCancelReason(this.#options.sql, tenantId, tracked.id),
       );
-      return false;
+      if (!leaseless || tracked.cancelReason !== undefined) return false;
+      // The agent may have lost its lease once more by now: that is another decision, which has its own time.
+      this.#passOver(ending);
+      return true;
     }
     if (!requeue) tracked.failures++;
     this.#options.onRetry(tracked, code);
@@ -307,16 +310,19 @@ export class AttemptEndings {
       return error;
     }
     failpoint('result-committed');
-    if (times === undefined) {
-      // Another replica or a sweep ended it, or its agent is back: what stands in the database is the truth.
-      tracked.endRefused = undefined;
-      this.#options.forget(tracked);
-      tracked.changed.notify();
-      // Its attempts are followed anew with its next link, which tells also what was passed over meanwhile.
-      const agent = ending.leaseless ? this.#options.registry.get(ending.current.agentId) : undefined;
-      agent?.channel.close(GoodbyeCode.SHUTDOWN, 'the attempts of this agent are to be told anew');
-    } else this.#conclude(tracked, row, times);
+    if (times === undefined) this.#passOver(ending);
+    else this.#conclude(tracked, row, times);
     return undefined;
+  }
+
+  /** Another replica or a sweep ended it, or its agent is back: what stands in the database is the truth. */
+  #passOver({ tracked, current, leaseless }: Ending): void {
+    tracked.endRefused = undefined;
+    this.#options.forget(tracked);
+    tracked.changed.notify();
+    // Its attempts are followed anew with its next link, which tells also what was passed over meanwhile.
+    const agent = leaseless ? this.#options.registry.get(current.agentId) : undefined;
+    agent?.channel.close(GoodbyeCode.SHUTDOWN, 'the attempts of this agent are to be told anew');
   }
 
   #conclude(tracked: TrackedExecution, row: FinishedExecution, times: FinishTimes): void {
@@ -378,11 +384,6 @@ const LINE_EVERY_MS = 3_600_000;
 const REFUSED =
   'the database refuses the end of an attempt, also without its result; it is tried again every few minutes, and the execution does ' +
   'not end before it is taken: remove the constraint, or whatever "reason" tells of; nothing needs to be restarted';
-
-/** As things are, the database will never take it: it cannot hold the data, or a constraint (SQLSTATE class 23) is against it. */
-function isRefused(error: unknown): boolean {
-  return refusedForGood(error) !== undefined || databaseErrorCode(error).startsWith('23');
-}
 
 /** For whoever is to remove the cause. What PostgreSQL says in detail is left out: it quotes the row, with what callers have sent. */
 function factsOf(refusal: unknown): Record<string, unknown> {

@@ -74,6 +74,23 @@ test('a start that the database did not take is stored once it takes it, with th
   expect(events.map(({ type }) => type)).toEqual(['execution.created', 'execution.started']);
 });
 
+test('a start that the database refuses keeps no other from being stored, whichever it stands among', async () => {
+  const all = await Promise.all(Array.from({ length: 9 }, assigned));
+  const [refused, ...others] = all as [TrackedExecution, ...TrackedExecution[]];
+  await sql.unsafe(`ALTER TABLE executions
+    ADD CONSTRAINT refused CHECK (state <> ${State.RUNNING} OR id <> '${refused.id}') NOT VALID`);
+  for (const tracked of [...others.slice(4), refused, ...others.slice(0, 4)]) start(tracked);
+  for (const tracked of others) {
+    await vi.waitFor(async () => expect(await stored(tracked)).toMatchObject({ state: State.RUNNING }));
+  }
+  expect(await stored(refused)).toMatchObject({ state: State.ASSIGNED });
+  const later = await assigned();
+  start(later);
+  await vi.waitFor(async () => expect(await stored(later)).toMatchObject({ state: State.RUNNING }));
+  await takeStates();
+  await vi.waitFor(async () => expect(await stored(refused)).toMatchObject({ state: State.RUNNING }));
+});
+
 test('a start is not stored any more of what was put back meanwhile, here or by another replica', async () => {
   await refuseStates();
   const [here, elsewhere, goesOn] = [await assigned(), await assigned(), await assigned()];
