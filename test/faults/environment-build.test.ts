@@ -25,7 +25,7 @@ const inVenv = (requirement: string, source: string) => ({
 });
 const SCIPY = 'scipy==1.15.3';
 const SYMPY = 'sympy==1.13.3';
-const NETWORKX = 'networkx[default]==3.4.2';
+const MATPLOTLIB = 'matplotlib==3.10.3';
 const PANDAS = 'pandas==2.2.3';
 const versionOf = (name: string) =>
   `import ${name}\ndef handler(input):\n    return {"version": ${name}.__version__}\n`;
@@ -79,16 +79,16 @@ def handler(input):
 });
 
 test('kill -9 of the launcher in the middle of a build: the next build succeeds', async () => {
-  const id = await create(executions, inVenv(NETWORKX, versionOf('networkx')));
+  const id = await create(executions, inVenv(MATPLOTLIB, versionOf('matplotlib')));
   await untilState(executions, id, State.PREPARING);
   await until('a build to begin', () => stored().some((name) => name.startsWith('.build-')));
   const { launcherPid } = agent;
   if (launcherPid !== undefined) process.kill(launcherPid, 'SIGKILL');
   const first = await finished(executions, id);
   if (first.state !== State.SUCCEEDED) expect(first.error?.message).toMatch(/launcher/);
-  expect(await execute(executions, inVenv(NETWORKX, versionOf('networkx')))).toMatchObject({
+  expect(await execute(executions, inVenv(MATPLOTLIB, versionOf('matplotlib')))).toMatchObject({
     state: State.SUCCEEDED,
-    outputJson: '{"version":"3.4.2"}',
+    outputJson: '{"version":"3.10.3"}',
   });
   await until('the store to hold three environments', () => holdsNothingBut(3), { seen: stored });
 });
