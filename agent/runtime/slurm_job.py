@@ -64,7 +64,6 @@ def main() -> None:
         with open("start", "rb") as file:
             header, body = _start(file.read(), job.get("time_ms", 0))
     except FileExistsError:
-        sys.stderr.write("harrier: this attempt was started by another job, or before this job was requeued\n")
         _note_second_start()
         sys.exit(_EX_TEMPFAIL)
     except (OSError, ValueError) as error:
@@ -90,7 +89,11 @@ def main() -> None:
 
 
 def _claim() -> None:
-    """An attempt is started once, whatever Slurm does with the job. Raises FileExistsError."""
+    """An attempt is started once, whatever Slurm does with the job. Raises FileExistsError.
+
+    Only who makes this has the attempt: a job, which makes a file, or the agent before it gives the attempt back, which
+    makes a directory. What is run is read only then; of an attempt that is removed, it goes before this does.
+    """
     fd = os.open("taken", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w") as file:
         json.dump({"job": os.environ.get("SLURM_JOB_ID", ""), "node": os.uname().nodename}, file)
@@ -98,6 +101,10 @@ def _claim() -> None:
 
 def _note_second_start() -> None:
     """Slurm may have started this job before, and have forgotten that: then only this tells the agent what happened."""
+    if os.path.isdir("taken"):
+        sys.stderr.write("harrier: the agent had taken this attempt back before this job started\n")
+        return
+    sys.stderr.write("harrier: this attempt was started by another job, or before this job was requeued\n")
     try:
         with open("taken", encoding="utf-8") as file:
             taken = json.load(file)

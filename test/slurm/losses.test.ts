@@ -1,4 +1,4 @@
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
 import { processesWith } from '../support/processes.ts';
@@ -91,6 +91,65 @@ test('an agent that is killed while it submits finds the job', async () => {
   const second = await SlurmAgent.start(slurm, { dataDir, shared });
   expect(await second.end('submitting')).toMatchObject({ outcome: 'succeeded', result: '{"n":1.0}' });
   expect(jobsNamed('submitting.1')).toHaveLength(1);
+});
+
+/**
+ * An `sbatch` that keeps what it should submit, for `submitLate`, and does not end; and an `sacct` that knows of no job.
+ * @param secondLook what that does when it is asked for the second time, by a script
+ */
+function lateSubmission(secondLook: string): { programs: string; submitLate: () => void } {
+  const keep =
+    'cat >"$here/script"\nfor one; do echo "$one"; done >"$here/args.new"\nmv "$here/args.new" "$here/args"\nexec sleep 600';
+  const programs = standIn('sbatch', keep);
+  // Its arguments have no white space.
+  const late = join(programs, 'late');
+  writeFileSync(late, `#!/bin/sh\nexec /usr/bin/sbatch $(cat ${programs}/args) <${programs}/script\n`, { mode: 0o755 });
+  // Asked each time that the agent looks for a job by its name.
+  const looks = `for look in 1 2; do mkdir "$here/look$look" 2>/dev/null && break; done || exit 0\n[ $look = 2 ] || exit 0`;
+  writeFileSync(join(programs, 'sacct'), `#!/bin/sh\nhere=${programs}\n${looks}\n${secondLook}\n`, { mode: 0o755 });
+  return { programs, submitLate: () => void slurm.run(late) };
+}
+
+/** The directory of the attempt that was not submitted. */
+const directoryOf = (programs: string): string =>
+  /^--chdir=(.*)$/m.exec(readFileSync(join(programs, 'args'), 'utf8'))?.[1] ?? '';
+
+test('a job that the controller takes and starts while the accounts still lack it is followed', async () => {
+  const start =
+    'taken=$(sed -n "s/^--chdir=//p" "$here/args")/taken\n"$here/late" >&2\nuntil [ -s "$taken" ]; do sleep 0.1; done';
+  const { programs } = lateSubmission(start);
+  const first = await SlurmAgent.start(slurm, { programs });
+  const { dataDir, shared } = first;
+  first.start('late', HELLO);
+  await until('the job to be submitted', () => existsSync(join(programs, 'args')));
+  await first.close();
+  const second = await SlurmAgent.start(slurm, { programs, dataDir, shared });
+  expect(await second.end('late')).toMatchObject({ outcome: 'succeeded', result: '{"n":1.0}' });
+  expect(jobsNamed('late.1')).toHaveLength(1);
+});
+
+test('a job that comes up after its attempt was given back does not run it', async () => {
+  const { programs, submitLate } = lateSubmission('');
+  const first = await SlurmAgent.start(slurm, { programs });
+  const { dataDir, shared } = first;
+  first.start('too-late', HELLO);
+  await until('the job to be submitted', () => existsSync(join(programs, 'args')));
+  await first.close();
+  const second = await SlurmAgent.start(slurm, { programs, dataDir, shared });
+  const job = directoryOf(programs);
+  await until('the attempt to be taken', () => existsSync(join(job, 'taken')));
+  submitLate();
+  await slurm.untilJob('too-late.1', 'FAILED');
+  expect(readFileSync(join(job, 'job.log'), 'utf8')).toContain('the agent had taken this attempt back');
+  expect(readFileSync(join(job, 'records'), 'utf8')).toBe('');
+  second.parts.executor.forget({ executionId: 'too-late', attempt: 1 });
+  await until('the files of the attempt to be removed', () => !existsSync(job));
+  submitLate();
+  await until('another job of it to have failed', () => {
+    const states = jobsNamed('too-late.1').map(({ state }) => state);
+    return states.length === 2 && states.every((state) => state === 'FAILED');
+  });
+  expect(existsSync(job)).toBe(false);
 });
 
 test('two jobs of one attempt run it once', async () => {

@@ -44,7 +44,7 @@ const NO_LIMIT = { bytes: Number.POSITIVE_INFINITY, marked: true };
  *
  *   waiting ──sbatch was asked──▶ submitting ──number is known──▶ submitted ──result, or Slurm's word──▶ ended
  *      ├────────refused, cancelled──────┼──────────────────────────────────────────────────────────────▲
- *      └───────its agent is gone────────┴──there is no job──▶ given back
+ *      └───────its agent is gone────────┴──there is no job, and none can start it──▶ given back
  *
  * Its files on this host hold what a restarted agent needs to go on; those that it shares with the job are in `job`.
  */
@@ -82,6 +82,7 @@ export class SlurmAttempt {
   timer: NodeJS.Timeout | undefined;
   #jobId: string | undefined;
   #submitting: boolean;
+  #mayHaveJob: boolean;
   #ending: KeptEnding | undefined;
   /** When the grace is over, by `performance.now()`. */
   #killAtMs = 0;
@@ -102,7 +103,9 @@ export class SlurmAttempt {
     this.facts = facts;
     this.job = job;
     this.#jobId = keptFacts(directory, JOB) as string | undefined;
-    this.#submitting = keptFacts(directory, SUBMITTING) === true;
+    const submitting = keptFacts(directory, SUBMITTING);
+    this.#submitting = submitting === true;
+    this.#mayHaveJob = submitting !== undefined;
     this.#ending = keptFacts(directory, ENDING) as KeptEnding | undefined;
     if (this.#ending !== undefined) {
       const { killAtMs, graceMs } = this.#ending;
@@ -151,6 +154,11 @@ export class SlurmAttempt {
     return this.#jobId === undefined && this.#submitting;
   }
 
+  /** Slurm was asked for a job of it, now or before: one may come up that neither its queue nor its accounts have told. */
+  get mayHaveJob(): boolean {
+    return this.#mayHaveJob;
+  }
+
   /**
    * Notes, before it happens, that it is being submitted; or, afterwards, that there is no job of it.
    * @throws Error of the file system. Then it must not be submitted, or there is no job all the same
@@ -160,6 +168,7 @@ export class SlurmAttempt {
     this.#submitting = false;
     this.files.keep(SUBMITTING, submitting);
     this.#submitting = submitting;
+    this.#mayHaveJob = true;
   }
 
   /** Why it was told to end; undefined: it was not. */

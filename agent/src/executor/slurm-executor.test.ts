@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { afterEach, expect, test, vi } from 'vitest';
@@ -81,7 +81,8 @@ test('what a former agent has kept and not submitted is given back, without a qu
   expect([found, slurm.ends, existsSync(slurm.kept)]).toEqual([[], [], false]);
 });
 
-test('what a former agent may have submitted is given back when the controller has no such job, and its files go first', async () => {
+/** Where an agent was killed while it submitted: nobody knows whether there is a job. */
+async function killedWhileItSubmitted(): Promise<StandInSlurm> {
   const asked = Promise.withResolvers<void>();
   const former = await StandInSlurm.open({
     submit: async () => {
@@ -92,16 +93,80 @@ test('what a former agent may have submitted is given back when the controller h
   former.start();
   await asked.promise;
   former.executor.close();
+  return former;
+}
+
+/** A question for a job by its name, which there is none of. @param last happens before the last answer is told */
+function noJob(last = (): void => {}) {
   let looks = 0;
   const find = async () => {
-    looks++;
+    if (++looks === 2) last();
     return { jobId: undefined };
   };
-  const slurm = await StandInSlurm.open({ find }, former.dataDir, former.root, false);
+  return { find, looks: () => looks };
+}
+
+test('what a former agent may have submitted is given back when the controller has no such job, and none can start it', async () => {
+  const { dataDir, root } = await killedWhileItSubmitted();
+  const { find, looks } = noJob();
+  const slurm = await StandInSlurm.open({ find }, dataDir, root, false);
   await slurm.told(() => slurm.refusals.length > 0);
-  expect(looks).toBe(2);
-  // A job that comes up now finds nothing to run.
-  expect([existsSync(slurm.job), existsSync(slurm.kept)]).toEqual([false, true]);
+  expect(looks()).toBe(2);
+  // As a job takes it that comes up now.
+  expect(() => writeFileSync(join(slurm.job, 'taken'), '', { flag: 'wx' })).toThrow('EEXIST');
+  slurm.executor.close();
+  // The next agent knows by that who has taken it.
+  const none = noJob();
+  const next = await StandInSlurm.open({ find: none.find }, dataDir, root);
+  await next.told(() => next.refusals.length > 0);
+  expect([none.looks(), next.ends, existsSync(next.kept)]).toEqual([0, [], false]);
+  while (existsSync(next.job)) await new Promise((resolve) => setImmediate(resolve));
+});
+
+test('a job that starts while Slurm still says that there is none is followed to its end', async () => {
+  const { dataDir, root } = await killedWhileItSubmitted();
+  // The accounts lag.
+  const { find } = noJob(() => slurm.writeResult());
+  const slurm = await StandInSlurm.open({ find }, dataDir, root);
+  await slurm.told(() => slurm.ends.length > 0 || slurm.refusals.length > 0);
+  expect([slurm.refusals, slurm.ends]).toEqual([[], [expect.objectContaining({ outcome: 'succeeded' })]]);
+});
+
+test('what no job can be kept from starting is not given back before one can', async () => {
+  const { dataDir, root, job } = await killedWhileItSubmitted();
+  const { find } = noJob(() => {
+    renameSync(job, `${job}-away`);
+    writeFileSync(job, '');
+  });
+  const slurm = await StandInSlurm.open({ find }, dataDir, root, false);
+  await slurm.told(() => slurm.refusals.length > 0 || slurm.steps.some((step) => step.includes('ENOTDIR')));
+  expect(slurm.refusals).toEqual([]);
+  rmSync(job);
+  renameSync(`${job}-away`, job);
+  await slurm.told(() => slurm.refusals.length > 0);
+  expect(statSync(join(job, 'taken')).isDirectory()).toBe(true);
+});
+
+test('what Slurm does not take for long is given back over the next link', async () => {
+  const slurm = await StandInSlurm.open(
+    {
+      submit: async () => {
+        pass(10 * 60_000);
+        return { failure: 'later', message: 'QOSMaxSubmitJobPerUserLimit' };
+      },
+    },
+    undefined,
+    undefined,
+    false,
+  );
+  slurm.start();
+  await slurm.told(() => slurm.refusals.length > 0);
+  const message = 'not submitted to Slurm: QOSMaxSubmitJobPerUserLimit';
+  expect(slurm.refusals).toEqual([{ code: Code.SUBMIT_FAILED, message }]);
+  slurm.linked = true;
+  slurm.executor.replay();
+  await slurm.told(() => !existsSync(slurm.kept));
+  expect(slurm.ends).toEqual([]);
 });
 
 /** What waits to be given back: nobody was told yet. */

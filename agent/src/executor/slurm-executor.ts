@@ -18,7 +18,7 @@ import { jobName, jobScript, sbatchArguments } from './sbatch-arguments.ts';
 import { SlurmAttempt, type SlurmFacts } from './slurm-attempt.ts';
 import { slurmOutcome } from './slurm-outcome.ts';
 import { SlurmStops } from './slurm-stops.ts';
-import { SlurmSubmissions } from './slurm-submissions.ts';
+import { type NoJob, SlurmSubmissions, type SubmissionEnd } from './slurm-submissions.ts';
 import { SlurmWatch } from './slurm-watch.ts';
 import { durationMs, startMessage } from './start-message.ts';
 
@@ -79,7 +79,6 @@ export class SlurmExecutor implements Executor {
       cluster,
       script,
       onWait: (attempt, reason) => this.#tellWait(attempt, reason),
-      giveBack: (attempt, reason) => this.#giveBack(attempt, reason),
       logger,
     });
     this.#watch = new SlurmWatch({
@@ -208,7 +207,7 @@ export class SlurmExecutor implements Executor {
     void this.#removeJob(attempt);
   }
 
-  /** A job that is left over finds nothing to run. What cannot be removed now is when the next agent starts. Never rejects. */
+  /** What cannot be removed now is when the next agent starts. Never rejects. */
   async #removeJob({ facts, job }: SlurmAttempt): Promise<void> {
     await job.remove().catch((error) => {
       const context = { ...logFacts(facts), directory: job.path, reason: messageOf(error) };
@@ -249,36 +248,16 @@ export class SlurmExecutor implements Executor {
       this.#finish(attempt, failure(Code.SUBMIT_FAILED, `the shared directory cannot be written: ${messageOf(error)}`));
       return;
     }
-    const end = await this.#submissions.submit(attempt, args);
-    if (end !== 'given-back') this.#submitted(attempt, end === 'submitted' ? undefined : end);
+    this.#submitted(attempt, await this.#submissions.submit(attempt, args));
   }
 
-  #giveBack(attempt: SlurmAttempt, message: string): boolean {
-    if (this.#closed || !this.#options.onRefused(attempt.facts, { code: Code.SUBMIT_FAILED, message })) return false;
-    this.forget(attempt.facts);
-    return true;
-  }
-
-  /** A former agent may have submitted it. What it has not is given back: nothing of it has run. */
+  /** A former agent may have submitted it. What it has not is given back: nothing of it has run, or will. */
   async #findOut(attempt: SlurmAttempt): Promise<void> {
-    const mayHaveJob = attempt.submitting;
-    const found = await this.#submissions.find(attempt);
-    if (this.#closed || attempt.ended) return;
     const message = 'the agent was started again before it had submitted the job';
-    const refusal = { code: Code.SUBMIT_FAILED, message };
-    if (found || attempt.ending !== undefined) {
-      this.#submitted(attempt, found ? undefined : refusal);
-      return;
-    }
-    // Should the controller have a job of it all the same, that finds nothing to run.
-    if (mayHaveJob) await this.#removeJob(attempt);
-    if (this.#closed || attempt.ended) return;
-    if (attempt.ending !== undefined) {
-      this.#submitted(attempt, refusal);
-      return;
-    }
-    attempt.refusal = refusal;
-    this.#tellEnd(attempt);
+    const none: NoJob = { code: Code.SUBMIT_FAILED, message, requeue: true };
+    const found = await this.#submissions.find(attempt);
+    // Slurm may have taken the job, and started it, after it had said that there is none.
+    this.#submitted(attempt, found ? 'submitted' : await this.#submissions.withdraw(attempt, none));
   }
 
   /** Waits for a step of an attempt: what goes wrong with one must not end the agent, which has others. */
@@ -295,16 +274,19 @@ export class SlurmExecutor implements Executor {
     }
   }
 
-  #submitted(attempt: SlurmAttempt, refused: { code: Code; message: string } | undefined): void {
+  #submitted(attempt: SlurmAttempt, end: SubmissionEnd): void {
     if (this.#closed || attempt.ended) return;
-    if (refused === undefined) {
+    if (end === 'submitted') {
       this.#options.logger.info({ ...logFacts(attempt.facts), job: attempt.jobId }, 'job submitted');
       this.#options.cluster.hurry();
       this.#stops.stop(attempt);
     } else if (attempt.ending !== undefined) {
       this.#finish(attempt, slurmOutcome({ jobId: '', ending: attempt.ending }));
+    } else if (end.requeue) {
+      attempt.refusal = { code: end.code, message: end.message };
+      this.#tellEnd(attempt);
     } else {
-      this.#finish(attempt, failure(refused.code, refused.message));
+      this.#finish(attempt, failure(end.code, end.message));
     }
   }
 

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { expect, test } from 'vitest';
@@ -9,7 +9,7 @@ import { tempDir } from '../test-support/temp-dir.ts';
 import { SlurmAttempt } from './slurm-attempt.ts';
 import { SlurmSubmissions, type SlurmSubmissionsOptions } from './slurm-submissions.ts';
 
-const PAUSES = { retry: { initialMs: 1, maxMs: 1, multiplier: 1 }, settleMs: 1, laterMs: 60_000 };
+const PAUSES = { retry: { initialMs: 1, maxMs: 1, multiplier: 1 }, settleMs: 1, laterMs: 60_000, unknownMs: 60_000 };
 
 /** A cluster that answers as it is told: to each submission when it has its turn, and to each question for a name. */
 function submissions(
@@ -39,7 +39,6 @@ function submissions(
     waits,
     all: new SlurmSubmissions({
       ...{ cluster, script: '#!', onWait, logger: silentLogger(), pauses: PAUSES },
-      giveBack: () => false,
       ...more,
     }),
   };
@@ -76,27 +75,24 @@ test('a controller that is away, or busy, is asked again; one that refuses is no
   expect(await all.submit(attempt(), [])).toEqual({
     code: Code.POLICY_DENIED,
     message: 'Slurm refuses the job: invalid partition specified: nope',
+    requeue: false,
   });
   expect(asked).toEqual(['submit', 'submit', 'submit']);
   expect(waits).toEqual([away, later].map(({ message }) => `not submitted to Slurm yet: ${message}`));
 });
 
-test('what Slurm does not take for long is given back as soon as that can be told', async () => {
+test('what Slurm does not take for long is given back', async () => {
   const later: Submission = { failure: 'later', message: 'QOSMaxSubmitJobPerUserLimit' };
-  const told: string[] = [];
-  const giveBack = (_: unknown, reason: string): boolean => told.push(reason) === 2;
-  const pauses = { ...PAUSES, laterMs: 0 };
-  const { all, asked } = submissions([later, later, later], [], { giveBack, pauses });
-  expect(await all.submit(attempt(), [])).toBe('given-back');
-  expect(asked).toEqual(['submit', 'submit']);
-  const reason = 'not submitted to Slurm: QOSMaxSubmitJobPerUserLimit';
-  expect(told).toEqual([reason, reason]);
+  const { all, asked } = submissions([later, later], [], { pauses: { ...PAUSES, laterMs: 0 } });
+  const message = 'not submitted to Slurm: QOSMaxSubmitJobPerUserLimit';
+  expect(await all.submit(attempt(), [])).toEqual({ code: Code.SUBMIT_FAILED, message, requeue: true });
+  expect(asked).toEqual(['submit']);
 });
 
 test('a controller that is away is waited for, however long that takes', async () => {
   const away: Submission = { failure: 'away', message: 'Unable to contact slurm controller' };
   const pauses = { ...PAUSES, laterMs: 0 };
-  const { all } = submissions([away, { jobId: '9' }], [], { giveBack: () => true, pauses });
+  const { all } = submissions([away, { jobId: '9' }], [], { pauses });
   expect(await all.submit(attempt(), [])).toBe('submitted');
 });
 
@@ -210,4 +206,92 @@ test('an attempt that is to end does not wait for a shared directory that is awa
   const { all } = submissions([], [{ jobId: '3' }]);
   expect(await all.find(one)).toBe(true);
   expect(one.jobId).toBe('3');
+});
+
+const NONE = { code: Code.SUBMIT_FAILED, message: 'there is none', requeue: true };
+
+/** An attempt of which there may be a job, whose directory is there. */
+function maybeSubmitted(directory = tempDir()): SlurmAttempt {
+  const one = attempt(directory);
+  one.setSubmitting(true);
+  mkdirSync(join(directory, 'job'), { recursive: true });
+  return one;
+}
+
+test('an attempt that was withdrawn no job can start, and a later agent asks nobody before it does so too', async () => {
+  const directory = tempDir();
+  const { all, asked } = submissions([]);
+  expect(await all.withdraw(maybeSubmitted(directory), NONE)).toBe(NONE);
+  // As a job takes it.
+  expect(() => writeFileSync(join(directory, 'job', 'taken'), '', { flag: 'wx' })).toThrow('EEXIST');
+  const again = attempt(directory);
+  expect(await all.find(again)).toBe(false);
+  expect(await all.withdraw(again, NONE)).toBe(NONE);
+  expect(asked).toEqual([]);
+});
+
+test('an attempt that a job has started is not withdrawn, but followed', async () => {
+  const one = maybeSubmitted();
+  writeFileSync(join(one.job.path, 'taken'), '{"job":"12","node":"n1"}');
+  const { all } = submissions([]);
+  expect(await all.withdraw(one, NONE)).toBe('submitted');
+  expect(one.jobId).toBe('12');
+});
+
+test.each([
+  ['by the queue', [{ jobId: undefined }, { jobId: '4' }], 60_000, 'submitted'],
+  ['when the controller answers, however late', [undefined, { jobId: '4' }], 0, 'submitted'],
+  ['by nobody', [{ jobId: undefined }], 0, { code: Code.AGENT_LOST, requeue: false }],
+])(
+  'the number of a job that has started an attempt and not told its own is told %s',
+  async (_, found, unknownMs, end) => {
+    const one = maybeSubmitted();
+    writeFileSync(join(one.job.path, 'taken'), '');
+    const { all, waits } = submissions([], [...found], { pauses: { ...PAUSES, unknownMs } });
+    const ended = await all.withdraw(one, NONE);
+    expect(ended).toEqual(typeof end === 'string' ? end : expect.objectContaining(end));
+    expect(waits).toEqual(found.slice(1).map(() => 'a job has started it, and its number is not known yet'));
+  },
+);
+
+test('what cannot be taken is not withdrawn before it can be', async () => {
+  const one = maybeSubmitted();
+  rmSync(one.job.path, { recursive: true });
+  writeFileSync(one.job.path, '');
+  const waits: string[] = [];
+  const { all } = submissions([], [], {
+    onWait: (_: unknown, reason: string) => {
+      waits.push(reason);
+      rmSync(one.job.path);
+      mkdirSync(one.job.path);
+    },
+  });
+  expect(await all.withdraw(one, NONE)).toBe(NONE);
+  expect(waits).toEqual([
+    expect.stringContaining('the shared directory has to tell whether a job has started it: ENOTDIR'),
+  ]);
+  expect(readdirSync(one.job.path)).toEqual(['taken']);
+});
+
+test('what was not even asked for is withdrawn without its directory', async () => {
+  const directory = tempDir();
+  writeFileSync(join(directory, 'job'), '');
+  expect(await submissions([]).all.withdraw(attempt(directory), NONE)).toBe(NONE);
+});
+
+test.each<[string, Submission[], (one: SlurmAttempt) => void]>([
+  ['is refused', [{ failure: 'refused', message: 'invalid partition' }], () => {}],
+  ['would be given back', [{ failure: 'later', message: 'QOSMaxSubmitJobPerUserLimit' }], () => {}],
+  ['is cancelled', [], (one) => one.tellToEnd('cancel', 0)],
+])('a job that comes up after it was looked for is followed, although its attempt %s', async (_, answers, then) => {
+  const one = maybeSubmitted();
+  const { all } = submissions([LOST, ...answers], [{ jobId: undefined }, { jobId: undefined }], {
+    pauses: { ...PAUSES, laterMs: 0 },
+    onWait: () => {
+      writeFileSync(join(one.job.path, 'taken'), '{"job":"12","node":"n1"}');
+      then(one);
+    },
+  });
+  expect(await all.submit(one, [])).toBe('submitted');
+  expect(one.jobId).toBe('12');
 });

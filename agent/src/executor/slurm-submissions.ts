@@ -12,11 +12,9 @@ export interface SlurmSubmissionsOptions {
   script: string;
   /** Why an attempt is not submitted yet. */
   onWait: (attempt: SlurmAttempt, reason: string) => void;
-  /** Gives an attempt that has no job back, so that another agent may take it. @returns whether it was taken back */
-  giveBack: (attempt: SlurmAttempt, reason: string) => boolean;
   logger: Logger;
   /** Absent: what suits a controller. */
-  pauses?: { retry: BackoffOptions; settleMs: number; laterMs: number };
+  pauses?: { retry: BackoffOptions; settleMs: number; laterMs: number; unknownMs: number };
 }
 
 const PAUSES = {
@@ -25,13 +23,28 @@ const PAUSES = {
   settleMs: 5_000,
   /** A cluster that takes no more jobs for so long may do so for hours, and another agent's may not. */
   laterMs: 10 * 60_000,
+  /** A job tells its number right after it has started; one whose node has failed in between never does. */
+  unknownMs: 60_000,
 };
 /** Times that the controller must say that there is no job of the name. */
 const LOOKS = 2;
-const AGENT_STOPS = { code: Code.AGENT_LOST, message: 'the agent stops' };
+const AGENT_STOPS: NoJob = { code: Code.AGENT_LOST, message: 'the agent stops', requeue: false };
+const UNKNOWN_JOB: NoJob = {
+  code: Code.AGENT_LOST,
+  message: 'a job has started it of which neither Slurm nor its files tell the number',
+  requeue: false,
+};
 
-/** What became of a submission; why there will be none, if there is no job. */
-export type SubmissionEnd = 'submitted' | 'given-back' | { code: Code; message: string };
+/** Why there is no job of an attempt. */
+export interface NoJob {
+  code: Code;
+  message: string;
+  /** Nothing of it has run or will: another agent may try. */
+  requeue: boolean;
+}
+
+/** What became of a submission. */
+export type SubmissionEnd = 'submitted' | NoJob;
 
 /**
  * Brings attempts to Slurm, each once: when an answer did not come, the job is looked for by its name before another one is
@@ -58,12 +71,17 @@ export class SlurmSubmissions {
     this.#wake.get(attempt)?.();
   }
 
-  /** Resolves when there is a job, or the attempt was given back; else with the reason why there will be none. */
+  /** Resolves when there is a job, or with the reason why there will be none. */
   async submit(attempt: SlurmAttempt, args: readonly string[]): Promise<SubmissionEnd> {
-    const { onWait, giveBack, logger } = this.#options;
+    const { onWait, logger } = this.#options;
     let laterSinceMs: number | undefined;
+    let wasLost = false;
+    // An answer that was lost may be that of a job which came up after it was looked for.
+    const without = async (none: NoJob): Promise<SubmissionEnd> =>
+      wasLost ? await this.withdraw(attempt, none) : none;
     for (let failures = 0; ; failures++) {
-      if (this.#isOver(attempt)) return { code: Code.CANCELLED, message: 'cancelled before it was submitted' };
+      if (this.#isOver(attempt))
+        return await without({ code: Code.CANCELLED, message: 'cancelled before it was submitted', requeue: false });
       const submission = await this.#submitOnce(attempt, args);
       if (this.#closed.signal.aborted) return AGENT_STOPS;
       if ('jobId' in submission) {
@@ -77,15 +95,24 @@ export class SlurmSubmissions {
         { ...logFacts(attempt.facts), job: jobName(attempt.facts), failure, reason: message },
         'job not submitted',
       );
+      wasLost ||= failure === 'unknown';
       if (failure === 'unknown' && (await this.find(attempt))) return 'submitted';
       if (this.#closed.signal.aborted) return AGENT_STOPS;
       keepFact(attempt.facts, logger, () => attempt.setSubmitting(false));
-      if (failure === 'refused') return { code: Code.POLICY_DENIED, message: `Slurm refuses the job: ${message}` };
+      if (failure === 'refused')
+        return await without({
+          code: Code.POLICY_DENIED,
+          message: `Slurm refuses the job: ${message}`,
+          requeue: false,
+        });
       if (failure === 'later') laterSinceMs ??= performance.now();
       const waitedMs = performance.now() - (laterSinceMs ?? Number.POSITIVE_INFINITY);
-      const isOver = this.#isOver(attempt);
-      if (!isOver && waitedMs >= this.#pauses.laterMs && giveBack(attempt, `not submitted to Slurm: ${message}`))
-        return 'given-back';
+      if (!this.#isOver(attempt) && waitedMs >= this.#pauses.laterMs)
+        return await without({
+          code: Code.SUBMIT_FAILED,
+          message: `not submitted to Slurm: ${message}`,
+          requeue: true,
+        });
       onWait(attempt, `not submitted to Slurm yet: ${message}`);
       await this.#pause(attempt, fullJitterMs(failures, this.#pauses.retry));
     }
@@ -104,6 +131,8 @@ export class SlurmSubmissions {
           if (attempt.ending === undefined) throw error;
           return undefined;
         });
+        // A former agent has found no job, and has seen to it that none starts the attempt.
+        if (taken === 'agent') return false;
         // A job that has ended already is nothing to end.
         const which = { forgotten: attempt.ending === undefined };
         found = taken?.job ? { jobId: taken.job } : await cluster.find(jobName(attempt.facts), which);
@@ -123,6 +152,44 @@ export class SlurmSubmissions {
       }
     }
     return false;
+  }
+
+  /**
+   * Takes an attempt, of which Slurm has said that there is no job, before it is told that there is none: a job may have come up since.
+   * Tried until the shared directory has answered.
+   * @param none why there is none
+   * @returns that, if no job can start the attempt any more; `submitted` if one was faster
+   */
+  async withdraw(attempt: SlurmAttempt, none: NoJob): Promise<SubmissionEnd> {
+    if (!attempt.mayHaveJob) return none;
+    const { cluster, onWait } = this.#options;
+    let unknownSinceMs: number | undefined;
+    for (let failures = 0; !this.#closed.signal.aborted; failures++) {
+      let wait = 'a job has started it, and its number is not known yet';
+      try {
+        const taker = await attempt.job.take();
+        if (taker === 'agent') return none;
+        const which = { forgotten: attempt.ending === undefined };
+        const found = taker.job ? { jobId: taker.job } : await cluster.find(jobName(attempt.facts), which);
+        if (found?.jobId !== undefined) {
+          this.#known(attempt, found.jobId);
+          return 'submitted';
+        }
+        if (found !== undefined) {
+          unknownSinceMs ??= performance.now();
+          if (performance.now() - unknownSinceMs >= this.#pauses.unknownMs) return UNKNOWN_JOB;
+        }
+      } catch (error) {
+        // Nobody wants the result.
+        if (attempt.ending !== undefined) return none;
+        wait = `the shared directory has to tell whether a job has started it: ${messageOf(error)}`;
+      }
+      onWait(attempt, wait);
+      // The end that it waits for already ends no more pauses.
+      const wakes = attempt.ending === undefined ? attempt : undefined;
+      await this.#pause(wakes, fullJitterMs(failures, this.#pauses.retry));
+    }
+    return AGENT_STOPS;
   }
 
   /** Not without a note: a later agent would take it for not submitted. And not before its turn: that agent would have to ask. */

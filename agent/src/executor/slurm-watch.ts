@@ -1,5 +1,5 @@
 import { type Logger, messageOf } from '@harrier/shared';
-import type { Taken } from '../slurm/job-directory.ts';
+import type { Taken, Taker } from '../slurm/job-directory.ts';
 import { isFinal, isWaiting } from '../slurm/job-list.ts';
 import type { JobRecord } from '../slurm/job-records.ts';
 import type { Look, SlurmCluster } from '../slurm/slurm-cluster.ts';
@@ -133,7 +133,7 @@ export class SlurmWatch {
   /** Nothing is known of the end before everything that the job has left was read: it may have succeeded. */
   async #settle(attempt: SlurmAttempt): Promise<void> {
     let fault = await this.#readAfresh(attempt);
-    let taken: Taken | undefined;
+    let taken: Taker | undefined;
     try {
       taken = await attempt.job.taken();
     } catch (error) {
@@ -142,7 +142,7 @@ export class SlurmWatch {
     const { jobId, goneSinceMs, ending, ended } = attempt;
     if (this.#closed || ended || goneSinceMs === undefined) return;
     const isWanted = ending === undefined || performance.now() - goneSinceMs < UNREAD_MS;
-    if (fault === undefined || !isWanted) await this.#options.onGone(attempt, taken);
+    if (fault === undefined || !isWanted) await this.#options.onGone(attempt, taken === 'agent' ? undefined : taken);
     else this.#options.onUnread(attempt, `Slurm job ${jobId} has ended, but its files cannot be read yet: ${fault}`);
   }
 

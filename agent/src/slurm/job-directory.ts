@@ -1,4 +1,5 @@
-import { mkdir, open, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, open, readFile, rename, rm, stat, symlink, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { messageOf } from '@harrier/shared';
 import { cutRecords, firstRecordBytes, type JobRecord } from './job-records.ts';
@@ -15,7 +16,7 @@ export interface JobSettings {
   gpu_dev_root: string;
 }
 
-/** Who has started an attempt. */
+/** The job that has started an attempt. */
 export interface Taken {
   /** Number of the job. */
   job: string;
@@ -23,6 +24,9 @@ export interface Taken {
   /** Slurm has started that job once more; its second start has found the attempt taken. */
   startedAgain: boolean;
 }
+
+/** Who has taken an attempt: a job, to start it, or the agent, so that no job does. */
+export type Taker = Taken | 'agent';
 
 const READ_BYTES = 256 * 1024;
 /** The largest frame of the runtime, with its prefix and checksum. */
@@ -75,16 +79,42 @@ export class JobDirectory {
   }
 
   /**
-   * The job and the node that have started the attempt; undefined: none has. Its number is empty where that is not written, or
-   * not yet.
+   * Who has taken the attempt; undefined: nobody has. The number of a job is empty where that is not written, or not yet.
    * @throws Error of the file system: nobody knows
    */
-  async taken(): Promise<Taken | undefined> {
+  async taken(): Promise<Taker | undefined> {
     const path = join(this.path, 'taken');
-    const text = await readFile(path, 'utf8').catch((error) => this.#missing(path, error));
-    if (text === undefined) return undefined;
+    // What a job has made is a file, and never a link to one.
+    const options = { encoding: 'utf8', flag: constants.O_RDONLY | constants.O_NOFOLLOW } as const;
+    const text = await readFile(path, options).catch((error) =>
+      isCode(error, 'EISDIR') ? ('agent' as const) : this.#missing(path, error),
+    );
+    if (text === undefined || text === 'agent') return text;
     const again = await stat(join(this.path, 'again')).catch((error) => this.#missing(join(this.path, 'again'), error));
     return { ...parseTaken(text), startedAgain: again !== undefined };
+  }
+
+  /**
+   * Takes the attempt for the agent, if no job has. A job makes a file by that name; this is a directory. Of both, only one can be
+   * made, whoever dies meanwhile, and what it is says at once and for good whose it is: a later agent must not take an empty file of
+   * its forerunner for that of a job. The runtime of an older agent's jobs ends on it, too.
+   * @returns who has it now: the agent also where the job has no files any more, as there is nothing to run
+   * @throws Error of the file system: nobody knows
+   */
+  async take(): Promise<Taker> {
+    const path = join(this.path, 'taken');
+    try {
+      await mkdir(path, { mode: 0o700 });
+      return 'agent';
+    } catch (error) {
+      if (!isCode(error, 'EEXIST')) {
+        await this.#missing(this.path, error);
+        return 'agent';
+      }
+    }
+    const taken = await this.taken();
+    if (taken === undefined) throw new Error(`${path} was there, and is not any more`);
+    return taken;
   }
 
   /** Tells the job to end, also where Slurm cannot. The newest word counts. */
@@ -100,7 +130,11 @@ export class JobDirectory {
     return text.slice(-MAX_LOG_CHARS).trim();
   }
 
+  /** A job that comes up meanwhile may find the attempt not taken any more: what it would run goes first. */
   async remove(): Promise<void> {
+    await unlink(join(this.path, 'start')).catch((error) => {
+      if (!isCode(error, 'ENOENT') && !isCode(error, 'ENOTDIR')) throw error;
+    });
     await rm(this.path, { recursive: true, force: true, maxRetries: 3 });
   }
 
@@ -110,7 +144,7 @@ export class JobDirectory {
    * @throws the error, when it says something else
    */
   async #missing(path: string, error: unknown): Promise<undefined> {
-    if (!isNotFound(error)) throw error;
+    if (!isCode(error, 'ENOENT')) throw error;
     try {
       await stat(dirname(this.path));
     } catch (cause) {
@@ -119,7 +153,7 @@ export class JobDirectory {
     // The file system may have come back in between.
     const isThere = await stat(path).then(
       () => true,
-      (again) => !isNotFound(again),
+      (again) => !isCode(again, 'ENOENT'),
     );
     if (isThere) throw error;
     return undefined;
@@ -137,8 +171,8 @@ async function readAt(file: Awaited<ReturnType<typeof open>>, offset: number, le
   return buffer.subarray(0, filled);
 }
 
-function isNotFound(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === 'ENOENT';
+function isCode(error: unknown, code: string): boolean {
+  return (error as NodeJS.ErrnoException).code === code;
 }
 
 /** A job makes the file before it writes into it, and its node may fail in between. */

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { tempDir } from '../test-support/temp-dir.ts';
@@ -58,4 +58,18 @@ test('an attempt is not put into a place from which the file system has gone', a
   const settings = { flags: [], lease: shared.lease, time_ms: 0, gpu_dev_root: '/dev' };
   await expect(shared.job('e.1').create([], settings, shared.runtime)).rejects.toThrow('ENOENT');
   expect(readdirSync(root)).toEqual([]);
+});
+
+test('what no job may start is no longer taken only when there is nothing to run', async () => {
+  const shared = new SharedDirectory(tempDir(), tempDir());
+  await shared.open(false);
+  const { path } = shared.job('e.1');
+  // Not a file: it cannot be removed as one.
+  mkdirSync(join(path, 'start'), { recursive: true });
+  mkdirSync(join(path, 'taken'));
+  await expect(shared.removeOthers(() => false)).rejects.toThrow();
+  expect(readdirSync(path)).toEqual(['start', 'taken']);
+  rmSync(join(path, 'start'), { recursive: true });
+  await shared.removeOthers(() => false);
+  expect(existsSync(path)).toBe(false);
 });

@@ -95,7 +95,7 @@ export class SharedDirectory {
   async removeOthers(known: (name: string) => boolean): Promise<void> {
     const directory = join(this.#agent, 'jobs');
     for (const name of await readdir(directory)) {
-      if (!known(name)) await rm(join(directory, name), { recursive: true, force: true, maxRetries: 3 });
+      if (!known(name)) await this.job(name).remove();
     }
   }
 
