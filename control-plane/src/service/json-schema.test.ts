@@ -105,6 +105,18 @@ describe('schemas that ask for too much', () => {
   });
 });
 
+test('names and values of any length are cut where they are told', () => {
+  const long = 'k'.repeat(1_000_000);
+  const other = `$ must NOT have additional properties ("${'k'.repeat(199)}…)`;
+  expect(violations({ additionalProperties: false }, { [long]: 1 })).toBe(other);
+  const where = `/${'k'.repeat(199)}… must be string`;
+  expect(violations({ additionalProperties: { type: 'string' } }, { [long]: 1 })).toBe(where);
+  const allowed = `$ must be equal to one of the allowed values (["${'k'.repeat(198)}…)`;
+  expect(violations({ enum: ['k'.repeat(10_000)] }, 'a')).toBe(allowed);
+  const pattern = `$ must match pattern "${'k'.repeat(180)}…`;
+  expect(violations({ pattern: 'k'.repeat(10_000) }, 'a')).toBe(pattern);
+});
+
 test('all that is wrong with a document is told, of a large one the first', () => {
   const schema = { properties: { list: { items: { type: 'string' } } } };
   expect(violations(schema, { list: [1, 'a', 2] })).toBe('/list/0 must be string; /list/2 must be string');

@@ -2,6 +2,7 @@ import type { JsonObject } from '@bufbuild/protobuf';
 import { documentFault, HarrierError, messageOf, OutOfTimeError, withinTime } from '@harrier/shared';
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
+import { cut, shown } from '../workflow/shown-value.ts';
 import { compilePattern, PatternError } from './linear-pattern.ts';
 
 /** Compiled schemas that are kept; each costs some 10 KiB. */
@@ -122,8 +123,9 @@ function placeOf(pattern: string, schema: unknown): string | undefined {
   return undefined;
 }
 
-function describe(error: ErrorObject): string {
-  const where = error.instancePath === '' ? '$' : error.instancePath;
-  const extra = error.params.additionalProperty ?? error.params.allowedValues;
-  return `${where} ${error.message ?? error.keyword}${extra === undefined ? '' : ` (${JSON.stringify(extra)})`}`;
+/** Names in the document are as long as its sender likes, and errors are kept and told to others: each part is cut. */
+function describe({ instancePath, message, keyword, params }: ErrorObject): string {
+  const where = instancePath === '' ? '$' : cut(instancePath);
+  const extra = params.additionalProperty ?? params.allowedValues;
+  return `${where} ${cut(message ?? keyword)}${extra === undefined ? '' : ` (${shown(extra)})`}`;
 }

@@ -595,6 +595,28 @@ test('a workflow within a workflow is tried again from its beginning, without wh
   expect(simulation.run.instances.get('w')).toMatchObject({ state: 'SUCCEEDED', tries: 2 });
 });
 
+describe('an error of any length', () => {
+  const error = { code: Code.INPUT_INVALID, message: 'x'.repeat(7 * 1024 * 1024) };
+  const events = {
+    'of what cannot be computed': { type: 'not_computed', path: 'a', tries: 1, error },
+    'of an execution': { type: 'ended', path: 'a', tries: 1, state: 'FAILED', error },
+    'of who cancels': { type: 'cancel', error },
+  } as const;
+
+  test.each(Object.entries(events))('%s is cut where it comes into the run', (_, event) => {
+    const simulation = new Simulation(workflow({ a: { run } }, []));
+    simulation.send({ type: 'begin' });
+    const { log } = simulation.send(event);
+    simulation.finish();
+    const kept = `${'x'.repeat(2 * 1024)}…`;
+    const ends = event.type === 'cancel' ? kept : `a: ${kept}`;
+    expect(simulation.run.instances.get('')?.error?.message).toBe(ends);
+    if (event.type !== 'cancel') expect(simulation.run.instances.get('a')?.error?.message).toBe(kept);
+    expect(log.length).toBeGreaterThan(0);
+    for (const { message } of log) expect(message.length).toBeLessThan(3 * 1024);
+  });
+});
+
 test('what was never accepted ends as it was to be stopped', () => {
   const simulation = new Simulation(workflow({ a: { run, timeout: '1s' } }, []));
   simulation.send({ type: 'begin' });

@@ -7,7 +7,7 @@ import { edgesWithoutCondition, type Graph, type GraphEdge, type GraphNode } fro
 import { joined } from './join.ts';
 import { itemsFailed, itemsToEnter } from './map-items.ts';
 import type { Now, RunEvent } from './run-event.ts';
-import { tooManyInstances, tooMuchKept } from './run-limits.ts';
+import { MAX_ERROR_CHARS, tooManyInstances, tooMuchKept } from './run-limits.ts';
 import {
   childPath,
   continuesAfter,
@@ -26,6 +26,7 @@ import {
   type Stored,
 } from './run-state.ts';
 import { setVariables } from './set-variables.ts';
+import { cut } from './shown-value.ts';
 import { takeBackWithin } from './start-again.ts';
 
 const TIMED_OUT: NodeError = { code: Code.TIMEOUT, message: 'it took longer than its timeout' };
@@ -37,7 +38,7 @@ const CANCELLED: NodeError = { code: Code.CANCELLED, message: 'the run was stopp
  */
 export function advance(run: Run, event: RunEvent, now: Now): Step {
   const advancing = new Advancing(run, now);
-  advancing.take(event);
+  advancing.take(withShortError(event));
   advancing.settle();
   return advancing.draft.step();
 }
@@ -531,6 +532,12 @@ function isBeingEnded({ stopping }: Instance): boolean {
 /** Why it ends, and what it was about then. */
 function afterFailure({ message }: NodeError, failure: NodeError): string {
   return `${message}, while it cleaned up after a failure: ${failure.message}`;
+}
+
+/** The one way of an error from outside into a run. */
+function withShortError(event: RunEvent): RunEvent {
+  if (!('error' in event) || event.error === undefined) return event;
+  return { ...event, error: { ...event.error, message: cut(event.error.message, MAX_ERROR_CHARS) } };
 }
 
 /** The edges that one takes which was decided before; undefined: all. */

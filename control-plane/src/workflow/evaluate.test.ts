@@ -258,6 +258,15 @@ describe('the input schema of a workflow within a workflow', () => {
     expect(made.instance('').state).toBe('SUCCEEDED');
   });
 
+  test('tells no more of a long name than what an error may keep', async () => {
+    const strict = { ...inner, input_schema: { type: 'object', additionalProperties: false } };
+    const input = { ['k'.repeat(1_000_000)]: 1 };
+    const given = { nodes: [{ id: 'w', workflow: { name: 'inner' } }] };
+    const why = await failed(given, { others: [strict], input });
+    expect(why).toMatch(/^w: the input does not satisfy .* additional properties \("k+…\)$/);
+    expect(why.length).toBeLessThan(400);
+  });
+
   test('ends the node with what is wrong otherwise, and nothing of the workflow begins', async () => {
     const made = await ended(outer({ n: '${input.n}' }), { others: [inner], input: { n: 'five' } });
     expect(made.instance('w')).toMatchObject({

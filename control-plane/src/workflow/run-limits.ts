@@ -12,6 +12,11 @@ export const MAX_VARIABLES_CHARS = 256 * 1024;
 export const MAX_STEP_CHARS = 16 * 1024 * 1024;
 /** Nodes and items that a run enters: some 40 MiB. */
 export const MAX_INSTANCES = 100_000;
+/**
+ * Of an error that comes into a run, whoever says it. Each of the instances may keep one, and it is told again by what fails
+ * because of it. Where it is of an execution, that has the whole.
+ */
+export const MAX_ERROR_CHARS = 2 * 1024;
 
 /** What an instance keeps. */
 export function keptCharsOf(instance: Instance | undefined): number {

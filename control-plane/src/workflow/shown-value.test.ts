@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { compileExpression } from './expression.ts';
 import type { Json } from './expression-value.ts';
-import { shown, shownValues } from './shown-value.ts';
+import { cut, shown, shownValues } from './shown-value.ts';
 
 describe('a value that is shown', () => {
   test.each<Json>([
@@ -36,6 +36,10 @@ describe('a value that is shown', () => {
     expect(shown(long)).toHaveLength(201);
     expect(looks).toBeLessThan(1_000);
   });
+});
+
+test('a text is cut between characters', () => {
+  expect([cut('abcd', 4), cut('abcde', 4), cut('abc😀', 4)]).toEqual(['abcd', 'abcd…', 'abc\ufffd…']);
 });
 
 describe('the values that an expression reads', () => {

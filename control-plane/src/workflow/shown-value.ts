@@ -8,8 +8,12 @@ const MAX_TOLD = 8;
 
 /** A value as JSON, cut. What is cut is not looked at: it may be large. */
 export function shown(value: Json): string {
-  const text = jsonFrom(value, SHOWN_CHARS + 1);
-  return text.length > SHOWN_CHARS ? `${text.slice(0, SHOWN_CHARS)}…` : text;
+  return cut(jsonFrom(value, SHOWN_CHARS + 1));
+}
+
+/** A text, cut; never to half of a character. */
+export function cut(text: string, chars = SHOWN_CHARS): string {
+  return text.length > chars ? `${text.slice(0, chars).toWellFormed()}…` : text;
 }
 
 /** For example `nodes.a.output.score is "high"`: what an expression reads, of what is not there that in which it is not. */

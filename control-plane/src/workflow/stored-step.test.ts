@@ -18,11 +18,11 @@ test('a step has the sizes of its values, each of which is stored once', () => {
     encodeStep({ run, changed: [a], log: [line], ended: [], heard: [] }, { ...given, counters: known });
   const first = step();
   expect([charsOfStep(first), first.revision, first.log]).toEqual([
-    8,
+    8 + line.message.length,
     5,
     [{ sequence: 8, time: '1970-01-01T00:00:00.000Z', level: 2, path: 'a', message: 'half \ufffd and \ufffd' }],
   ]);
-  expect([charsOfStep(step()), first.start_time]).toEqual([0, null]);
+  expect([charsOfStep(step()), first.start_time]).toEqual([line.message.length, null]);
 });
 
 test('what is stored of a node that the graph does not have is not taken for one that it has', () => {

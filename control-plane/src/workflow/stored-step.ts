@@ -53,10 +53,11 @@ export function encodeStep(
   };
 }
 
-/** How much of values is in a step, in characters. */
-export function charsOfStep({ output_json, nodes }: NewStep): number {
+/** How much of values is in a step, and of lines of the log, which tell the errors that are in it too, in characters. */
+export function charsOfStep({ output_json, nodes, log }: NewStep): number {
   const length = (text: string | null) => text?.length ?? 0;
-  return nodes.reduce((sum, node) => sum + length(node.input_json) + length(node.output_json), length(output_json));
+  const told = log.reduce((sum, { message }) => sum + message.length, length(output_json));
+  return nodes.reduce((sum, node) => sum + length(node.input_json) + length(node.output_json), told);
 }
 
 function stateOf({ state }: Instance): State {

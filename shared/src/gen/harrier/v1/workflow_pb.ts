@@ -833,6 +833,8 @@ export type WorkflowRunNode = Message<"harrier.v1.WorkflowRunNode"> & {
   executionId: string;
 
   /**
+   * A long message is cut; the execution has the whole.
+   *
    * @generated from field: harrier.v1.ExecutionError error = 6;
    */
   error?: ExecutionError | undefined;
