@@ -595,6 +595,99 @@ test('a workflow within a workflow is tried again from its beginning, without wh
   expect(simulation.run.instances.get('w')).toMatchObject({ state: 'SUCCEEDED', tries: 2 });
 });
 
+describe('what has failed, and only waits for what is being stopped', () => {
+  const failed = {
+    type: 'ended',
+    path: 'a',
+    tries: 1,
+    state: 'FAILED',
+    error: { code: Code.HANDLER_ERROR, message: 'boom' },
+  } as const;
+  const cancel = { type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } } as const;
+  const begin = (definition: JsonValue, others?: JsonValue[]) => {
+    const simulation = new Simulation(definition, {}, others);
+    simulation.send({ type: 'begin' });
+    return simulation;
+  };
+  const pass = (simulation: Simulation, ms: number) => {
+    simulation.nowMs += ms;
+    simulation.send({ type: 'time' });
+  };
+
+  test('is no map that is tolerated because it took too long', () => {
+    const map = { items: 'input.list', run, mode: 'FAIL_FAST' };
+    const nodes = { m: { map, timeout: '5s', on_timeout: 'CONTINUE' }, b: { run } };
+    const simulation = begin(workflow(nodes, ['m -> b']));
+    simulation.send({ type: 'computed', path: 'm', tries: 1, value: { json: '[]' }, items: 2 });
+    simulation.send({ ...failed, path: 'm[0]' });
+    pass(simulation, 5_000);
+    expect(simulation.run.instances.get('m')).toMatchObject({ state: 'RUNNING', stopping: 'FAILED' });
+    expect(simulation.possible()).toMatchObject([{ type: 'ended', path: 'm[1]' }]);
+    expect(simulation.finish().states()).toMatchObject({
+      '': 'FAILED',
+      m: 'FAILED',
+      'm[1]': 'CANCELLED',
+      b: 'CANCELLED',
+    });
+    expect(simulation.run.instances.get('')?.error?.message).toBe('m: m[0]: boom');
+  });
+
+  test('is no map whose items would have cleaned up', () => {
+    const graph = {
+      nodes: [
+        { id: 'a', run },
+        { id: 'clean', run, join: 'ALL_DONE' },
+      ],
+      edges: [{ from: 'a', to: 'clean' }],
+    };
+    const map = { items: 'input.list', graph, mode: 'FAIL_FAST' };
+    const simulation = begin(workflow({ m: { map, timeout: '5s', on_timeout: 'CONTINUE' } }, []));
+    simulation.send({ type: 'computed', path: 'm', tries: 1, value: { json: '[]' }, items: 2 });
+    simulation.send({ ...failed, path: 'm[0].a' });
+    simulation.send({ type: 'ended', path: 'm[0].clean', tries: 1, state: 'SUCCEEDED' });
+    expect(simulation.run.instances.get('m[1].a')).toMatchObject({ phase: 'execution', stopping: 'CANCELLED' });
+    pass(simulation, 5_000);
+    expect(simulation.finish().states()).toMatchObject({ '': 'FAILED', m: 'FAILED', 'm[1].clean': 'CANCELLED' });
+  });
+
+  test('is no run that took too long, or was cancelled', () => {
+    const simulation = begin(workflow({ a: { run }, b: { run } }, [], { timeout: '60s' }));
+    simulation.send(failed);
+    pass(simulation, 60_000);
+    expect(simulation.send(cancel).changed).toEqual([]);
+    expect(simulation.finish().states()).toEqual({ '': 'FAILED', a: 'FAILED', b: 'CANCELLED' });
+    expect(simulation.run.instances.get('')?.error?.message).toBe('a: boom');
+  });
+
+  test('ends as it is told that cannot go on', () => {
+    const simulation = begin(workflow({ a: { run }, b: { run } }, []));
+    simulation.send(failed);
+    simulation.send({ ...cancel, state: 'FAILED' });
+    expect(simulation.finish().run.instances.get('')?.error?.message).toMatch(/^enough, .*: a: boom$/);
+  });
+
+  test('is a workflow that failed within a run that is cancelled', () => {
+    const inner = { ...(workflow({ a: { run }, b: { run } }, []) as object), name: 'inner' };
+    const simulation = begin(workflow({ w: { workflow: { name: 'inner' } } }, []), [inner]);
+    simulation.send({ type: 'computed', path: 'w', tries: 1, value: { json: '{}' } });
+    simulation.send({ ...failed, path: 'w.a' });
+    simulation.send(cancel);
+    expect(simulation.finish().states()).toEqual({ '': 'CANCELLED', w: 'FAILED', 'w.a': 'FAILED', 'w.b': 'CANCELLED' });
+  });
+
+  test('can be ended while something is still to clean up', () => {
+    const nodes = { a: { run }, b: { run }, clean: { run, join: 'ALL_DONE' } };
+    const cancelled = begin(workflow(nodes, ['a -> clean', 'b -> clean'], { timeout: '60s' }));
+    cancelled.send(failed);
+    cancelled.send(cancel);
+    expect(cancelled.finish().states()).toEqual({ '': 'CANCELLED', a: 'FAILED', b: 'CANCELLED', clean: 'CANCELLED' });
+    const late = begin(workflow(nodes, ['a -> clean', 'b -> clean'], { timeout: '60s' }));
+    late.send(failed);
+    pass(late, 60_000);
+    expect(late.finish().states()).toMatchObject({ '': 'TIMED_OUT', clean: 'CANCELLED' });
+  });
+});
+
 describe('an error of any length', () => {
   const error = { code: Code.INPUT_INVALID, message: 'x'.repeat(7 * 1024 * 1024) };
   const events = {

@@ -1,5 +1,6 @@
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { triesAgain } from './another-try.ts';
+import { cleansUpWithin } from './clean-up.ts';
 import { dueWithin, isDue, startClock } from './clock.ts';
 import { Draft, type Step } from './draft.ts';
 import { logEnd, tellEnd } from './ends.ts';
@@ -117,6 +118,8 @@ class Advancing {
       case 'cancel': {
         const root = draft.read(ROOT);
         if (root === undefined || root.phase === 'none' || isBeingEnded(root)) return;
+        // One that cannot go on ends whatever it does.
+        if (event.state === undefined && this.#onlyStops(root)) return;
         draft.log('WARNING', ROOT, event.error.message);
         this.#stopWithin(draft.write(ROOT), event.state ?? 'CANCELLED', event.error, false);
         return;
@@ -470,8 +473,9 @@ class Advancing {
       return;
     }
     if (phase === 'children') {
+      if (stopping === 'FAILED' && (spares || this.#onlyStops(instance))) return;
       // Also one that is being stopped already: what was spared within it is stopped now.
-      if (!(spares && stopping === 'FAILED')) this.#stopWithin(instance, state, error, spares);
+      this.#stopWithin(instance, state, error, spares);
       return;
     }
     if (stopping === 'CANCELLED') return;
@@ -483,12 +487,18 @@ class Advancing {
     instance.error = error;
   }
 
+  /** It has failed, and nothing cleans up: to end it otherwise would only hide the failure. */
+  #onlyStops(instance: Instance): boolean {
+    return instance.stopping === 'FAILED' && !cleansUpWithin(this.draft, this.#graph, instance);
+  }
+
   #timeIsUp(instance: Instance): void {
     instance.deadlineMs = undefined;
     if (instance.path !== ROOT) {
       this.#stop(instance, { state: 'TIMED_OUT', error: TIMED_OUT, spares: false });
       return;
     }
+    if (this.#onlyStops(instance)) return;
     this.draft.log('ERROR', ROOT, TIMED_OUT.message);
     this.#stopWithin(instance, 'TIMED_OUT', TIMED_OUT);
   }

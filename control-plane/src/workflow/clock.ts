@@ -42,8 +42,8 @@ export function nextDueMs(instance: Instance): number | undefined {
 }
 
 /**
- * One that is being stopped, and one that has ended and only decides, cannot take too long any more; one that cleans up after a
- * failure can.
+ * One that is being stopped, and one that has ended and only decides, cannot take too long any more; one that has failed can, if
+ * something in it cleans up.
  */
 function deadlineOf({ deadlineMs, stopping, phase }: Instance): number | undefined {
   return (stopping === undefined || stopping === 'FAILED') && phase !== 'decide' ? deadlineMs : undefined;

@@ -107,7 +107,7 @@ export class Reference {
         this.#timePassed(this.root);
         return;
       case 'cancel':
-        if (this.root.doing !== 'nothing' && mayBeEnded(this.root))
+        if (this.root.doing !== 'nothing' && mayBeEnded(this.root) && !onlyStops(this.root))
           this.#stopWithin(this.root, 'CANCELLED', Code.CANCELLED);
         return;
       case 'retry':
@@ -228,7 +228,7 @@ export class Reference {
     if (doing === 'decide') {
       thing.undecided = true;
       this.#tell(thing, 'all');
-    } else if (spares && stopping === 'FAILED') return;
+    } else if ((spares && stopping === 'FAILED') || onlyStops(thing)) return;
     else if (doing === 'children') this.#stopWithin(thing, state, code, spares);
     else if (stopping === 'CANCELLED') return;
     else if (doing === 'execution' && this.#runs(path)) thing.stopping = state;
@@ -240,6 +240,7 @@ export class Reference {
     if (thing.doing === 'nothing') return;
     if (isDue(thing.deadlineMs) && mayBeEnded(thing) && thing.doing !== 'decide') {
       thing.deadlineMs = undefined;
+      if (onlyStops(thing)) return;
       if (thing === this.root) this.#stopWithin(thing, 'TIMED_OUT', Code.TIMEOUT);
       else this.#stop(thing, 'TIMED_OUT', false);
     } else if (isDue(thing.dueMs)) {
@@ -356,6 +357,18 @@ function isMap({ node, isItem }: Thing): boolean {
 /** Nothing stops it, or only a failure does, after which it cleans up. */
 function mayBeEnded({ stopping }: Thing): boolean {
   return stopping === undefined || stopping === 'FAILED';
+}
+
+/** It has failed, nothing cleans up in it, and nothing will: only what is being stopped goes on. */
+function onlyStops(thing: Thing): boolean {
+  return thing.stopping === 'FAILED' && !cleansUp(thing);
+}
+
+function cleansUp({ stopping, children }: Thing): boolean {
+  return [...children.values()].some((child) => {
+    if (child.doing !== 'nothing') return child.stopping === undefined || cleansUp(child);
+    return stopping === 'FAILED' && !child.isItem && child.node?.join === 'all_done' && child.state === 'PENDING';
+  });
 }
 
 function takes({ told }: Thing, index: number): boolean {

@@ -1727,7 +1727,7 @@ export const WorkflowService: GenService<{
   },
   /**
    * Stops the running nodes, as `CancelExecution` does, and marks the waiting ones CANCELLED, those that clean up after a failure
-   * too. Refused on a run that has ended.
+   * too. A run that has failed and has nothing to clean up stays FAILED. Refused on a run that has ended.
    *
    * @generated from rpc harrier.v1.WorkflowService.CancelWorkflowRun
    */
