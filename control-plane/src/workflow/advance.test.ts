@@ -216,6 +216,19 @@ describe('time', () => {
 });
 
 describe('a signal', () => {
+  test('that comes when its wait has just ended changes nothing, and is told in the log', () => {
+    const simulation = new Simulation(workflow({ s: { signal: {}, timeout: '5s' } }, []));
+    simulation.send({ type: 'begin' });
+    simulation.nowMs += 5_000;
+    simulation.send({ type: 'time' });
+    const { changed, log } = simulation.send({ type: 'signalled', path: 's', payload: { json: '{}' } });
+    expect([changed, log]).toEqual([
+      [],
+      [{ level: 'WARNING', path: 's', message: 'a signal came too late: nothing waits for it any more' }],
+    ]);
+    expect(simulation.state('s')).toBe('TIMED_OUT');
+  });
+
   test('lets its node succeed with what it brings', () => {
     const simulation = new Simulation(workflow({ s: { signal: {} }, a: { run } }, ['s -> a']));
     simulation.send({ type: 'begin' });

@@ -102,7 +102,11 @@ class Advancing {
         return;
       }
       case 'signalled': {
-        if (draft.read(event.path)?.phase !== 'signal') return;
+        if (draft.read(event.path)?.phase !== 'signal') {
+          // Whoever said it was told that it is delivered: a step that ended the wait was not stored yet.
+          draft.log('WARNING', event.path, 'a signal came too late: nothing waits for it any more');
+          return;
+        }
         draft.log('INFO', event.path, 'was signalled');
         const error = tooMuchKept(draft.run, event.payload);
         if (error === undefined) this.#finish(draft.write(event.path), 'SUCCEEDED', { output: event.payload });

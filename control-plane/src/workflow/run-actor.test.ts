@@ -116,6 +116,29 @@ test('a word that is read twice is taken into account once', async () => {
   expect(heard.flat()).toEqual([7]);
 });
 
+test('a word that comes too late is taken out, with a line in the log', async () => {
+  const told: [number[], string[]][] = [];
+  const { actor, state } = actorOf(
+    [
+      { id: 's', signal: {} },
+      { id: 'a', run },
+    ],
+    {},
+    {
+      store: async ({ heard, log }) => {
+        const warnings = log.filter(({ level }) => level === 'WARNING');
+        told.push([[...heard], warnings.map(({ path }) => path)]);
+        return true;
+      },
+    },
+  );
+  await vi.waitFor(() => expect(state('s')).toBe('WAITING'));
+  actor.post({ type: 'signalled', path: 's', payload: { json: '{}' } }, 7);
+  await vi.waitFor(() => expect(state('s')).toBe('SUCCEEDED'));
+  actor.post({ type: 'signalled', path: 's', payload: { json: '{}' } }, 8);
+  await vi.waitFor(() => expect(told).toContainEqual([[8], ['s']]));
+});
+
 test('a run that cleans up after a failure wakes at its timeout, which ends it, and at what it waits for', async () => {
   const cleaning = async (timeoutMs: number | undefined) => {
     const { onIdle, state } = actorOf(

@@ -30,7 +30,8 @@ interface Signal {
 
 /**
  * Writes down a signal, if its node waits for one and none is written down already. The run is locked for that: of several at
- * once one is written down, and none when a step has just ended the wait.
+ * once one is written down, and none when a step has just ended the wait. A step that ends it and is not stored yet may come
+ * first nevertheless: what was said is then too late, of which the log tells.
  * @returns whether it was
  */
 export async function insertSignal(sql: Sql, { tenantId, runId, path, payload }: Signal): Promise<boolean> {

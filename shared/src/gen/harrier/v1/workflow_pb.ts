@@ -1738,7 +1738,8 @@ export const WorkflowService: GenService<{
   },
   /**
    * Delivers an approval or an outside event to a `signal` node that waits for it; refused when it does not wait. Of several at
-   * once one is delivered, and the others are refused.
+   * once one is delivered, and the others are refused. A timeout or a cancel at the same moment may win nevertheless: the log of
+   * the run then says that the signal came too late.
    *
    * @generated from rpc harrier.v1.WorkflowService.SignalWorkflowRun
    */
