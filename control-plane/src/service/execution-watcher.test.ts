@@ -95,6 +95,25 @@ test('whoever has read all of a log that is deleted gets the result', async () =
   expect(await readAll(watcher.watch({ tenantId, id, from: from(2, LOG_BYTES), signal: never }))).toEqual([0, true]);
 });
 
+test('whoever passes over what was deleted gets the result, also when the log is deleted while it is read', async () => {
+  const id = await ended();
+  const watch = () => watcher.watch({ tenantId, id, from: from(1), passesOverDeleted: true, signal: never });
+  expect(await readAll(watch())).toEqual([2 * LOG_BYTES, true]);
+  const [bytes, hasResult] = await readAll(watch(), deleteAllLogs);
+  expect(bytes).toBeGreaterThan(0);
+  expect(bytes).toBeLessThan(LOG_BYTES);
+  expect(hasResult).toBe(true);
+  expect(await readAll(watch())).toEqual([0, true]);
+});
+
+test('whoever passes over what was deleted is told of what is missing', async () => {
+  const id = await ended();
+  await sql`DELETE FROM log_chunks WHERE execution_id = ${id} AND attempt = 1`;
+  await expect(
+    readAll(watcher.watch({ tenantId, id, from: from(1), passesOverDeleted: true, signal: never })),
+  ).rejects.toMatchObject({ code: 'internal' });
+});
+
 test.each(readers)('%s tells which bytes are missing of either attempt', async (_who, read) => {
   const id = await ended();
   for (const attempt of [2, 1]) {

@@ -49,6 +49,8 @@ export interface WatchOptions {
   from: LogPosition;
   /** Streams wanted. Default both. */
   streams?: readonly LogStreamName[];
+  /** Whoever wants the result above all: bytes of the log that have been deleted are passed over. Default: it is an error. */
+  passesOverDeleted?: boolean;
   signal: AbortSignal;
 }
 
@@ -85,7 +87,8 @@ export class ExecutionWatcher {
 
   /**
    * States, log bytes and progress until the result.
-   * @throws HarrierError invalid_argument; not_found, also when bytes of the log that are wanted have been deleted
+   * @throws HarrierError invalid_argument; not_found, also when bytes of the log that are wanted have been deleted, unless
+   * those are passed over
    */
   async *watch(options: WatchOptions): AsyncGenerator<ExecutionEvent> {
     const { tenantId, id, signal } = options;
@@ -384,8 +387,8 @@ export class ExecutionWatcher {
     }
     const short = shortOf(end);
     if (short === undefined) return;
-    if (end.log_delete_time !== null) throw deleted(id, end.log_delete_time);
-    throw missing(id, short.from, short.to);
+    if (end.log_delete_time === null) throw missing(id, short.from, short.to);
+    if (options.passesOverDeleted !== true) throw deleted(id, end.log_delete_time);
   }
 
   async #state(tenantId: string, id: string): Promise<ExecutionRow> {

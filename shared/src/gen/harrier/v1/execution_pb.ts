@@ -1816,7 +1816,8 @@ export const ExecutionService: GenService<{
     output: typeof ExecuteResponseSchema;
   },
   /**
-   * Runs and streams what happens: state changes, log bytes, progress, and the result as the last event.
+   * Runs and streams what happens: state changes, log bytes, progress, and the result as the last event. Made again with its
+   * idempotency key it streams the log from the beginning, without what has been deleted of it by then, and the result.
    *
    * @generated from rpc harrier.v1.ExecutionService.ExecuteStream
    */
