@@ -14,6 +14,7 @@ import type { NewLogChunk } from '../db/queries/log-chunks.ts';
 import { startDatabase } from '../test-support/real-database.ts';
 import { finishedRow, insertExecution } from '../test-support/stored-executions.ts';
 import { AttemptEndings } from './attempt-endings.ts';
+import { AttemptLog } from './attempt-log.ts';
 import { type AttemptOutcome, outcomeWithoutResult } from './attempt-outcome.ts';
 import { ExecutionTracker } from './execution-tracker.ts';
 import { MovedExecutions } from './moved-executions.ts';
@@ -490,5 +491,29 @@ test('an agent that comes and goes while its attempts are being ended loses none
   expect(tracker.get(id)).toBeUndefined();
   expect(await sql`SELECT state, end_time FROM executions WHERE id = ${id}`).toEqual([
     { state: State.RUNNING, end_time: null },
+  ]);
+});
+
+/** The log of a first attempt, all of which is stored. */
+function logOf(id: string): AttemptLog {
+  const writer = new GroupCommit<NewLogChunk, void>({ write: async () => [], concurrency: 1, maxItems: 1 });
+  const stored = { stdout: 30, stderr: 20 };
+  return new AttemptLog({ tenantId, executionId: id, attempt: 1, stored, writer, retries, onStored: () => undefined });
+}
+
+test('how long its log is stays known of an attempt that is put back, and of a result that is refused', async () => {
+  const back = await running();
+  back.log = logOf(back.id);
+  await endings.requeue(back, Code.ENVIRONMENT_FAILED, 'its disk is full');
+  expect(await sql`SELECT stdout_bytes, stderr_bytes FROM attempts WHERE execution_id = ${back.id}`).toEqual([
+    { stdout_bytes: 30, stderr_bytes: 20 },
+  ]);
+  const refused = await running();
+  refused.log = logOf(refused.id);
+  await sql`ALTER TABLE executions ADD CONSTRAINT refused CHECK (error_code IS NOT NULL) NOT VALID`;
+  await endings.end(refused, succeeded);
+  await vi.waitFor(() => expect(acknowledged).toContain(refused.id));
+  expect(await sql`SELECT error_code, stdout_bytes, stderr_bytes FROM executions WHERE id = ${refused.id}`).toEqual([
+    { error_code: Code.INTERNAL, stdout_bytes: 30, stderr_bytes: 20 },
   ]);
 });

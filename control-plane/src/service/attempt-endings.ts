@@ -25,6 +25,7 @@ import { requeueExecution } from '../db/queries/requeue-execution.ts';
 import { isRefused } from '../db/refused-for-good.ts';
 import type { Sql } from '../db/sql.ts';
 import { laneShape } from '../scheduler/requirement.ts';
+import type { AttemptLog } from './attempt-log.ts';
 import { type AttemptOutcome, outcomeWithoutResult } from './attempt-outcome.ts';
 import { finishedRow } from './finished-row.ts';
 import { retryDelayMs } from './retry.ts';
@@ -169,6 +170,7 @@ export class AttemptEndings {
     try {
       // Without it the attempt is somebody else's by now, who ends it, or this replica stops.
       if ((await tracked.log?.allStored(retries.stopping)) === false) return;
+      if (tracked.log?.attempt === attempt) ending.outcome = withWholeLog(ending.outcome, tracked.log);
       // Its start is told before its end.
       await tracked.storing;
       let loggedMs = Number.NEGATIVE_INFINITY;
@@ -289,7 +291,9 @@ export class AttemptEndings {
     const whole = finishedRow(resolved, current.attempt, current.agentId, outcome, tracked.log);
     const refusal = await this.#accept(ending, whole);
     if (refusal === undefined) return undefined;
-    const bare = outcomeWithoutResult(Code.INTERNAL, `the result could not be stored: ${messageOf(refusal)}`, NOTHING);
+    const why = `the result could not be stored: ${messageOf(refusal)}`;
+    const written = { stdout: outcome.stdoutBytes, stderr: outcome.stderrBytes };
+    const bare = outcomeWithoutResult(Code.INTERNAL, why, written);
     return await this.#accept(ending, finishedRow(resolved, current.attempt, current.agentId, bare, undefined));
   }
 
@@ -372,6 +376,15 @@ export class AttemptEndings {
 function lostOutcome({ log }: TrackedExecution, reason: string): AttemptOutcome {
   const written = { stdout: log?.stdout.end ?? 0, stderr: log?.stderr.end ?? 0 };
   return outcomeWithoutResult(Code.AGENT_LOST, reason, written);
+}
+
+/**
+ * Readers go by the end that is recorded: all that came belongs to the log, also of an attempt that did not start, whose
+ * environment may have printed something.
+ */
+function withWholeLog(outcome: AttemptOutcome, { stdout, stderr }: AttemptLog): AttemptOutcome {
+  const stdoutBytes = Math.max(outcome.stdoutBytes, stdout.end);
+  return { ...outcome, stdoutBytes, stderrBytes: Math.max(outcome.stderrBytes, stderr.end) };
 }
 
 const NOTHING = { stdout: 0, stderr: 0 };

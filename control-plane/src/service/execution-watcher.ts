@@ -191,7 +191,7 @@ export class ExecutionWatcher {
         yield* this.#earlierAttempts(options, cursor, attempt);
         // No byte is shown before the state in which it was written.
         if (cursor.attempt === attempt && state >= State.PREPARING) {
-          yield* this.#fromDatabase(options, cursor, undefined, true);
+          yield* this.#fromDatabase(options, cursor);
         }
         if (told.progress !== undefined && told.progress !== progress) {
           progress = told.progress;
@@ -255,7 +255,7 @@ export class ExecutionWatcher {
       // What is asked for before it is looked at cannot be missed.
       const wake = options.follow && tracked === undefined ? watchElsewhere().changed.wait(signal, LOOK_MS) : undefined;
       wake?.catch(() => undefined);
-      yield* this.#fromDatabase(options, cursor, undefined, true);
+      yield* this.#fromDatabase(options, cursor);
       if (!options.follow) return;
       const now = await this.#state(tenantId, id);
       if (cursor.attempt === 0) cursor.attempt = now.attempt;
@@ -289,14 +289,21 @@ export class ExecutionWatcher {
     options: WatchOptions,
     cursor: LogPosition,
     log: AttemptLog,
-    ends: Pick<LogPosition, 'stdout' | 'stderr'>,
+    ends: StreamEnds,
   ): AsyncGenerator<LogEvent> {
     for (const stream of options.streams ?? STREAMS) {
       const key = keyOf(stream);
       while (cursor[key] < ends[key]) {
         const piece = log.stream(stream).read(cursor[key]);
         if (piece === undefined) {
-          yield* this.#fromDatabase({ ...options, streams: [stream] }, cursor, log.stream(stream).start);
+          const before = cursor[key];
+          const one = { ...options, streams: [stream] };
+          const { start } = log.stream(stream);
+          yield* this.#fromDatabase(one, cursor, { ...ENDLESS, [key]: start });
+          if (cursor[key] > before) continue;
+          // What has left memory was stored. The end tells of what was deleted since.
+          yield* this.#rest(one, cursor);
+          if (cursor[key] === before) throw missing(options.id, before, start);
           continue;
         }
         cursor[key] += piece.data.length;
@@ -306,32 +313,22 @@ export class ExecutionWatcher {
   }
 
   /**
-   * What is stored of the cursor's attempt, of each stream up to `until`.
-   * @param running the attempt may not be over: a row may be stored before the one in front of it
+   * What is stored of the cursor's attempt without a gap, of each stream up to `until`. A row may be stored before the one in
+   * front of it, or without it when a control plane ends: what is behind a gap is not of the log yet, or never will be.
    */
-  async *#fromDatabase(
-    options: WatchOptions,
-    cursor: LogPosition,
-    until: number | undefined,
-    running = false,
-  ): AsyncGenerator<LogEvent> {
+  async *#fromDatabase(options: WatchOptions, cursor: LogPosition, until = ENDLESS): AsyncGenerator<LogEvent> {
     const { tenantId, id: executionId, signal } = options;
     for (const stream of options.streams ?? STREAMS) {
       const key = keyOf(stream);
-      while (until === undefined || cursor[key] < until) {
+      while (cursor[key] < until[key]) {
         signal.throwIfAborted();
         const range = { tenantId, executionId, attempt: cursor.attempt, stream };
         const chunks = await readLogChunks(this.#sql, range, cursor[key], CHUNKS_A_READ);
         const before = cursor[key];
         for (const { offset, data } of chunks) {
-          const rest = data.subarray(Math.max(0, cursor[key] - offset));
+          if (offset > cursor[key]) break;
+          const rest = data.subarray(cursor[key] - offset, Math.max(0, until[key] - offset));
           if (rest.length === 0) continue;
-          // Rows beyond it may be stored before the ones in between.
-          if (until !== undefined && offset >= until) return;
-          if (offset > cursor[key] && running) break;
-          if (offset > cursor[key]) {
-            throw missing(executionId, cursor[key], offset);
-          }
           const piece = { offset: cursor[key], data: rest };
           cursor[key] += rest.length;
           yield { kind: 'log', attempt: cursor.attempt, stream, piece };
@@ -366,34 +363,47 @@ export class ExecutionWatcher {
   }
 
   /**
-   * The rest of the log of the cursor's attempt, which is over: all of it, or an error. "No more rows" is not its end: it may be
-   * deleted between two reads.
+   * The rest of the log of the cursor's attempt, which is over: all of it up to the end that was recorded, or an error. "No more
+   * rows" is not that end: they may be deleted between two reads.
    * @param row the execution as it was read before; absent: it is read when it is needed
    */
   async *#rest(options: WatchOptions, cursor: LogPosition, row?: ExecutionRow): AsyncGenerator<LogEvent> {
     const { tenantId, id, streams = STREAMS } = options;
-    yield* this.#fromDatabase(options, cursor, undefined);
-    const shortOf = (end: Pick<LogEnd, 'stdout_bytes' | 'stderr_bytes'>) =>
+    const shortOf = (end: RecordedBytes) =>
       streams
-        .map((stream) => ({ from: cursor[keyOf(stream)], to: end[`${keyOf(stream)}_bytes`] ?? 0 }))
-        .find(({ from, to }) => from < to);
+        .map((stream) => ({ key: keyOf(stream), from: cursor[keyOf(stream)], to: end[`${keyOf(stream)}_bytes`] ?? 0 }))
+        .filter(({ from, to }) => from < to);
     // What was put back may have a longer log than the row tells.
-    if (row?.attempt === cursor.attempt && row.agent_id !== null && shortOf(row) === undefined) return;
+    const isTold = row?.attempt === cursor.attempt && row.agent_id !== null;
+    const recorded = isTold ? row : await readLogEnd(this.#sql, tenantId, id, cursor.attempt);
+    yield* this.#fromDatabase(options, cursor, recorded === undefined ? ENDLESS : endsOf(recorded));
+    if (recorded !== undefined && shortOf(recorded).length === 0) return;
     const end = await readLogEnd(this.#sql, tenantId, id, cursor.attempt);
     // It is gone with its execution, or has never begun.
     if (end === undefined) {
       await this.#state(tenantId, id);
       return;
     }
-    const short = shortOf(end);
-    if (short === undefined) return;
-    if (end.log_delete_time === null) throw missing(id, short.from, short.to);
-    if (options.passesOverDeleted !== true) throw deleted(id, end.log_delete_time);
+    for (const { key, from, to } of shortOf(end)) {
+      if (end.log_delete_time === null) throw missing(id, from, to);
+      if (options.passesOverDeleted !== true) throw deleted(id, end.log_delete_time);
+      cursor[key] = to;
+    }
   }
 
   async #state(tenantId: string, id: string): Promise<ExecutionRow> {
     return (await readExecutionState(this.#sql, tenantId, id)) ?? notFound(id);
   }
+}
+
+type StreamEnds = Pick<LogPosition, 'stdout' | 'stderr'>;
+type RecordedBytes = Pick<LogEnd, 'stdout_bytes' | 'stderr_bytes'>;
+
+const ENDLESS: StreamEnds = { stdout: Number.POSITIVE_INFINITY, stderr: Number.POSITIVE_INFINITY };
+
+/** Where the log of an attempt that is over ends. */
+function endsOf({ stdout_bytes: stdout, stderr_bytes: stderr }: RecordedBytes): StreamEnds {
+  return { stdout: stdout ?? ENDLESS.stdout, stderr: stderr ?? ENDLESS.stderr };
 }
 
 /** Whether the attempt is over. */
