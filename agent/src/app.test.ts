@@ -1,6 +1,7 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
+import { ManagedService_State as ServiceState } from '@harrier/shared/gen/agent';
 import { ExecutionError_Code as Code } from '@harrier/shared/gen/error';
 import { Execution_State as State } from '@harrier/shared/gen/execution';
 import { Goodbye_Code } from '@harrier/shared/gen/link';
@@ -200,6 +201,37 @@ describe('an agent', () => {
     side.send({ case: 'goodbye', value: { code: Goodbye_Code.REVOKED, message: 'deleted' } });
     expect(await agent.ended).toBe('the control plane has deleted this agent: deleted');
   });
+});
+
+test('an agent whose services wait for a driver that hangs is there, and keeps what a former one has left', async () => {
+  const server = await LinkServer.start();
+  const [dataDir, host] = [tempDir(), tempDir()];
+  // It answers at the end of the test, so that nobody is left behind.
+  const tool = `#!/bin/sh\nwhile [ ! -e ${host}/answers ] && [ -e ${host} ]; do sleep 0.1; done\n`;
+  writeFileSync(join(host, 'nvidia-smi'), tool, { mode: 0o755 });
+  onTestFinished(() => writeFileSync(join(host, 'answers'), ''));
+  const file = join(host, 'services.yaml');
+  writeFileSync(file, 'services:\n  - { name: model, image: x, gpus: [MIG-1] }\n');
+  const settings = {
+    PATH: `${host}:/usr/local/bin:/usr/bin:/bin`,
+    HARRIER_AGENT_GPUS: 'GPU-1',
+    HARRIER_SERVICES_CONFIG: file,
+    HARRIER_AGENT_DOCKER_HOST: `unix://${host}/no-engine.sock`,
+    HARRIER_AGENT_STOP_GRACE_S: '0',
+  };
+  const before = await startOn(server, dataDir, { ...settings, HARRIER_AGENT_STOP_LAUNCHER: 'false' });
+  const first = await server.connection();
+  await first.welcome();
+  assign(first, 'e1', FOR_TWO_AGENTS);
+  await first.next('started');
+  before.stop();
+  await before.ended;
+  await startOn(server, dataDir, settings);
+  const second = await server.connection();
+  const { held, services } = await second.welcome();
+  expect(held).toMatchObject([{ ref: { executionId: 'e1' }, finished: false }]);
+  expect(services).toMatchObject([{ name: 'model', state: ServiceState.FAILED }]);
+  expect((await second.collect()).result.state).toBe(State.SUCCEEDED);
 });
 
 describe('the lease of an agent', () => {

@@ -17,7 +17,7 @@ import type { Executor } from './executor/executor.ts';
 import { launcherEvents } from './executor/launcher-events.ts';
 import { ProcessExecutor } from './executor/process-executor.ts';
 import { durationMs } from './executor/start-message.ts';
-import { isShared } from './gpu/gpu-selection.ts';
+import { isNamed, isShared } from './gpu/gpu-selection.ts';
 import { createGpuParts } from './gpu-parts.ts';
 import { HardwareMonitor } from './hardware/hardware-monitor.ts';
 import { createHostLoadReader } from './hardware/host-load.ts';
@@ -48,8 +48,6 @@ import { AgentWatchdog } from './systemd/agent-watchdog.ts';
 
 /** Slow tools of the host delay the first hello only so long; what they say comes with a heartbeat. */
 const HARDWARE_DEADLINE_MS = 5_000;
-/** Two questions to a driver that is slow; a services file that names parts of cards waits for the answers. */
-const GPU_DEADLINE_MS = 20_000;
 /** What the schema promises when a welcome does not say. */
 const HEARTBEAT_MS = 10_000;
 
@@ -108,7 +106,10 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     selection: config.gpus,
     devRoot: config.gpuDevRoot,
     searchPath: config.searchPath,
-    onChange: () => hardware.set('gpus', probes.gpus.facts()),
+    onChange: () => {
+      hardware.set('gpus', probes.gpus.facts());
+      services.gpusChanged();
+    },
     logger,
   });
   cleanup.defer(() => gpus.close());
@@ -210,8 +211,8 @@ async function start(config: AgentConfig, logger: Logger, cleanup: AsyncDisposab
     socketPath: config.docker.socketPath,
     credentialsPath: config.docker.credentialsPath,
     dataDir: config.dataDir,
-    isGivenGpu: (uuid) => (uuid === 'all' ? config.gpus !== 'none' : isShared(config.gpus, uuid, gpus.keeper)),
-    lookAtGpus: () => gpus.look(GPU_DEADLINE_MS),
+    isGivenGpu: (uuid) => isNamed(config.gpus, uuid),
+    isSharedGpu: (uuid) => isShared(config.gpus, uuid, gpus.keeper),
     events: {
       onStarted: (service) => serviceMetrics.onStarted(service),
       onStopped: (service) => serviceMetrics.onStopped(service),

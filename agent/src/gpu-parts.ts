@@ -13,7 +13,7 @@ export interface GpuPartsOptions {
   devRoot: string;
   /** Where tools of the host are looked for, as in PATH. */
   searchPath: string;
-  /** A card is free, or quarantined, or no longer. */
+  /** A card is free, or quarantined, or no longer, or more is known of whose parts instances are. */
   onChange: () => void;
   logger: Logger;
 }
@@ -22,8 +22,6 @@ export interface GpuPartsOptions {
 export interface GpuParts {
   keeper: GpuKeeper;
   devices: GpuDevices;
-  /** Looks at the cards; resolves at the deadline whether the driver has answered or not. */
-  look(deadlineMs: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -41,12 +39,6 @@ export function createGpuParts(options: GpuPartsOptions): GpuParts {
   return {
     keeper,
     devices: new GpuDevices({ cardOf: (uuid) => keeper.cardOf(uuid), devRoot, searchPath }),
-    look: async (deadlineMs) => {
-      const late = Promise.withResolvers<void>();
-      const timer = setTimeout(late.resolve, deadlineMs);
-      await Promise.race([keeper.refresh(), late.promise]);
-      clearTimeout(timer);
-    },
     close: async () => {
       keeper.close();
       await kernelLog.close();

@@ -1,10 +1,14 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ManagedService, ManagedService_State as State } from '@harrier/shared/gen/agent';
-import { afterAll, beforeEach, describe, expect, test } from 'vitest';
+import { Execution_State as ExecutionState } from '@harrier/shared/gen/execution';
+import { afterAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest';
+import type { Agent } from '../support/agent.ts';
 import { DOCKER_SOCKET, docker, PYTHON_IMAGE, startDockerEngine, stopDockerEngine } from '../support/docker-engine.ts';
+import { execute } from '../support/executions.ts';
 import { freePort } from '../support/free-port.ts';
 import { runProgram } from '../support/program.ts';
+import { command } from '../support/requests.ts';
 import { type Stack, startStack } from '../support/stack.ts';
 import { until } from '../support/wait.ts';
 import { directory, environment, REPOSITORY } from '../support/workspace.ts';
@@ -42,16 +46,18 @@ const stack: Stack = await startStack({
 const [agent] = stack.agents;
 if (agent === undefined) throw new Error('there is no agent');
 
-function containers(service?: string, ...options: string[]): string[] {
-  const labels = [`label=harrier.agent=${agent?.dataDirectory}`, 'label=harrier.role=service'];
+const containers = (service?: string, ...options: string[]): string[] => containersOf(agent, service, ...options);
+
+function containersOf(owner: Agent, service?: string, ...options: string[]): string[] {
+  const labels = [`label=harrier.agent=${owner.dataDirectory}`, 'label=harrier.role=service'];
   if (service !== undefined) labels.push(`label=harrier.service=${service}`);
   const ids = docker('ps', '--quiet', '--no-trunc', ...options, ...labels.flatMap((label) => ['--filter', label]));
   return ids === '' ? [] : ids.split('\n');
 }
 
-async function services(): Promise<ManagedService[]> {
+async function services(of = agent?.options.name): Promise<ManagedService[]> {
   const { agents } = await stack.clients.agents.listAgents({});
-  return agents[0]?.services ?? [];
+  return agents.find(({ name }) => name === of)?.services ?? [];
 }
 
 async function untilService(name: string, look: (service: ManagedService) => unknown): Promise<ManagedService> {
@@ -262,26 +268,78 @@ test('an agent does not start with a file that is wrong', async () => {
   expect(wrong.program.stderr).toContain(`${path}:2:5: services[0].image: is missing`);
 });
 
-describe('a service that wants what executions may get of a divided card', () => {
+describe('a service that wants a part of a card, or the whole of it', () => {
   const card = 'GPU-53500000-0000-4000-8000-000000000000';
   const instance = 'MIG-53500000-0000-5000-8000-000000000003';
   const recorded = join(REPOSITORY, 'agent/src/hardware/testdata/nvidia-535-a100-mig');
-  const divided = `case "$*" in '-q -x') cat ${recorded}.xml;; -L) cat ${recorded}.list;; *) exit 2;; esac`;
-  const silent = 'echo "NVIDIA-SMI has failed"; exit 9';
+
+  /** A host whose driver hangs until it is told to answer. */
+  async function hostThatHangs(name: string, given: string, wanted: string) {
+    const [bin, path] = [directory('smi'), join(directory('shared'), 'services.yaml')];
+    writeFileSync(path, `services:\n${steady('model', `, gpus: [${wanted}]`)}`);
+    const answers = join(bin, 'answers');
+    const tool = `[ -e ${answers} ] || exec sleep 1000
+case "$*" in '-q -x') cat ${recorded}.xml;; -L) cat ${recorded}.list;; *) exit 2;; esac`;
+    writeFileSync(join(bin, 'nvidia-smi'), `#!/bin/sh\n${tool}\n`, { mode: 0o755 });
+    const env = {
+      PATH: `${bin}:${process.env.PATH}`,
+      HARRIER_AGENT_DOCKER_HOST: `unix://${DOCKER_SOCKET}`,
+      HARRIER_AGENT_GPUS: given,
+    };
+    const host = await stack.addAgent({ name, labels: { host: name }, flags: ['--services', path], env });
+    onTestFinished(() => host.remove());
+    return { host, answer: () => writeFileSync(answers, '') };
+  }
+
+  const ofModel = async (agentName: string, state: State, message: string) =>
+    await until(`the model of ${agentName}: ${message}`, async () => {
+      const [service] = await services(agentName);
+      return service?.state === state && service.message.includes(message) && service;
+    });
 
   test.each([
-    [card, instance, divided, `${instance} is given to executions`],
-    [instance, card, divided, `${card} is given to executions`],
-    [card, instance, silent, `${instance} may be given to executions: nvidia-smi does not say`],
-  ])('is refused at the start: executions get %s, the service has %s', async (given, wanted, driver, problem) => {
-    const path = join(directory('shared'), 'services.yaml');
-    writeFileSync(path, `services:\n${steady('model', `, gpus: [${wanted}]`)}`);
-    const bin = directory('smi');
-    writeFileSync(join(bin, 'nvidia-smi'), `#!/bin/sh\n${driver}\n`, { mode: 0o755 });
-    const env = { PATH: `${bin}:${process.env.PATH}`, HARRIER_AGENT_GPUS: given };
-    const agent = await stack.startAgent({ name: 'shared', flags: ['--services', path], env });
-    const { code } = await agent.program.exited;
+    ['instance', card, instance],
+    ['card', instance, card],
+  ])(
+    'waits for a driver that hangs, alone, and is not started when executions get it: the %s',
+    async (which, given, wanted) => {
+      const name = `hangs-${which}`;
+      const { host, answer } = await hostThatHangs(name, given, wanted);
+      await ofModel(name, State.FAILED, 'may be given to executions: nvidia-smi has not said yet');
+      const done = await execute(stack.executions, { ...command('true'), agentSelector: `host=${name}` });
+      expect(done.state).toBe(ExecutionState.SUCCEEDED);
+      answer();
+      await ofModel(name, State.FAILED, `${wanted} is given to executions: leave out`);
+      const logged = host.program.logs.find(({ msg }) => String(msg).startsWith('executions get a GPU of a service'));
+      expect(logged).toMatchObject({ service: 'model', reason: expect.stringContaining(wanted) });
+      expect(containersOf(host, 'model', '--all')).toEqual([]);
+    },
+  );
+
+  test('is started when the driver says that executions do not get it', async () => {
+    const other = 'GPU-53500000-0000-4000-8000-000000000001';
+    const { host, answer } = await hostThatHangs('own', other, instance);
+    onTestFinished(async () => {
+      await host.stop();
+      const left = containersOf(host, undefined, '--all');
+      if (left.length > 0) docker('rm', '--force', '--volumes', ...left);
+    });
+    await ofModel('own', State.FAILED, 'may be given to executions: nvidia-smi has not said yet');
+    expect(containersOf(host, 'model', '--all')).toEqual([]);
+    answer();
+    // The engine of the tests has no such card: it is asked to start the container, and says so.
+    await until('a container to be made', () => containersOf(host, 'model', '--all').length === 1);
+    const [service] = await services('own');
+    expect(service?.message).not.toContain('given to executions');
+  });
+
+  test('is refused at the start when the setting itself names it', async () => {
+    const path = join(directory('named'), 'services.yaml');
+    writeFileSync(path, `services:\n${steady('model', `, gpus: [${instance}]`)}`);
+    const env = { HARRIER_AGENT_GPUS: `GPU-1,${instance}` };
+    const named = await stack.startAgent({ name: 'named', flags: ['--services', path], env });
+    const { code } = await named.program.exited;
     expect(code).toBe(1);
-    expect(agent.program.stderr).toContain(problem);
+    expect(named.program.stderr).toContain(`services[0].gpus: ${instance} is given to executions`);
   });
 });

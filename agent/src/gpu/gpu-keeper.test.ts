@@ -523,6 +523,32 @@ test('whose parts instances are is known when the driver has named all of them',
   expect([keeper.knowsInstances, keeper.cardOf('MIG-1')?.uuid]).toEqual([true, 'x']);
 });
 
+test('whose part an instance is is told when it is known, also where no card comes into use by it', async () => {
+  const named = idleInstance('MIG-1', 1);
+  const divided = { divided: true, instances: [{ ...named, uuid: '' }] };
+  const driver = new StandInDriver(idleCard('x', { ...divided, recovery: 'Reset' }), idleCard('y', divided));
+  const { keeper, onChange } = keeperOn(driver);
+  keeper.adopt(A, ['MIG-1']);
+  await keeper.refresh();
+  expect(keeper.cardOf('MIG-1')).toBeUndefined();
+  onChange.mockClear();
+  change(driver, 'x', { instances: [named] });
+  await keeper.refresh();
+  expect([keeper.cardOf('MIG-1')?.uuid, keeper.knowsInstances]).toEqual(['x', false]);
+  expect(onChange).toHaveBeenCalledTimes(1);
+});
+
+test('a host without cards tells that this is known, whatever its driver has said before', async () => {
+  const driver = new StandInDriver();
+  driver.silence = 'nvidia-smi did not answer in time';
+  const { keeper, onChange } = keeperOn(driver);
+  await keeper.refresh();
+  onChange.mockClear();
+  driver.silence = undefined;
+  await keeper.refresh();
+  expect([keeper.knowsInstances, onChange.mock.calls.length]).toEqual([true, 1]);
+});
+
 test('a card that nobody knows cannot be cleared', async () => {
   const { keeper } = keeperOn(twoCards());
   expect(await keeper.clear('GPU-q')).toBeUndefined();

@@ -33,7 +33,10 @@ export interface GpuKeeperOptions {
   kernelLog: Pick<KernelLog, 'news'>;
   records: GpuRecords;
   selection: GpuSelection;
-  /** What `list` answers has changed in a way that others wait for: a card is free, or quarantined, or no longer. */
+  /**
+   * What others wait for has changed: a card is free, or quarantined, or no longer, or what `cardOf` and `knowsInstances`
+   * answer.
+   */
   onChange: () => void;
   logger: Logger;
   timings?: Partial<GpuTimings>;
@@ -406,9 +409,9 @@ export class GpuKeeper {
       else this.#table.quarantine(uuid, reason);
     }
     records.save();
-    const now = JSON.stringify(
-      [...all].map((uuid) => [uuid, this.#table.stateOf(uuid), this.#table.quarantineOf(uuid)]),
-    );
+    const units = [...all].map((uuid) => [uuid, this.#table.stateOf(uuid), this.#table.quarantineOf(uuid)]);
+    const parts = [...this.#cards.values()].map((card) => card.instances.map(({ uuid }) => uuid));
+    const now = JSON.stringify([units, parts, this.knowsInstances]);
     if (now === this.#told) return;
     this.#told = now;
     onChange();

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { isShared, type Parts, parseGpuSelection } from './gpu-selection.ts';
+import { isNamed, isShared, type Parts, parseGpuSelection } from './gpu-selection.ts';
 
 /** A card that is divided into two, and one that is not; executions are given what `selection` says. */
 const OWNERS: Readonly<Record<string, string>> = {
@@ -45,6 +45,21 @@ describe('what executions can get', () => {
       expect(shared(selection, uuid, NOT_LOOKED)).toBe(expected);
     },
   );
+
+  test.each([
+    ['all', 'GPU-a', true],
+    ['all', 'all', true],
+    ['none', 'GPU-a', false],
+    ['none', 'all', false],
+    ['GPU-a', 'GPU-a', true],
+    ['GPU-a', 'all', true],
+    ['GPU-a', 'MIG-a1', false],
+    ['MIG-a1', 'GPU-a', false],
+  ])('of %s: whether the setting alone gives them %s', (selection, uuid, expected) => {
+    expect(isNamed(parseGpuSelection(selection) ?? 'none', uuid)).toBe(expected);
+    // What the setting says, no driver takes back.
+    expect(shared(selection, uuid, NOT_LOOKED) === true).toBe(expected);
+  });
 
   test('is known of an instance whose card is, whatever else the driver has not told', () => {
     const some: Parts = { ...PARTS, knowsInstances: false };

@@ -12,6 +12,12 @@ export function parseGpuSelection(text: string): GpuSelection | undefined {
   return uuids.every((uuid) => UUID.test(uuid)) ? new Set(uuids) : undefined;
 }
 
+/** Whether the setting alone says that executions get a card or an instance; `all`: any. */
+export function isNamed(selection: GpuSelection, uuid: string): boolean {
+  if (typeof selection === 'string') return selection === 'all';
+  return uuid === 'all' || selection.has(uuid);
+}
+
 /** Whether a card or an instance is given; a card that is named stands for its instances. */
 export function isSelected(selection: GpuSelection, uuid: string, cardUuid: string): boolean {
   if (typeof selection === 'string') return selection === 'all';
@@ -27,12 +33,12 @@ export interface Parts {
 }
 
 /**
- * Whether executions can get a card or an instance, a part of it, or what it is a part of.
+ * Whether executions can get a card or an instance, a part of it, or what it is a part of; `all`: any.
  * @returns undefined when it is not known yet whose part an instance is
  */
 export function isShared(selection: GpuSelection, uuid: string, parts: Parts): boolean | undefined {
-  if (typeof selection === 'string') return selection === 'all';
-  if (selection.has(uuid)) return true;
+  if (isNamed(selection, uuid)) return true;
+  if (typeof selection === 'string') return false;
   // Two cards, or two instances, have no part in common.
   const others = [...selection].filter((other) => isCard(other) !== isCard(uuid));
   if (others.length === 0) return false;

@@ -1,3 +1,4 @@
+import { sharedGpu } from './gpu-problem.ts';
 import { hostSide } from './port.ts';
 import type { ServiceEntry } from './read-service.ts';
 import type { ServiceDefinition } from './service-definition.ts';
@@ -13,8 +14,8 @@ export interface CheckOptions {
   socketPaths: readonly string[];
   /** A path without symbolic links, as far as it is there. */
   realPath: (path: string) => string;
-  /** Whether executions get this GPU, a part or the whole of it, or any where it is `all`; undefined: not known yet. */
-  isGivenGpu: (uuid: string) => boolean | undefined;
+  /** Whether the settings name this GPU as one that executions get, or any where it is `all`; what needs no driver. */
+  isGivenGpu: (uuid: string) => boolean;
 }
 
 /** Reports what does not go together in one service, at the field that is to be changed. */
@@ -41,15 +42,7 @@ export function reportUnfit(service: ServiceDefinition, sources: Sources, option
 
 function reportGpus({ gpus }: ServiceDefinition, sources: Sources, { isGivenGpu }: CheckOptions): void {
   const given = gpus.find((uuid) => isGivenGpu(uuid));
-  if (given !== undefined) {
-    const which = given === 'all' ? 'cards are' : `${given} is`;
-    report(sources, 'gpus', `${which} given to executions: leave out of HARRIER_AGENT_GPUS what a service has`);
-    return;
-  }
-  const unknown = gpus.find((uuid) => isGivenGpu(uuid) === undefined);
-  if (unknown === undefined) return;
-  const why = `${unknown} may be given to executions: nvidia-smi does not say whose parts the MIG instances are`;
-  report(sources, 'gpus', `${why}; name cards both here and in HARRIER_AGENT_GPUS, or instances in both`);
+  if (given !== undefined) report(sources, 'gpus', sharedGpu(given));
 }
 
 /** Reports ports that two services of one environment want. */

@@ -8,7 +8,7 @@ const OPTIONS = {
   base: '/etc/harrier',
   socketPaths: ['/run/docker.sock'],
   realPath: (path: string) => path.replace(/^\/var\/run/, '/run'),
-  isGivenGpu: (uuid: string) => (uuid === 'MIG-unknown' ? undefined : uuid === 'all' || uuid === 'GPU-given'),
+  isGivenGpu: (uuid: string) => uuid === 'all' || uuid === 'GPU-given',
 };
 
 function parse(text: string, environment = 'default') {
@@ -174,15 +174,12 @@ retries: 3
     ]);
   });
 
-  it('refuses a GPU that executions get', () => {
+  it('refuses a GPU that the settings give to executions', () => {
     const gpus = (text: string) => problemsOf(`services:\n  - { name: a, image: x, gpus: ${text} }\n`);
     expect(gpus('[GPU-own]')).toEqual([]);
     const rest = 'given to executions: leave out of HARRIER_AGENT_GPUS what a service has';
     expect(gpus('[GPU-own, GPU-given]')).toEqual([`s.yaml:2:32: services[0].gpus: GPU-given is ${rest}`]);
     expect(gpus('all')).toEqual([`s.yaml:2:32: services[0].gpus: cards are ${rest}`]);
-    expect(gpus('[MIG-unknown, GPU-given]')).toEqual([`s.yaml:2:32: services[0].gpus: GPU-given is ${rest}`]);
-    const unknown = /MIG-unknown may be given to executions: .*; name cards both here and in HARRIER_AGENT_GPUS/;
-    expect(gpus('[GPU-own, MIG-unknown]')).toEqual([expect.stringMatching(unknown)]);
     expect(gpus('["0"]')).toEqual([expect.stringContaining('gpus[0]: must be the UUID of a GPU')]);
   });
 

@@ -3,6 +3,7 @@ import type { ManagedService } from '@harrier/shared/gen/agent';
 import { EngineUnavailableError, engineMessage } from '../docker/engine.ts';
 import { ImageError, type Images } from '../docker/images.ts';
 import { countEnd, countFailure, decide, FRESH, type Health, type RestartMemory, type Step } from './decide.ts';
+import type { GpuProblem } from './gpu-problem.ts';
 import { HttpChecks } from './http-checks.ts';
 import { definitionHash, type ServiceDefinition } from './service-definition.ts';
 import type { ServiceContainer, ServiceEngine } from './service-engine.ts';
@@ -22,6 +23,8 @@ export interface ServiceKeeperOptions {
   images: Pick<Images, 'ensure'>;
   /** Why the engine cannot be used now. */
   engineProblem: () => string | undefined;
+  /** Why the service is not to be started with these GPUs now; what runs with them goes on. */
+  gpuProblem: (uuids: readonly string[]) => GpuProblem | undefined;
   events: ServiceEvents;
   /** What is reported may have changed. */
   onChange: () => void;
@@ -51,6 +54,8 @@ export class ServiceKeeper {
   #adopted = false;
   #doing: string | undefined;
   #problem: string | undefined;
+  /** As it was when it was looked at last. */
+  #gpuProblem: GpuProblem | undefined;
   /** An image that is there, for the definition that it was fetched for. */
   #image: { definition: ServiceDefinition; id: string } | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -82,6 +87,7 @@ export class ServiceKeeper {
     if (!isSame) {
       this.#memory = FRESH;
       this.#problem = undefined;
+      this.#gpuProblem = undefined;
       this.#change.abort(new Error('the services file has changed'));
       this.#change = new AbortController();
     }
@@ -94,6 +100,11 @@ export class ServiceKeeper {
     if (!this.#closed) this.#loop ??= this.#run();
   }
 
+  /** What `gpuProblem` answers may have changed. */
+  gpusChanged(): void {
+    if (this.#askGpus()?.reason !== this.#gpuProblem?.reason) this.look();
+  }
+
   /** What is told of the service; undefined when it is not wanted. */
   report(): ManagedService | undefined {
     if (this.#definition === undefined) return undefined;
@@ -104,6 +115,7 @@ export class ServiceKeeper {
       engineProblem: engineProblem(),
       doing: this.#doing,
       problem: this.#problem,
+      gpuProblem: this.#gpuProblem?.reason,
       container: this.#container,
       health: this.#healthOf(this.#container),
       healthMessage: this.#checks?.message ?? this.#container?.healthOutput ?? '',
@@ -150,7 +162,8 @@ export class ServiceKeeper {
     let step: Step = { kind: 'rest' };
     try {
       const containers = await this.#observe();
-      step = decide(this.#definition, containers, this.#memory, performance.now());
+      this.#judgeGpus();
+      step = this.#allowed(decide(this.#definition, containers, this.#memory, performance.now()));
       await this.#take(step);
     } catch (error) {
       // What is wanted by now has not failed.
@@ -191,6 +204,28 @@ export class ServiceKeeper {
       this.#checks?.close();
       this.#checks = new HttpChecks(container.id, container.startedAtMs, health, url, () => this.look());
     }
+  }
+
+  #askGpus(): GpuProblem | undefined {
+    return this.#definition === undefined ? undefined : this.#options.gpuProblem(this.#definition.gpus);
+  }
+
+  #judgeGpus(): void {
+    const before = this.#gpuProblem;
+    this.#gpuProblem = this.#askGpus();
+    if (this.#gpuProblem === undefined || this.#gpuProblem.reason === before?.reason) return;
+    const { name, logger } = this.#options;
+    const { kind, reason } = this.#gpuProblem;
+    if (kind === 'shared')
+      logger.error({ service: name, reason }, 'executions get a GPU of a service: it is not started');
+    else logger.info({ service: name, reason }, 'service waits for what the driver tells of its GPUs');
+  }
+
+  /** With a GPU that executions may get, nothing is started, and what runs is not ended for a successor. */
+  #allowed(step: Step): Step {
+    if (this.#gpuProblem === undefined) return step;
+    const isOnlyLess = step.kind === 'remove' && (step.reason === 'unwanted' || step.reason === 'superfluous');
+    return isOnlyLess ? step : { kind: 'rest' };
   }
 
   #healthOf(container: ServiceContainer | undefined): Health {

@@ -2,6 +2,7 @@ import { type Logger, messageOf } from '@harrier/shared';
 import type { ManagedService } from '@harrier/shared/gen/agent';
 import type { DockerEngine } from '../docker/engine.ts';
 import type { Images } from '../docker/images.ts';
+import { gpuProblem } from './gpu-problem.ts';
 import type { ServiceDefinition } from './service-definition.ts';
 import { type EngineCall, ServiceEngine } from './service-engine.ts';
 import { type ServiceEvents, ServiceKeeper } from './service-keeper.ts';
@@ -11,6 +12,8 @@ export interface ServiceManagerOptions {
   images: Pick<Images, 'ensure'>;
   dataDir: string;
   environment: string;
+  /** Whether executions get this GPU, a part of it, or what it is a part of; undefined: not known yet. */
+  isSharedGpu: (uuid: string) => boolean | undefined;
   events: ServiceEvents & { onEngineCall: (call: EngineCall) => void };
   /** What `reports` answers may have changed. */
   onChange: () => void;
@@ -58,6 +61,11 @@ export class ServiceManager {
     this.#options.onChange();
   }
 
+  /** What `isSharedGpu` answers may have changed. */
+  gpusChanged(): void {
+    for (const keeper of this.#keepers.values()) keeper.gpusChanged();
+  }
+
   /** Every service of the file, in its order. */
   reports(): ManagedService[] {
     return this.#order.map((name) => this.#keepers.get(name)?.report()).filter((report) => report !== undefined);
@@ -85,13 +93,14 @@ export class ServiceManager {
   #keeper(name: string): ServiceKeeper {
     const known = this.#keepers.get(name);
     if (known !== undefined) return known;
-    const { environment, images, events, onChange, engine, logger } = this.#options;
+    const { environment, isSharedGpu, images, events, onChange, engine, logger } = this.#options;
     const keeper: ServiceKeeper = new ServiceKeeper({
       name,
       environment,
       engine: this.#engine,
       images,
       engineProblem: () => engine.unavailable(),
+      gpuProblem: (uuids) => gpuProblem(uuids, isSharedGpu),
       events,
       onChange,
       onGone: () => {

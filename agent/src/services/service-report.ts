@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type ManagedService, ManagedServiceSchema, ManagedService_State as State } from '@harrier/shared/gen/agent';
 import { type Health, isToBeStartedAgain } from './decide.ts';
-import type { ServiceDefinition } from './service-definition.ts';
+import { definitionHash, type ServiceDefinition } from './service-definition.ts';
 import type { ServiceContainer } from './service-engine.ts';
 
 /** What a service's state is made of. */
@@ -15,6 +15,8 @@ export interface ServiceFacts {
   doing: string | undefined;
   /** Why the last step failed; undefined when it succeeded. */
   problem: string | undefined;
+  /** Why it is not to be started with the GPUs that it wants. */
+  gpuProblem: string | undefined;
   container: ServiceContainer | undefined;
   health: Health;
   healthMessage: string;
@@ -37,16 +39,17 @@ export function reportOf(facts: ServiceFacts): ManagedService {
 }
 
 function stateOf(facts: ServiceFacts): { state: State; message: string } {
-  const { definition, engineProblem, doing, problem, container } = facts;
+  const { engineProblem, doing, problem, gpuProblem, container } = facts;
   if (engineProblem !== undefined) return { state: State.FAILED, message: engineProblem };
   if (container?.status === 'running') return runningState(facts);
+  if (gpuProblem !== undefined && !hasEndedForGood(facts)) return { state: State.FAILED, message: gpuProblem };
   if (doing !== undefined) return { state: State.STARTING, message: doing };
   if (problem !== undefined) return { state: State.FAILED, message: problem };
   switch (container?.status) {
     case 'ended': {
       const message = `it ended with exit code ${container.exitCode}`;
-      if (isToBeStartedAgain(definition, container)) return { state: State.BACKING_OFF, message };
-      return { state: State.STOPPED, message: `${message}, and restart is ${definition.restart}` };
+      if (!hasEndedForGood(facts)) return { state: State.BACKING_OFF, message };
+      return { state: State.STOPPED, message: `${message}, and restart is ${facts.definition.restart}` };
     }
     case 'busy':
       return { state: State.STOPPED, message: 'its container is paused, or being removed, by somebody else' };
@@ -55,9 +58,15 @@ function stateOf(facts: ServiceFacts): { state: State; message: string } {
   }
 }
 
-function runningState({ health, healthMessage, problem }: ServiceFacts): { state: State; message: string } {
+function hasEndedForGood({ definition, container }: ServiceFacts): boolean {
+  if (container?.status !== 'ended' || container.hash !== definitionHash(definition)) return false;
+  return !isToBeStartedAgain(definition, container);
+}
+
+function runningState({ health, healthMessage, problem, gpuProblem }: ServiceFacts): { state: State; message: string } {
   // It goes on as it was made while what the file says now cannot be had.
-  const former = problem === undefined ? '' : `the former definition goes on: ${problem}`;
+  const kept = gpuProblem === undefined ? '' : `it goes on as it is: ${gpuProblem}`;
+  const former = kept || (problem === undefined ? '' : `the former definition goes on: ${problem}`);
   switch (health) {
     case 'healthy':
       return { state: State.HEALTHY, message: former };

@@ -3,7 +3,6 @@ import type { ManagedServices } from '@harrier/shared/gen/link';
 import type { DockerEngine } from '../docker/engine.ts';
 import { ImagePolicy } from '../docker/image-policy.ts';
 import { Images } from '../docker/images.ts';
-import type { ServicesFile } from './parse-services-file.ts';
 import type { EngineCall } from './service-engine.ts';
 import type { ServiceEvents } from './service-keeper.ts';
 import { ServiceManager } from './service-manager.ts';
@@ -24,10 +23,10 @@ export interface ServicesOptions {
   /** A `config.json` of Docker with `auths`; undefined: no credentials. */
   credentialsPath: string | undefined;
   dataDir: string;
-  /** Whether executions get this GPU, a part or the whole of it, or any where it is `all`; undefined: not known yet. */
-  isGivenGpu: (uuid: string) => boolean | undefined;
-  /** Looks at the GPUs, so that more is known. Takes a limited time, and never rejects. */
-  lookAtGpus: () => Promise<void>;
+  /** Whether the settings name this GPU as one that executions get, or any where it is `all`. */
+  isGivenGpu: (uuid: string) => boolean;
+  /** Whether executions get this GPU, a part of it, or what it is a part of; undefined: the driver has not told yet. */
+  isSharedGpu: (uuid: string) => boolean | undefined;
   events: ServiceEvents & { onEngineCall: (call: EngineCall) => void };
   /** What is told of services may have changed. */
   onChange: () => void;
@@ -45,9 +44,12 @@ export interface Services {
   /**
    * Keeps up what the services file declares, and follows the file: a change that is not right leaves everything as it is,
    * and its problems are logged. Without a file nothing is done, also to services that a former agent has started.
+   * Nothing here waits for the driver of the GPUs: a service that wants some is started when they are known to be its own.
    * @throws HarrierError failed_precondition with every problem, when the file is not right at the start
    */
   open(): Promise<void>;
+  /** What `isSharedGpu` answers may have changed. */
+  gpusChanged(): void;
   /** Before the engine is closed. */
   close(): Promise<void>;
 }
@@ -63,6 +65,7 @@ export function createServices(options: ServicesOptions): Services {
       const { path } = options.settings;
       if (path !== undefined) followed = await follow(path, { ...options, onChange: () => told.changed() });
     },
+    gpusChanged: () => followed?.manager.gpusChanged(),
     close: async () => {
       await followed?.watcher.close();
       await followed?.manager.close();
@@ -76,27 +79,16 @@ interface FollowedServices {
 }
 
 async function follow(path: string, options: ServicesOptions): Promise<FollowedServices> {
-  const { settings, engine, socketPath, credentialsPath, dataDir, events, onChange, logger } = options;
+  const { settings, engine, socketPath, credentialsPath, dataDir, isGivenGpu, isSharedGpu, events, onChange, logger } =
+    options;
   const { environment } = settings;
   // Loaded only where there is such a file: the parser takes some MiB.
   const { loadServicesFile } = await import('./load-services-file.ts');
   const { formatProblem } = await import('@harrier/shared/yaml-file/problem');
-  /** Asks the driver only where it matters: it may be slow. */
-  async function load(): Promise<ServicesFile> {
-    let isUnknown = false;
-    const isGivenGpu = (uuid: string) => {
-      const given = options.isGivenGpu(uuid);
-      isUnknown ||= given === undefined;
-      return given;
-    };
-    const file = await loadServicesFile({ path, environment, socketPath, isGivenGpu });
-    if (!isUnknown) return file;
-    await options.lookAtGpus();
-    return await loadServicesFile({ path, environment, socketPath, isGivenGpu });
-  }
+  const load = () => loadServicesFile({ path, environment, socketPath, isGivenGpu });
   // The operator has written the images into the file: what callers may use is another matter.
   const images = new Images({ engine, policy: new ImagePolicy(['*']), credentialsPath, logger });
-  const manager = new ServiceManager({ engine, images, dataDir, environment, events, onChange, logger });
+  const manager = new ServiceManager({ engine, images, dataDir, environment, isSharedGpu, events, onChange, logger });
   let seen = '';
 
   async function reload(): Promise<void> {
