@@ -86,10 +86,14 @@ export class JobDirectory {
     const path = join(this.path, 'taken');
     // What a job has made is a file, and never a link to one.
     const options = { encoding: 'utf8', flag: constants.O_RDONLY | constants.O_NOFOLLOW } as const;
-    const text = await readFile(path, options).catch((error) =>
-      isCode(error, 'EISDIR') ? ('agent' as const) : this.#missing(path, error),
-    );
-    if (text === undefined || text === 'agent') return text;
+    let text: string | undefined;
+    try {
+      text = await readFile(path, options);
+    } catch (error) {
+      if (isCode(error, 'EISDIR')) return 'agent';
+      text = await this.#missing(path, error);
+    }
+    if (text === undefined) return undefined;
     const again = await stat(join(this.path, 'again')).catch((error) => this.#missing(join(this.path, 'again'), error));
     return { ...parseTaken(text), startedAgain: again !== undefined };
   }
