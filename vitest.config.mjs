@@ -39,8 +39,8 @@ export default defineConfig({
           globalSetup: ['test/support/clear-run.ts'],
           setupFiles: ['test/support/leak-check.ts', 'test/support/seeded-properties.ts'],
           pool: 'forks',
-          // Each file has a control plane, a database and agents of its own: two at once would only share two cores.
-          fileParallelism: false,
+          // Each file has a control plane, a database and agents of its own, and often only waits. More would share two cores.
+          maxWorkers: 2,
           testTimeout: TIMEOUT_MS,
           hookTimeout: TIMEOUT_MS,
         },
