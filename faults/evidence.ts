@@ -192,8 +192,9 @@ export interface Allowance {
   /** Output may be dropped, if the log says so. */
   outputMayBeDropped: boolean;
   /**
-   * A replica may store late what another one has stored meanwhile: readers go by offsets and get each byte once, which is held
-   * against what they get. Bytes that do not agree are counted all the same.
+   * A replica may store late what another one has stored meanwhile, or end when the second of two writes under way is stored and the
+   * first is not: then the agent sends both again to another one. Readers go by offsets and get each byte once, which is held against
+   * what they get. Bytes that do not agree are counted all the same.
    */
   chunksMayOverlap: boolean;
 }

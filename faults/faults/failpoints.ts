@@ -9,6 +9,7 @@ const MOST_PASSES = 2;
 /** A replica ends on one side or the other of a commit. All agents are linked to it, and the work of the round comes then. */
 export const failpointOfReplica: Fault = {
   ...HARMLESS,
+  chunksMayOverlap: true,
   isFirst: true,
   async run(context) {
     const { world, random } = context;

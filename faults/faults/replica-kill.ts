@@ -3,6 +3,7 @@ import { aReplica, type Fault, HARMLESS, lasting } from './fault.ts';
 /** kill -9 of a replica, which comes back after a while. */
 export const replicaKill: Fault = {
   ...HARMLESS,
+  chunksMayOverlap: true,
   async run(context) {
     const { world, random } = context;
     const replica = aReplica(context);
