@@ -443,13 +443,19 @@ async function leaseless(): Promise<{ agent: string; id: string }> {
   return { agent, id };
 }
 
-test('an agent that is linked while its attempts are being ended keeps them, and goes on with them', async () => {
+/** One that has a lease again while its attempt is being ended, which goes on with `read`. */
+async function linkedMeanwhile() {
   const { agent, id } = await leaseless();
   const read = Promise.withResolvers<void>();
   readable = read.promise;
   const lost = tracker.agentLost(agent, 'it is gone');
   await vi.waitFor(() => expect(readings).toEqual([id]));
   await sql`UPDATE agents SET lease_end_time = NULL WHERE id = ${agent}`;
+  return { agent, id, read, lost };
+}
+
+test('an agent that is linked while its attempts are being ended keeps them, and goes on with them', async () => {
+  const { agent, id, read, lost } = await linkedMeanwhile();
   const hello = create(HelloSchema, { held: [{ ref: { executionId: id, attempt: 1 } }] });
   const answer = tracker.reconcile(linked(agent), hello, true);
   read.resolve();
@@ -479,12 +485,7 @@ test('nothing is looked at of an agent that has a lease, and everything is lost 
 });
 
 test('an agent that comes and goes while its attempts are being ended loses none of them for good that may be tried again', async () => {
-  const { agent, id } = await leaseless();
-  const read = Promise.withResolvers<void>();
-  readable = read.promise;
-  const lost = tracker.agentLost(agent, 'it is gone');
-  await vi.waitFor(() => expect(readings).toEqual([id]));
-  await sql`UPDATE agents SET lease_end_time = NULL WHERE id = ${agent}`;
+  const { agent, id, read, lost } = await linkedMeanwhile();
   onCancelRead = () => sql`UPDATE agents SET lease_end_time = now() WHERE id = ${agent}`;
   read.resolve();
   await lost;

@@ -32,8 +32,7 @@ interface Moved {
 export class StateWriter {
   readonly #sql: Sql;
   readonly #outage: OutageLog;
-  /** With the time since which each is in its state. */
-  #waiting = new Map<TrackedExecution, { change: StateChange; sinceMs: number }>();
+  #waiting = new Map<TrackedExecution, Moved>();
   #timer: NodeJS.Timeout | undefined;
   #writing = false;
   #failures = 0;
@@ -46,7 +45,7 @@ export class StateWriter {
 
   /** The state of the execution changed. */
   add(tracked: TrackedExecution): void {
-    this.#waiting.set(tracked, { change: tracked.current, sinceMs: performance.now() });
+    this.#waiting.set(tracked, { tracked, change: tracked.current, sinceMs: performance.now() });
     if (!this.#writing) this.#arm(DELAY_MS);
   }
 
@@ -61,9 +60,9 @@ export class StateWriter {
 
   async #flush(): Promise<void> {
     this.#timer = undefined;
-    const moved = [...this.#waiting]
-      .map(([tracked, { change, sinceMs }]) => ({ tracked, change, sinceMs }))
-      .filter(({ tracked, change }) => tracked.current === change && !tracked.ending);
+    const moved = [...this.#waiting.values()].filter(
+      ({ tracked, change }) => tracked.current === change && !tracked.ending,
+    );
     this.#waiting = new Map();
     if (moved.length === 0) return;
     this.#writing = true;
@@ -73,11 +72,10 @@ export class StateWriter {
     await this.#store(moved, round);
     if (round.untried.length + round.refused.length > 0) {
       // Those that were refused come last: they do not keep the others waiting, however many they are.
-      const later = [...this.#waiting].map(([tracked, entry]) => ({ tracked, ...entry }));
-      const again = [...round.untried, ...later, ...round.refused];
-      this.#waiting = new Map(again.map(({ tracked, change, sinceMs }) => [tracked, { change, sinceMs }]));
-      // A later state of the same may have come meanwhile.
-      for (const { tracked, change, sinceMs } of later) this.#waiting.set(tracked, { change, sinceMs });
+      const later = [...this.#waiting.values()];
+      // A later state of the same may have come meanwhile: it takes the place.
+      const again = [...round.untried, ...later, ...round.refused, ...later];
+      this.#waiting = new Map(again.map((one) => [one.tracked, one]));
       this.#arm(DELAY_MS + fullJitterMs(this.#failures++, AGAIN));
     } else {
       this.#failures = 0;

@@ -327,8 +327,6 @@ describe('a workflow within a workflow', () => {
 });
 
 describe('cancelling', () => {
-  const cancel = { type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } } as const;
-
   test('ends what waits at once, and what runs when it has stopped', () => {
     const simulation = new Simulation(workflow({ a: { run }, s: { signal: {} }, b: { run } }, ['a -> b']));
     simulation.send({ type: 'begin' });
@@ -339,18 +337,20 @@ describe('cancelling', () => {
   });
 });
 
+/** The only try of node "a". */
+const failed = {
+  type: 'ended',
+  path: 'a',
+  tries: 1,
+  state: 'FAILED',
+  error: { code: Code.HANDLER_ERROR, message: 'boom' },
+} as const;
+const cancel = { type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } } as const;
+
 describe('a run that cleans up after a failure', () => {
-  const cancel = { type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } } as const;
   const waiting = { signal: {}, join: 'ALL_DONE' };
   const nodes = { a: { run }, clean: waiting, last: { run, join: 'ALL_DONE' } };
   const edges = ['a -> clean', 'clean -> last'];
-  const failed = {
-    type: 'ended',
-    path: 'a',
-    tries: 1,
-    state: 'FAILED',
-    error: { code: Code.HANDLER_ERROR, message: 'boom' },
-  } as const;
   const cleaning = (definition: JsonValue, others?: JsonValue[]) => {
     const simulation = new Simulation(definition, {}, others);
     simulation.send({ type: 'begin' });
@@ -609,14 +609,6 @@ test('a workflow within a workflow is tried again from its beginning, without wh
 });
 
 describe('what has failed, and only waits for what is being stopped', () => {
-  const failed = {
-    type: 'ended',
-    path: 'a',
-    tries: 1,
-    state: 'FAILED',
-    error: { code: Code.HANDLER_ERROR, message: 'boom' },
-  } as const;
-  const cancel = { type: 'cancel', error: { code: Code.CANCELLED, message: 'enough' } } as const;
   const begin = (definition: JsonValue, others?: JsonValue[]) => {
     const simulation = new Simulation(definition, {}, others);
     simulation.send({ type: 'begin' });
