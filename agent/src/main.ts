@@ -1,6 +1,5 @@
 import { continueLean, HarrierError, messageOf, VERSION } from '@harrier/shared';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { startAgent } from './app.ts';
 import { type AgentConfig, ConfigError, readConfig, startEnvironment } from './config.ts';
 import { createAgentLogger } from './log/agent-logger.ts';
 
@@ -52,8 +51,10 @@ export async function runAgent(argv: readonly string[]): Promise<number> {
   try {
     const environment = startEnvironment();
     const config = readConfig(settingsOf(parseFlags(argv)));
-    if (import.meta.main)
-      continueLean({ dataDirectory: config.dataDir, nodeFlags: NODE_FLAGS, variables: ALLOCATOR, environment });
+    if (import.meta.main) {
+      const later = import.meta.resolve('./app.ts');
+      continueLean({ dataDirectory: config.dataDir, later, nodeFlags: NODE_FLAGS, variables: ALLOCATOR, environment });
+    }
     return await runWithLog(config);
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.stopped : EXIT.settings;
@@ -70,6 +71,7 @@ async function runWithLog(config: AgentConfig): Promise<number> {
   process.umask(UMASK);
   const { logger, close } = createAgentLogger(config.logLevel, config.logFile);
   try {
+    const { startAgent } = await import('./app.ts');
     const agent = await startAgent(config, logger);
     const stop = (): void => agent.stop();
     process.on('SIGTERM', stop).on('SIGINT', stop);

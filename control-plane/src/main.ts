@@ -1,6 +1,6 @@
 import { continueLean, createLogger, formatHostPort, HarrierError, messageOf, Systemd, VERSION } from '@harrier/shared';
 import { Command } from 'commander';
-import { startApp } from './app.ts';
+import type { AppOptions } from './app.ts';
 import { readConfig } from './config.ts';
 
 /** Exit codes of sysexits.h: wrong settings, and everything else that stops a start. */
@@ -47,13 +47,15 @@ const program = new Command('harrier server')
     const hasHeapLimit = result.environment.NODE_OPTIONS?.includes(HEAP_LIMIT) === true;
     continueLean({
       dataDirectory: result.config.dataDirectory,
+      later: import.meta.resolve('./app.ts'),
       nodeFlags: hasHeapLimit ? NODE_FLAGS : [...NODE_FLAGS, `${HEAP_LIMIT}=${HEAP_LIMIT_MIB}`],
       environment: result.environment,
     });
     await serve(result.config);
   });
 
-async function serve(config: Parameters<typeof startApp>[0]['config']): Promise<void> {
+async function serve(config: AppOptions['config']): Promise<void> {
+  const { startApp } = await import('./app.ts');
   const logger = createLogger({ name: 'control-plane', level: config.logLevel });
   const stopped = Promise.withResolvers<number>();
   // A defect in one call must be seen, and must not end the others.
@@ -96,4 +98,4 @@ async function serve(config: Parameters<typeof startApp>[0]['config']): Promise<
   process.exit(exitCode);
 }
 
-await program.parseAsync();
+if (import.meta.main) await program.parseAsync();
