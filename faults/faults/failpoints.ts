@@ -39,6 +39,8 @@ export const failpointOfAgent: Fault = {
     const { env = {} } = host.agent.options;
     await host.kill();
     host.agent.startAgain({ env: { ...env, HARRIER_FAILPOINTS: failpoint } });
+    // Before that all work goes to the others, and little is left for its failpoint.
+    await host.linked();
     context.begin();
     await endOf(host.agent.program.exited, failpoint, context);
     if (host.agent.program.running) await host.kill();

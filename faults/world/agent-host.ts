@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { Agent } from '../../test/support/agent.ts';
+import { until } from '../../test/support/wait.ts';
 import { directory } from '../../test/support/workspace.ts';
 import { AgentNetwork } from './agent-network.ts';
 import { type Direction, type FrameFault, LinkProxy } from './link-proxy.ts';
@@ -29,6 +30,10 @@ interface Parts {
 /** Enough for the load of a round on a machine with two cores. */
 const SLOTS = 8;
 const DISK_BYTES = 512 * 1024 * 1024;
+/** For the start of an agent on a busy machine. */
+const LINK_MS = 30_000;
+/** What an agent logs then. */
+const LINKED = 'linked to the control plane';
 
 /** A host with an agent: its network, what stands between it and the replicas, and the processes. */
 export class AgentHost {
@@ -107,6 +112,13 @@ export class AgentHost {
   /** @param make a treatment for the link to each replica; undefined: frames pass as they are */
   treatFrames(direction: Direction, make: (() => FrameFault) | undefined): void {
     for (const proxy of this.#proxies) proxy.treatFrames(direction, make?.());
+  }
+
+  /** Resolves when the agent, since it was started last, has been linked; also when it ends, or takes too long. */
+  async linked(): Promise<void> {
+    const { program } = this.agent;
+    const isLinked = () => program.logs.some(({ msg }) => msg === LINKED);
+    await until('', () => isLinked() || !program.running, { deadlineMs: LINK_MS }).catch(() => undefined);
   }
 
   /** Kills the agent's own process; its launcher goes on. */
