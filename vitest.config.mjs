@@ -3,7 +3,7 @@ import { toolsPath } from './scripts/lib/setup.mjs';
 import { DEADLINE_MS } from './test/support/wait.ts';
 
 /** Longer than any wait of the tests' own helpers, whose message says what did not come. */
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 
 /** Those that advance a run and need neither a database nor an agent: what is left is tried by the real processes. */
 const ENGINE = 'control-plane/src/workflow';

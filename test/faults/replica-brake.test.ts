@@ -88,4 +88,4 @@ test('when all agents go at once their work is kept for them, every replica says
   expect(agents.filter(({ brakeEndTime }) => brakeEndTime !== undefined)).toEqual([]);
   for (const { id: each } of held) await elsewhere.clients.executions.cancelExecution({ id: each });
   for (const link of links) link.close();
-}, 120_000);
+});

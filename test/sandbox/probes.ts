@@ -67,7 +67,7 @@ export function testProbes(stack: Stack, subject: Subject): void {
 
   describe('exhaustion', () => {
     tries('fork_bomb', 'a fork bomb ends with its timeout, and all of it is gone', async () => {
-      const mark = 'fork-bomb-mark';
+      const mark = `fork-bomb-${process.pid}`;
       const execution = await execute(executions, {
         ...request('probe', { what: 'fork_bomb' }, { processes: 64 }, 3),
         env: { MARK: mark },
@@ -160,7 +160,9 @@ export function testProbes(stack: Stack, subject: Subject): void {
 
     tries('sockets', 'has no address that can be reached', async () => {
       const listener = await listen({ host: '0.0.0.0', port: 0 });
-      const abstract = await listen({ path: '\0harrier-probe' });
+      // The name space is the host's, where the same probes may run for another kind of environment.
+      const name = `harrier-probe-${process.pid}`;
+      const abstract = await listen({ path: `\0${name}` });
       try {
         const { port } = listener.address() as { port: number };
         const own = Object.values(networkInterfaces())
@@ -180,7 +182,7 @@ export function testProbes(stack: Stack, subject: Subject): void {
           postgres: join(stack.controlPlane.dataDirectory, 'postgres', '.s.PGSQL.5432'),
           launcher: join(stack.agents[0]?.dataDirectory ?? '', 'launcher.sock'),
           docker: '/var/run/docker.sock',
-          abstract: 'harrier-probe',
+          abstract: name,
         };
         const seen = await found(await probe('sockets', { addresses, paths, resolver: '192.0.2.53' }));
         for (const [name, what] of Object.entries(seen)) expect(what, name).not.toBe('done');
@@ -212,15 +214,16 @@ export function testProbes(stack: Stack, subject: Subject): void {
 
   describe('the call itself', () => {
     tries('daemon', 'takes what it has made into a daemon with it', async () => {
-      const seconds = '987651.25';
+      const seconds = `987651.${process.pid}`;
       expect(await probe('daemon', { seconds })).toMatchObject({ state: State.SUCCEEDED });
       await until('the daemon to be gone', () => processesWith(seconds).length === 0);
     });
 
     tries('stubborn', 'is killed when it ignores the request to stop', async () => {
-      const stubborn = request('sleeper', { stubborn: true, child: '987652.25' }, {}, 1);
+      const seconds = `987652.${process.pid}`;
+      const stubborn = request('sleeper', { stubborn: true, child: seconds }, {}, 1);
       expect(await execute(executions, stubborn)).toMatchObject({ state: State.TIMED_OUT });
-      await until('what it has started to be gone', () => processesWith('987652.25').length === 0);
+      await until('what it has started to be gone', () => processesWith(seconds).length === 0);
     });
 
     tries('channel', 'that writes nonsense to the way of its result fails, and nobody else does', async () => {

@@ -59,10 +59,11 @@ test('the timeout of the attempt comes before the limit of the job', async () =>
   expect(ended).toMatchObject({ outcome: 'timed_out', code: 'TIMEOUT' });
 });
 
+// The shortest limit is a minute, and Slurm looks for what is over its limit every half a minute only.
 test("Slurm's time limit is a timeout", async () => {
   const agent = await running('limit', { ...python(sleeper('7005')), slurm: { time: { seconds: 60n } } });
   const id = await slurm.untilJob('limit.1', 'RUNNING');
-  const ended = await agent.end('limit', 115_000);
+  const ended = await agent.end('limit', 240_000);
   expect(ended).toMatchObject({ outcome: 'timed_out', code: 'TIMEOUT' });
   expect(ended.error?.message).toContain(`Slurm ended job ${id}`);
   expect(ended.stdout.toString()).toBe('running\n');

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { globSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { leaveDockerEngine } from './docker-engine.ts';
+import { leaveDockerEngines } from './docker-engine.ts';
 import { clearDeadHosts } from './host-group.ts';
 import { killProcessesWith } from './processes.ts';
 
@@ -17,7 +17,7 @@ export function setup(): () => Promise<void> {
       try {
         clearWorkspaces(`${tmpdir()}/hte-${run}-`);
       } finally {
-        await leaveDockerEngine(run);
+        await leaveDockerEngines(run);
       }
     }
   };

@@ -1,22 +1,15 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { madeOnce } from './made-once.ts';
 import { killProcessesWith, listProcesses } from './processes.ts';
 import { until } from './wait.ts';
 
 /** Images and their trees are made once and stay: below the user's cache, not in the repository. */
 const CACHE = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'harrier', 'test-docker');
+/** Of engines. */
+const RUNTIMES = '/run';
 const RUN = process.env.HARRIER_TEST_RUN ?? String(process.pid);
 
 /** Debian with Python, and what Node.js needs, made from Debian's packages: no registry can be reached from everywhere. */
@@ -32,7 +25,7 @@ export class TestEngine {
 
   /** @param name tells engines of this host apart; short, so that the paths of its sockets are */
   constructor(name: string) {
-    this.#runtime = join('/run', name);
+    this.#runtime = join(RUNTIMES, name);
     this.#data = join(CACHE, name === DEFAULT_NAME ? 'data' : `data-${name}`);
     this.socket = join(this.#runtime, 'docker.sock');
   }
@@ -136,7 +129,10 @@ export class TestEngine {
 }
 
 const DEFAULT_NAME = 'harrier-test-docker';
-const ENGINE = new TestEngine(DEFAULT_NAME);
+/** From 1; no two files that go on at the same time have the same one. */
+const WORKER = process.env.VITEST_POOL_ID ?? '1';
+/** Files share it, one after the other. Those that go on at the same time have one each: some of them kill theirs. */
+const ENGINE = new TestEngine(WORKER === '1' ? DEFAULT_NAME : `${DEFAULT_NAME}.${WORKER}`);
 
 /** Of the engine that the tests share. */
 export const DOCKER_SOCKET = ENGINE.socket;
@@ -146,9 +142,10 @@ export async function startDockerEngine(): Promise<void> {
   await ENGINE.start();
 }
 
-/** Ends the shared engine unless another run of tests uses it. */
-export async function leaveDockerEngine(run: string): Promise<void> {
-  await ENGINE.leave(run);
+/** Ends the shared engines that no other run of tests uses. */
+export async function leaveDockerEngines(run: string): Promise<void> {
+  const names = readdirSync(RUNTIMES).filter((name) => name.startsWith(DEFAULT_NAME));
+  await Promise.all(names.map((name) => new TestEngine(name).leave(run)));
 }
 
 /** Ends the shared engine: politely, or as a crash would. */
@@ -193,17 +190,19 @@ export function dockerEnvironment(): Record<string, string> {
   return ENGINE.environment();
 }
 
+/** An archive of the tree. */
 function pythonTree(): string {
-  const archive = join(CACHE, 'bookworm.tar');
-  if (existsSync(archive)) return archive;
-  const tree = join(CACHE, 'tree');
-  execFileSync('rm', ['-rf', tree]);
-  execFileSync('debootstrap', ['--variant=minbase', '--include=python3,libatomic1,libstdc++6', 'bookworm', tree], {
-    stdio: 'ignore',
+  return madeOnce(join(CACHE, 'bookworm.tar'), (archive) => {
+    const tree = `${archive}.tree`;
+    const flags = ['--variant=minbase', '--include=python3,libatomic1,libstdc++6'];
+    try {
+      execFileSync('debootstrap', [...flags, 'bookworm', tree], { stdio: 'ignore' });
+      for (const path of ['var/cache/apt', 'var/lib/apt/lists']) {
+        rmSync(join(tree, path), { recursive: true, force: true });
+      }
+      execFileSync('tar', ['--numeric-owner', '-C', tree, '-cf', archive, '.']);
+    } finally {
+      rmSync(tree, { recursive: true, force: true });
+    }
   });
-  execFileSync('rm', ['-rf', join(tree, 'var/cache/apt'), join(tree, 'var/lib/apt/lists')]);
-  execFileSync('tar', ['--numeric-owner', '-C', tree, '-cf', `${archive}.new`, '.']);
-  renameSync(`${archive}.new`, archive);
-  execFileSync('rm', ['-rf', tree]);
-  return archive;
 }

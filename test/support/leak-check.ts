@@ -16,13 +16,13 @@ afterAll(async () => {
         left = [...new Set(all.map(({ pid, command }) => `${pid} ${command.slice(0, 300)}`))];
         return left.length === 0;
       },
-      { deadlineMs: 10_000 },
+      { deadlineMs: 30_000 },
     ).catch(() => undefined);
     expect(left, 'processes that the file left behind').toEqual([]);
     expect(temporaryLeftovers(), 'temporary files that were left behind').toEqual([]);
     expect(clustersElsewhere(), 'databases that are not in the data directory, and stay').toEqual([]);
     // A connection that was ended may still have a moment to go.
-    await until('sockets to close', () => openSockets().length === 0, { deadlineMs: 5_000 }).catch(() => undefined);
+    await until('sockets to close', () => openSockets().length === 0, { deadlineMs: 30_000 }).catch(() => undefined);
     expect(openSockets(), 'sockets that the file left open').toEqual([]);
   } finally {
     killProcessesWith(WORKSPACE);

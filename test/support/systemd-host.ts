@@ -1,9 +1,10 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { clearDeadHosts, HostGroup } from './host-group.ts';
+import { madeOnce } from './made-once.ts';
 import { listProcesses } from './processes.ts';
 import { type Exit, Program, runProgram } from './program.ts';
 import { until, within } from './wait.ts';
@@ -240,16 +241,8 @@ class Disk {
 /** Debian with these packages. */
 function baseTree(packages: readonly string[]): string {
   const name = createHash('sha256').update(packages.join()).digest('hex').slice(0, 12);
-  const tree = join(CACHE, `bookworm-${name}`);
-  if (existsSync(tree)) return tree;
-  mkdirSync(CACHE, { recursive: true });
-  const made = `${tree}.${process.pid}`;
   const flags = ['--variant=minbase', `--include=${packages.join()}`];
-  try {
-    execFileSync('debootstrap', [...flags, 'bookworm', made], { stdio: 'ignore' });
-    renameSync(made, tree);
-  } finally {
-    rmSync(made, { recursive: true, force: true });
-  }
-  return tree;
+  return madeOnce(join(CACHE, `bookworm-${name}`), (tree) => {
+    execFileSync('debootstrap', [...flags, 'bookworm', tree], { stdio: 'ignore' });
+  });
 }
