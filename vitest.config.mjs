@@ -5,6 +5,12 @@ import { DEADLINE_MS } from './test/support/wait.ts';
 /** Longer than any wait of the tests' own helpers, whose message says what did not come. */
 const TIMEOUT_MS = 300_000;
 
+/**
+ * Files that go on at the same time, on any machine. They wait as long as they compute: on two cores three keep both busy,
+ * and with more each gets too little.
+ */
+const WORKERS = 3;
+
 /** Those that advance a run and need neither a database nor an agent: what is left is tried by the real processes. */
 const ENGINE = 'control-plane/src/workflow';
 const NOT_PURE = ['run-actor', 'workflow-runner', 'pinned-graph'];
@@ -27,6 +33,7 @@ export default defineConfig({
           include: ['{shared,control-plane,agent,cli}/src/**/*.test.ts', '{scripts,deploy}/**/*.test.ts'],
           setupFiles: ['test/support/patient-waits.ts', 'test/support/seeded-properties.ts'],
           expect: { poll: { timeout: DEADLINE_MS } },
+          maxWorkers: WORKERS,
           testTimeout: TIMEOUT_MS,
           hookTimeout: TIMEOUT_MS,
         },
@@ -39,8 +46,7 @@ export default defineConfig({
           globalSetup: ['test/support/clear-run.ts'],
           setupFiles: ['test/support/leak-check.ts', 'test/support/seeded-properties.ts'],
           pool: 'forks',
-          // Each file has a control plane, a database and agents of its own, and often only waits. More would share two cores.
-          maxWorkers: 2,
+          maxWorkers: WORKERS,
           testTimeout: TIMEOUT_MS,
           hookTimeout: TIMEOUT_MS,
         },

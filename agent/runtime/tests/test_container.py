@@ -109,7 +109,7 @@ class Attached(ContainerTest):
             "    subprocess.Popen(['setsid', 'sleep', '98765'])\n    while True: signal.pause()"
         )
         # By then it takes no notice of the signal, also on a busy machine.
-        ended = self.agent.run(code, timeout_ms=3_000, grace_ms=50, **self.fields)
+        ended = self.agent.run(code, timeout_ms=6_000, grace_ms=50, **self.fields)
         self.assertEqual((ended.outcome, ended.header["signal"]), ("timed_out", 9))
         left = [pid for pid in descendants(container.process.pid) if "98765" in command_line(pid)]
         for watch in support.watch_all(left):
@@ -273,7 +273,7 @@ class OtherUser(unittest.TestCase):
                     while agent.receive()[0]["type"] != "attached":
                         pass
                     code = "import signal\ndef handler(input):\n    signal.signal(15, signal.SIG_IGN)\n    while True: signal.pause()"
-                    ended = agent.run(code, timeout_ms=3_000, grace_ms=50, environment={"key": "k", "attached": True})
+                    ended = agent.run(code, timeout_ms=6_000, grace_ms=50, environment={"key": "k", "attached": True})
                     self.assertEqual((ended.outcome, ended.header["signal"]), ("timed_out", 9))
                 finally:
                     container.end()

@@ -234,7 +234,7 @@ class Containers(support.RuntimeTest):
     def test_a_container_is_marked_asked_and_killed_although_the_agent_is_gone(self) -> None:
         engine = self.engine("204 No Content", "204 No Content")
         self.guard(engine)
-        self.agent.send({"type": "lease", "until_ms": in_ms(1_000), "grace_ms": 800})
+        self.agent.send({"type": "lease", "until_ms": in_ms(10_000), "grace_ms": 9_900})
         self.agent.close()
         kill = "POST /containers/harrier-x/kill?signal="
         self.assertEqual(engine.wait(), [f"{kill}SIGTERM HTTP/1.1", f"{kill}SIGKILL HTTP/1.1"])
@@ -277,8 +277,8 @@ class WithoutLauncher(unittest.TestCase):
         self.agent.run("def handler(input): return {}")
         return engine
 
-    def renew(self, agent: support.Agent, delay_ms: int) -> None:
-        agent.send({"type": "lease", "until_ms": in_ms(delay_ms), "grace_ms": 100})
+    def renew(self, agent: support.Agent, delay_ms: int, grace_ms: int = 100) -> None:
+        agent.send({"type": "lease", "until_ms": in_ms(delay_ms), "grace_ms": grace_ms})
         agent.run("def handler(input): return {}")
 
     def guard_pid(self) -> int:
@@ -298,7 +298,8 @@ class WithoutLauncher(unittest.TestCase):
 
     def test_a_container_is_marked_and_killed_and_then_nothing_is_left(self) -> None:
         engine = self.begin()
-        self.renew(self.agent, 5_000)
+        # It is asked in the time of grace: long enough that a busy machine does not miss it.
+        self.renew(self.agent, 13_000, grace_ms=10_000)
         watch = self.kill_launcher()
         kill = "POST /containers/harrier-x/kill?signal="
         asked = [request for request in engine.wait() if request != LOOK]
