@@ -228,6 +228,11 @@ test('a module is validated by agents of every replica, also with a lock that is
     environment,
     agentSelector: 'place=raw',
   };
+  // What a replica knows of agents of others may be a second old; of an inline module it asks none of them.
+  await until('both agents to be known at the third replica', async () => {
+    const { agents } = await watcher.modules.validateModule({ module: { ...module, environment: undefined } });
+    return agents.length === links.length;
+  });
   // Of three replicas the third has neither of the agents.
   const asked = watcher.modules.validateModule({ module });
   const first = await there.next('resolve');
