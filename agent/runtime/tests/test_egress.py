@@ -94,6 +94,13 @@ class Upstream:
             else:
                 body = "\n".join(lines).encode()
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                # To close it with a body of the request unread would reset it, and the answer may be lost with that.
+                connection.shutdown(socket.SHUT_WR)
+                try:
+                    while connection.recv(1 << 16):
+                        pass
+                except ConnectionError:
+                    pass
         self.ended.release()
 
 
