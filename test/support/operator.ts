@@ -255,7 +255,10 @@ export class Operator {
       systemctl daemon-reexec`);
     await this.run(`
       ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys
-      ssh-keyscan gpu-7 gpu-1 gpu-2 gpu-3 > ~/.ssh/known_hosts 2>/dev/null`);
+      for host in gpu-7 gpu-1 gpu-2 gpu-3; do
+        printf '%s ' "$host"
+        cat /etc/ssh/ssh_host_ed25519_key.pub
+      done > ~/.ssh/known_hosts`);
   }
 
   /** As the page says, but for the first two lines: a copy of the repository with its packages lies there. */
